@@ -1,0 +1,10 @@
+//! The Arm architecture (A64, Armv8-A) as facts and pure functions.
+//!
+//! Names of registers and fields are those of the Arm Architecture Reference Manual (Arm ARM, DDI 0487).
+//! Nothing here knows threads, devices or the host.
+
+pub mod state;
+pub mod sysreg;
+
+pub use state::{CpuState, Pstate};
+pub use sysreg::SysReg;

@@ -1,0 +1,2 @@
+//! The `armlet` command.
+fn main() {}

@@ -1,0 +1,142 @@
+//! Guest RAM: one memfd, mapped shared and read-write.
+#![expect(unsafe_code, reason = "atomic access to guest RAM goes through raw host pointers")]
+
+use super::*;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use vm_memory::Bytes;
+
+/// The machine's RAM. Cloning shares the same memory.
+#[derive(Clone)]
+pub struct Ram {
+    memory: GuestMemoryMmap,
+    base: Gpa,
+    size: u64,
+    host: usize,
+}
+
+impl Ram {
+    /// Allocates `size` bytes of zeroed RAM at guest-physical `base`. Pages are taken from the host when
+    /// they are first touched.
+    ///
+    /// # Errors
+    /// The host's error, if it has not that much address space or memory.
+    pub fn new(base: Gpa, size: u64) -> std::io::Result<Self> {
+        let fd = memfd_create(c"armlet-ram", MemfdFlags::CLOEXEC)?;
+        let file = File::from(fd);
+        file.set_len(size)?;
+        let len = usize::try_from(size).map_err(std::io::Error::other)?;
+        let range = (GuestAddress(base), len, Some(FileOffset::new(file, 0)));
+        let memory = GuestMemoryMmap::from_ranges_with_files([range]).map_err(std::io::Error::other)?;
+        let host = vm_memory::GuestMemoryBackend::get_host_address(&memory, GuestAddress(base))
+            .map_err(std::io::Error::other)? as usize;
+        Ok(Self { memory, base, size, host })
+    }
+
+    /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.
+    pub fn guest_memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// First guest-physical address of RAM.
+    pub fn base(&self) -> Gpa {
+        self.base
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// True if `[gpa, gpa + len)` lies in RAM.
+    pub fn contains(&self, gpa: Gpa, len: u64) -> bool {
+        gpa >= self.base && len <= self.size && gpa - self.base <= self.size - len
+    }
+
+    /// Host address of `[gpa, gpa + len)`, if all of it is RAM. It stays valid as long as a clone of this
+    /// `Ram` lives; the guest may change what is there at any moment.
+    pub fn host_address(&self, gpa: Gpa, len: u64) -> Option<*mut u8> {
+        self.contains(gpa, len).then(|| (self.host + (gpa - self.base) as usize) as *mut u8)
+    }
+
+    /// Copies from RAM.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unmapped`] unless the whole range is RAM.
+    pub fn read(&self, gpa: Gpa, out: &mut [u8]) -> Result<(), MemoryError> {
+        self.memory.read_slice(out, GuestAddress(gpa)).map_err(|_| MemoryError::Unmapped(gpa))
+    }
+
+    /// Copies to RAM.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unmapped`] unless the whole range is RAM.
+    pub fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), MemoryError> {
+        self.memory.write_slice(data, GuestAddress(gpa)).map_err(|_| MemoryError::Unmapped(gpa))
+    }
+
+    /// Single-copy atomic load of an aligned 1, 2, 4 or 8 byte value (little-endian), sequentially consistent.
+    /// `None` if it is not aligned or not RAM.
+    pub fn load(&self, gpa: Gpa, size: AccessSize) -> Option<u64> {
+        let p = self.aligned(gpa, size)?;
+        // SAFETY: `aligned` returned a live, aligned address inside the RAM mapping of the access's size;
+        // guest RAM is only ever accessed as atomics, volatile or raw bytes, never as Rust references.
+        Some(unsafe {
+            match size {
+                AccessSize::Byte => (*p.cast::<AtomicU8>()).load(Ordering::SeqCst).into(),
+                AccessSize::Half => (*p.cast::<AtomicU16>()).load(Ordering::SeqCst).into(),
+                AccessSize::Word => (*p.cast::<AtomicU32>()).load(Ordering::SeqCst).into(),
+                AccessSize::Double => (*p.cast::<AtomicU64>()).load(Ordering::SeqCst),
+            }
+        })
+    }
+
+    /// Single-copy atomic store, as [`Ram::load`]. `None` if it is not aligned or not RAM.
+    pub fn store(&self, gpa: Gpa, size: AccessSize, value: u64) -> Option<()> {
+        let p = self.aligned(gpa, size)?;
+        // SAFETY: as in `load`.
+        unsafe {
+            match size {
+                AccessSize::Byte => (*p.cast::<AtomicU8>()).store(value as u8, Ordering::SeqCst),
+                AccessSize::Half => (*p.cast::<AtomicU16>()).store(value as u16, Ordering::SeqCst),
+                AccessSize::Word => (*p.cast::<AtomicU32>()).store(value as u32, Ordering::SeqCst),
+                AccessSize::Double => (*p.cast::<AtomicU64>()).store(value, Ordering::SeqCst),
+            }
+        }
+        Some(())
+    }
+
+    /// Atomic compare-and-swap of an aligned doubleword (page-table updates). `None` if it is not aligned or
+    /// not RAM; otherwise `Ok(old)` if it was swapped and `Err(actual)` if not.
+    pub fn compare_exchange(&self, gpa: Gpa, old: u64, new: u64) -> Option<Result<u64, u64>> {
+        let p = self.aligned(gpa, AccessSize::Double)?;
+        // SAFETY: as in `load`.
+        let cell = unsafe { &*p.cast::<AtomicU64>() };
+        Some(cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
+    }
+
+    fn aligned(&self, gpa: Gpa, size: AccessSize) -> Option<*mut u8> {
+        if !gpa.is_multiple_of(size.bytes()) {
+            return None;
+        }
+        self.host_address(gpa, size.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_written_come_back_and_edges_are_refused() {
+        let ram = Ram::new(0x4000_0000, 0x1_0000).unwrap();
+        ram.write(0x4000_fffe, &[1, 2]).unwrap();
+        assert_eq!(ram.load(0x4000_fffe, AccessSize::Half), Some(0x0201));
+        assert_eq!(ram.load(0x4000_ffff, AccessSize::Half), None);
+        assert!(ram.write(0x4000_ffff, &[1, 2]).is_err());
+        assert!(!ram.contains(u64::MAX, 2));
+        assert_eq!(ram.compare_exchange(0x4000_0000, 0, 7), Some(Ok(0)));
+        assert_eq!(ram.compare_exchange(0x4000_0000, 0, 8), Some(Err(7)));
+    }
+}
