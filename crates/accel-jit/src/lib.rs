@@ -1,1 +1,4 @@
-//! Part of armlet.
+//! The translator: decode, lift to IR, host code.
+
+pub mod ir;
+pub mod lift;

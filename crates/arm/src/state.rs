@@ -68,6 +68,16 @@ impl Pstate {
     }
 }
 
+/// Floating-point control and status, as floating-point functions take it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FpEnv {
+    /// FPCR.
+    pub fpcr: u32,
+    /// FPSR: cumulative exception flags and QC.
+    pub fpsr: u32,
+}
+
 /// The local exclusive monitor, by value: a store-exclusive succeeds if memory still holds what the
 /// load-exclusive read (ABA is not noticed, as the architecture's users expect from other emulators).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,10 +106,8 @@ pub struct CpuState {
     pub pc: u64,
     /// Process state. The JIT keeps NZCV elsewhere while translated code runs.
     pub pstate: Pstate,
-    /// Floating-point control register.
-    pub fpcr: u32,
-    /// Floating-point status register.
-    pub fpsr: u32,
+    /// FPCR and FPSR.
+    pub fp: FpEnv,
     /// Index of this vCPU in its machine.
     pub index: u32,
     /// V0 to V31.
@@ -119,8 +127,7 @@ impl CpuState {
             x: [0; 32],
             pc: 0,
             pstate: Pstate::DAIF.with_el(1, true),
-            fpcr: 0,
-            fpsr: 0,
+            fp: FpEnv::default(),
             index,
             v: [0; 32],
             sp_el: [0; 4],
