@@ -3,11 +3,13 @@
 //! Names of registers and fields are those of the Arm Architecture Reference Manual (Arm ARM, DDI 0487).
 //! Nothing here knows threads, devices or the host.
 
+pub mod decode;
 pub mod feature;
 pub mod id;
 pub mod state;
 pub mod sysreg;
 
+pub use decode::{Class, Enc, decode};
 pub use feature::{Feature, FeatureSet};
 pub use state::{CpuState, Pstate};
 pub use sysreg::SysReg;

@@ -1,10 +1,14 @@
 //! Guest semantics: each A64 encoding, written once, as a lift to IR.
 
+use armlet_arm::FeatureSet;
+
 use crate::ir::Builder;
 
 /// What a lift may depend on besides the instruction: everything here is part of a block's key.
 #[derive(Clone, Copy, Debug)]
 pub struct LiftContext {
+    /// What the CPU model has.
+    pub features: FeatureSet,
     /// Current exception level.
     pub el: u8,
     /// FP and SIMD instructions are not trapped by CPACR_EL1.
