@@ -3,8 +3,10 @@
 //! Names of registers and fields are those of the Arm Architecture Reference Manual (Arm ARM, DDI 0487).
 //! Nothing here knows threads, devices or the host.
 
+pub mod crypto;
 pub mod decode;
 pub mod feature;
+pub mod fp;
 pub mod id;
 pub mod state;
 pub mod sysreg;
