@@ -1,0 +1,245 @@
+//! What a machine is made of, as plain data.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+use crate::spec;
+
+/// A machine, described. [`crate::Machine::new`] checks it and builds the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MachineConfig {
+    /// Name of the board; `virt` is the only one.
+    pub machine: String,
+    /// CPU model and changes to it.
+    pub cpu: CpuConfig,
+    /// Number of vCPUs.
+    pub smp: usize,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// What executes guest code.
+    pub accelerator: AcceleratorConfig,
+    /// What to boot.
+    pub boot: BootConfig,
+    /// Disks, in the order of their virtio slots.
+    pub drives: Vec<DriveConfig>,
+    /// Adds a virtio entropy device.
+    pub entropy: bool,
+    /// Who may use semihosting.
+    pub semihosting: Semihosting,
+    /// What a guest's request to reset the machine does.
+    pub on_reset: OnReset,
+}
+
+impl Default for MachineConfig {
+    fn default() -> Self {
+        Self {
+            machine: "virt".into(),
+            cpu: CpuConfig::default(),
+            smp: 1,
+            memory: 1 << 30,
+            accelerator: AcceleratorConfig::default(),
+            boot: BootConfig::default(),
+            drives: Vec::new(),
+            entropy: true,
+            semihosting: Semihosting::Auto,
+            on_reset: OnReset::Restart,
+        }
+    }
+}
+
+/// A CPU model and changes to its features.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CpuConfig {
+    /// Name of the model, as `armlet cpus` lists it.
+    pub model: String,
+    /// Features switched on or off, in order.
+    pub features: Vec<(String, bool)>,
+}
+
+impl Default for CpuConfig {
+    fn default() -> Self {
+        Self { model: "neoverse-n1".into(), features: Vec::new() }
+    }
+}
+
+/// Which accelerator to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcceleratorKind {
+    /// The best that the host has.
+    #[default]
+    Auto,
+    /// The host's virtualisation extension.
+    Kvm,
+    /// The just-in-time translator.
+    Jit,
+    /// Executes nothing; for tests of devices.
+    Dummy,
+}
+
+impl AcceleratorKind {
+    /// Name as on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Jit => "jit",
+            Self::Dummy => "dummy",
+        }
+    }
+}
+
+/// An accelerator and its options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AcceleratorConfig {
+    /// Which one.
+    pub kind: AcceleratorKind,
+    /// Options as name and value.
+    pub options: Vec<(String, String)>,
+}
+
+/// What the machine boots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BootConfig {
+    /// Linux `Image` (plain, gzip'd or EFI zboot) or ELF file. Without one, the built-in demonstration runs.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Device tree to pass instead of the generated one.
+    pub dtb: Option<PathBuf>,
+    /// Kernel command line.
+    pub append: String,
+}
+
+/// One disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DriveConfig {
+    /// The image file or block device.
+    pub file: PathBuf,
+    /// Format of the image. Never guessed from its contents, which the guest controls.
+    #[serde(default)]
+    pub format: DriveFormat,
+    /// The guest cannot write.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Writes go to a temporary layer that is thrown away at the end.
+    #[serde(default)]
+    pub snapshot: bool,
+}
+
+/// Format of a disk image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriveFormat {
+    /// The bytes of the disk, one after the other.
+    #[default]
+    Raw,
+}
+
+/// Who may use semihosting calls (`HLT #0xf000`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Semihosting {
+    /// Bare-metal ELF programs may, Linux may not.
+    #[default]
+    Auto,
+    /// Every guest may.
+    On,
+    /// No guest may; the instruction is undefined.
+    Off,
+}
+
+/// What a guest's request to reset the machine does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReset {
+    /// The machine starts again.
+    #[default]
+    Restart,
+    /// The machine ends as if it had been powered off.
+    PowerOff,
+}
+
+impl MachineConfig {
+    /// Checks what can be checked without opening files.
+    ///
+    /// # Errors
+    /// The first thing wrong, with its mend.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.machine != "virt" {
+            return Err(ConfigError::UnknownMachine(self.machine.clone()));
+        }
+        match self.smp {
+            0 => return Err(ConfigError::NoCpus),
+            n if n > spec::MAX_CPUS => return Err(ConfigError::TooManyCpus(n)),
+            _ => {}
+        }
+        self.check_memory(host_memory())?;
+        let devices = self.drives.len() + usize::from(self.entropy);
+        if devices > spec::VIRTIO_MMIO_SLOTS {
+            return Err(ConfigError::TooManyDevices(devices));
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self, host: Option<u64>) -> Result<(), ConfigError> {
+        let asked = self.memory;
+        if asked == 0 {
+            return Err(ConfigError::MemoryZero);
+        }
+        if asked < spec::MIN_MEMORY {
+            return Err(ConfigError::MemoryTooSmall { asked });
+        }
+        if !asked.is_multiple_of(spec::MEMORY_ALIGN) {
+            let down = asked / spec::MEMORY_ALIGN * spec::MEMORY_ALIGN;
+            return Err(ConfigError::MemoryMisaligned { asked, near: down.max(spec::MIN_MEMORY) });
+        }
+        match host {
+            Some(host) if asked > host => Err(ConfigError::MemoryTooLarge { asked, host }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of RAM that the host has, if it tells.
+pub fn host_memory() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    #[allow(clippy::unnecessary_cast, reason = "the field's width differs between hosts")]
+    (info.totalram as u64).checked_mul(u64::from(info.mem_unit.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_sizes_and_counts_are_refused_with_the_mend() {
+        let base = MachineConfig::default();
+        assert!(base.check().is_ok());
+        let with = |f: &dyn Fn(&mut MachineConfig)| {
+            let mut c = base.clone();
+            f(&mut c);
+            c.check().unwrap_err()
+        };
+        assert!(matches!(with(&|c| c.memory = 0), ConfigError::MemoryZero));
+        assert!(matches!(with(&|c| c.memory = 1 << 20), ConfigError::MemoryTooSmall { .. }));
+        assert!(matches!(
+            with(&|c| c.memory = (64 << 20) + 4096),
+            ConfigError::MemoryMisaligned { near: 0x400_0000, .. }
+        ));
+        assert!(matches!(with(&|c| c.memory = 1 << 60), ConfigError::MemoryTooLarge { .. }));
+        assert!(matches!(with(&|c| c.smp = 0), ConfigError::NoCpus));
+        assert!(matches!(with(&|c| c.smp = 513), ConfigError::TooManyCpus(513)));
+        assert!(matches!(with(&|c| c.machine = "raspi4".into()), ConfigError::UnknownMachine(_)));
+        let drive =
+            DriveConfig { file: "x".into(), format: DriveFormat::Raw, readonly: false, snapshot: false };
+        assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyDevices(33)));
+    }
+}

@@ -1,0 +1,112 @@
+//! Errors, each one line that names the cause and the mend.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::spec;
+
+/// Bytes as people write them: `512M`, `2G`, or the number if it is not round.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        b if b != 0 && b.is_multiple_of(1 << 30) => format!("{}G", b >> 30),
+        b if b != 0 && b.is_multiple_of(1 << 20) => format!("{}M", b >> 20),
+        b if b != 0 && b.is_multiple_of(1 << 10) => format!("{}K", b >> 10),
+        b => format!("{b} bytes"),
+    }
+}
+
+/// Why a description of a machine is not one that can be built.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each one means")]
+pub enum ConfigError {
+    #[error("unknown machine '{0}': the machine is 'virt'")]
+    UnknownMachine(String),
+    #[error("a machine needs at least one CPU: give --smp 1 or more")]
+    NoCpus,
+    #[error("{0} CPUs are more than the interrupt controller takes: give --smp {max} or less", max = spec::MAX_CPUS)]
+    TooManyCpus(usize),
+    #[error("memory of 0: give --memory 1G, or at least {min}", min = size(spec::MIN_MEMORY))]
+    MemoryZero,
+    #[error("memory of {} is too small: give --memory {min} or more", size(*asked), min = size(spec::MIN_MEMORY))]
+    MemoryTooSmall { asked: u64 },
+    #[error("memory of {} is not a multiple of {align}: give --memory {}", size(*asked), size(*near), align = size(spec::MEMORY_ALIGN))]
+    MemoryMisaligned { asked: u64, near: u64 },
+    #[error("memory of {} is more than this host's {} MiB: give less with --memory", size(*asked), host >> 20)]
+    MemoryTooLarge { asked: u64, host: u64 },
+    #[error("memory of {} ends beyond the {bits}-bit physical addresses of CPU '{cpu}': give less with --memory or another --cpu", size(*asked))]
+    MemoryBeyondCpu { asked: u64, bits: u32, cpu: String },
+    #[error("the host refuses {} of memory for the guest ({source}): give less with --memory", size(*asked))]
+    MemoryRefused { asked: u64, source: std::io::Error },
+    #[error("{0} virtio devices, but the machine has {slots} slots: leave some out", slots = spec::VIRTIO_MMIO_SLOTS)]
+    TooManyDevices(usize),
+    #[error("{0}")]
+    Cpu(String),
+    #[error("this host has no KVM for arm64 ({why}): use --accel jit")]
+    NoKvm { why: String },
+    #[error("unknown option '{option}' of --accel {accel}: {known}")]
+    AcceleratorOption { accel: &'static str, option: String, known: String },
+    #[error("option '{option}' of --accel {accel} cannot be '{value}': it is one of {known}")]
+    AcceleratorValue { accel: &'static str, option: String, value: String, known: String },
+    #[error("accelerator {name} cannot start: {why}")]
+    Accelerator { name: &'static str, why: String },
+    #[error("disk '{}': {why}", file.display())]
+    Drive { file: PathBuf, why: String },
+    #[error(
+        "the kernel wants {kernel} pages, which CPU '{cpu}' does not have: choose another with --cpu, or a kernel built for 4K pages"
+    )]
+    PageSize { kernel: &'static str, cpu: String },
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+/// Why what was given to boot cannot be booted.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each one means")]
+pub enum BootError {
+    #[error("{what} '{}' cannot be read ({source}): check the path and its permissions", path.display())]
+    Open { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{what} '{}' is a {kind}: give a file", path.display())]
+    NotAFile { what: &'static str, path: PathBuf, kind: &'static str },
+    #[error("{what} '{}' is empty: give a file with contents", path.display())]
+    Empty { what: &'static str, path: PathBuf },
+    #[error("kernel '{}' is truncated ({why}): copy or download it again", path.display())]
+    Truncated { path: PathBuf, why: String },
+    #[error("kernel '{}' is damaged ({why}): copy or download it again", path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error("kernel '{}' is {found}, not for arm64: give an arm64 Linux Image or an AArch64 ELF file", path.display())]
+    NotArm64 { path: PathBuf, found: String },
+    #[error("kernel '{}' is no kernel known here: give an arm64 Linux Image or an AArch64 ELF file", path.display())]
+    NotAKernel { path: PathBuf },
+    #[error("kernel '{}' is big-endian, which no CPU here boots: give a little-endian one", path.display())]
+    BigEndian { path: PathBuf },
+    #[error("kernel '{}' unpacks to more than {}: that is no kernel", path.display(), size(*limit))]
+    UnpacksTooLarge { path: PathBuf, limit: u64 },
+    #[error("kernel '{}' is compressed with {method}, which is not supported: unpack it first", path.display())]
+    Compression { path: PathBuf, method: String },
+    #[error("{what} '{}' does not fit: it needs memory up to {} MiB of RAM, the guest has {}; give --memory {}", path.display(), needed.div_ceil(1 << 20), size(*memory), size(suggest(*needed)))]
+    DoesNotFit { what: &'static str, path: PathBuf, needed: u64, memory: u64 },
+    #[error("ELF '{}' loads at {address:#x}, where there is no RAM: link it at {:#x} or above", path.display(), spec::RAM_BASE)]
+    ElfOutsideRam { path: PathBuf, address: u64 },
+    #[error("an initrd was given, but '{}' is a bare-metal ELF file: leave --initrd out", path.display())]
+    InitrdWithElf { path: PathBuf },
+    #[error("no kernel was given, and this build has no demonstration guest: add --kernel")]
+    NoDemo,
+    #[error("an initrd was given without a kernel: add --kernel")]
+    InitrdWithoutKernel,
+    #[error("device tree '{}' is not one ({why}): give a .dtb made by dtc", path.display())]
+    BadDtb { path: PathBuf, why: String },
+    #[error("device tree '{}' is {} long, more than the 2M that Linux takes: make it smaller", path.display(), size(*len))]
+    DtbTooLarge { path: PathBuf, len: u64 },
+    #[error("the kernel command line has a NUL character or is over {max} bytes long: shorten --append", max = MAX_COMMAND_LINE)]
+    CommandLine,
+    #[error("the device tree cannot be made: {0}")]
+    DeviceTree(String),
+}
+
+/// Longest kernel command line in bytes: arm64's `COMMAND_LINE_SIZE`, less the NUL.
+pub const MAX_COMMAND_LINE: usize = 2047;
+
+fn suggest(needed: u64) -> u64 {
+    needed.next_power_of_two().max(64 << 20)
+}

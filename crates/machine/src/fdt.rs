@@ -1,0 +1,287 @@
+//! The device tree that describes the board to the guest.
+//!
+//! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,armv8-timer`, `arm,psci`,
+//! `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
+
+use vm_fdt::{Error, FdtWriter};
+
+use crate::psci;
+use crate::spec::{self, Region};
+
+const PHANDLE_GIC: u32 = 1;
+const PHANDLE_CLOCK: u32 = 2;
+const PHANDLE_GPIO: u32 = 3;
+const PHANDLE_CPU0: u32 = 0x1000;
+
+const GIC_SPI: u32 = 0;
+const GIC_PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+/// `KEY_POWER` of the Linux input event codes.
+const KEY_POWER: u32 = 116;
+/// Rate of the clock of the PrimeCell peripherals.
+const APB_CLOCK_HZ: u32 = 24_000_000;
+
+/// What the tree describes beyond what is fixed.
+#[derive(Clone, Debug)]
+pub struct Description<'a> {
+    /// `compatible` of the CPU nodes.
+    pub cpu_compatible: &'a str,
+    /// Number of CPUs.
+    pub cpus: usize,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Number of virtio devices; they fill the slots from the highest down.
+    pub virtio_devices: usize,
+    /// Kernel command line.
+    pub append: &'a str,
+    /// First and one past the last address of the initrd.
+    pub initrd: Option<(u64, u64)>,
+    /// Entropy for the guest: 8 bytes for the kernel's address randomisation, the rest for its generator.
+    pub seed: &'a [u8; 40],
+}
+
+/// Makes the flattened tree.
+///
+/// # Errors
+/// Those of the writer, which come from text in `description` that a tree cannot hold.
+pub fn generate(description: &Description<'_>) -> Result<Vec<u8>, Error> {
+    let mut w = FdtWriter::new()?;
+    let root = w.begin_node("")?;
+    w.property_string("compatible", "linux,dummy-virt")?;
+    w.property_string("model", "linux,dummy-virt")?;
+    w.property_u32("#address-cells", 2)?;
+    w.property_u32("#size-cells", 2)?;
+    w.property_u32("interrupt-parent", PHANDLE_GIC)?;
+    chosen(&mut w, description)?;
+    let aliases = w.begin_node("aliases")?;
+    w.property_string("serial0", &node_name("pl011", spec::UART0, "/"))?;
+    w.end_node(aliases)?;
+    let memory = w.begin_node(&format!("memory@{:x}", spec::RAM_BASE))?;
+    w.property_string("device_type", "memory")?;
+    w.property_array_u64("reg", &[spec::RAM_BASE, description.memory])?;
+    w.end_node(memory)?;
+    cpus(&mut w, description)?;
+    firmware(&mut w)?;
+    interrupt_controller(&mut w, description)?;
+    timer(&mut w)?;
+    peripherals(&mut w)?;
+    virtio(&mut w, description.virtio_devices)?;
+    w.end_node(root)?;
+    w.finish()
+}
+
+fn node_name(name: &str, region: Region, prefix: &str) -> String {
+    format!("{prefix}{name}@{:x}", region.base)
+}
+
+fn chosen(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
+    let node = w.begin_node("chosen")?;
+    w.property_string("stdout-path", &node_name("pl011", spec::UART0, "/"))?;
+    if !d.append.is_empty() {
+        w.property_string("bootargs", d.append)?;
+    }
+    if let Some((start, end)) = d.initrd {
+        w.property_u64("linux,initrd-start", start)?;
+        w.property_u64("linux,initrd-end", end)?;
+    }
+    let (kaslr, rng) = d.seed.split_at(8);
+    w.property("kaslr-seed", kaslr)?;
+    w.property("rng-seed", rng)?;
+    w.end_node(node)
+}
+
+fn cpus(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
+    let node = w.begin_node("cpus")?;
+    w.property_u32("#address-cells", 1)?;
+    w.property_u32("#size-cells", 0)?;
+    let map = w.begin_node("cpu-map")?;
+    let socket = w.begin_node("socket0")?;
+    let cluster = w.begin_node("cluster0")?;
+    for i in 0..d.cpus {
+        let core = w.begin_node(&format!("core{i}"))?;
+        w.property_u32("cpu", PHANDLE_CPU0 + i as u32)?;
+        w.end_node(core)?;
+    }
+    w.end_node(cluster)?;
+    w.end_node(socket)?;
+    w.end_node(map)?;
+    for i in 0..d.cpus {
+        let affinity = spec::mpidr_affinity(i) as u32;
+        let cpu = w.begin_node(&format!("cpu@{affinity:x}"))?;
+        w.property_string("device_type", "cpu")?;
+        w.property_string("compatible", d.cpu_compatible)?;
+        w.property_u32("reg", affinity)?;
+        w.property_string("enable-method", "psci")?;
+        w.property_phandle(PHANDLE_CPU0 + i as u32)?;
+        w.end_node(cpu)?;
+    }
+    w.end_node(node)
+}
+
+fn firmware(w: &mut FdtWriter) -> Result<(), Error> {
+    let node = w.begin_node("psci")?;
+    let compatible = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
+    w.property_string_list("compatible", compatible.map(String::from).to_vec())?;
+    w.property_string("method", "hvc")?;
+    w.property_u32("cpu_suspend", psci::CPU_SUSPEND_64)?;
+    w.property_u32("cpu_off", psci::CPU_OFF)?;
+    w.property_u32("cpu_on", psci::CPU_ON_64)?;
+    w.property_u32("migrate", psci::MIGRATE_64)?;
+    w.end_node(node)
+}
+
+fn interrupt_controller(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
+    let node = w.begin_node(&node_name("intc", spec::GIC_DISTRIBUTOR, ""))?;
+    w.property_string("compatible", "arm,gic-v3")?;
+    w.property_u32("#interrupt-cells", 3)?;
+    w.property_null("interrupt-controller")?;
+    w.property_u32("#address-cells", 2)?;
+    w.property_u32("#size-cells", 2)?;
+    w.property_null("ranges")?;
+    let regions = redistributor_regions(d.cpus, spec::RAM_BASE + d.memory);
+    w.property_u32("#redistributor-regions", regions.len() as u32)?;
+    let mut reg = vec![spec::GIC_DISTRIBUTOR.base, spec::GIC_DISTRIBUTOR.size];
+    reg.extend(regions.iter().flat_map(|r| [r.base, r.size]));
+    w.property_array_u64("reg", &reg)?;
+    w.property_phandle(PHANDLE_GIC)?;
+    w.end_node(node)
+}
+
+/// The windows that the redistributors of `cpus` CPUs take, for RAM that ends at `ram_end`.
+pub fn redistributor_regions(cpus: usize, ram_end: u64) -> Vec<Region> {
+    let region = |base, count: usize| Region { base, size: count as u64 * spec::GIC_REDISTRIBUTOR_STRIDE };
+    let low = cpus.min(spec::GIC_REDISTRIBUTOR_LOW_COUNT);
+    let mut regions = vec![region(spec::GIC_REDISTRIBUTOR.base, low)];
+    if cpus > low {
+        regions.push(region(spec::redistributor_high_base(ram_end), cpus - low));
+    }
+    regions
+}
+
+fn timer(w: &mut FdtWriter) -> Result<(), Error> {
+    let node = w.begin_node("timer")?;
+    w.property_string_list("compatible", vec!["arm,armv8-timer".into(), "arm,armv7-timer".into()])?;
+    w.property_null("always-on")?;
+    let ppis =
+        [spec::PPI_TIMER_SECURE, spec::PPI_TIMER_PHYSICAL, spec::PPI_TIMER_VIRTUAL, spec::PPI_TIMER_EL2];
+    let cells: Vec<u32> = ppis.iter().flat_map(|&ppi| [GIC_PPI, ppi, LEVEL_HIGH]).collect();
+    w.property_array_u32("interrupts", &cells)?;
+    w.end_node(node)
+}
+
+fn peripherals(w: &mut FdtWriter) -> Result<(), Error> {
+    let clock = w.begin_node("apb-pclk")?;
+    w.property_string("compatible", "fixed-clock")?;
+    w.property_u32("#clock-cells", 0)?;
+    w.property_u32("clock-frequency", APB_CLOCK_HZ)?;
+    w.property_string("clock-output-names", "clk24mhz")?;
+    w.property_phandle(PHANDLE_CLOCK)?;
+    w.end_node(clock)?;
+
+    let uart = w.begin_node(&node_name("pl011", spec::UART0, ""))?;
+    primecell(w, "arm,pl011", spec::UART0, spec::SPI_UART0)?;
+    w.property_array_u32("clocks", &[PHANDLE_CLOCK, PHANDLE_CLOCK])?;
+    w.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
+    w.end_node(uart)?;
+
+    let rtc = w.begin_node(&node_name("pl031", spec::RTC, ""))?;
+    primecell(w, "arm,pl031", spec::RTC, spec::SPI_RTC)?;
+    apb_clock(w)?;
+    w.end_node(rtc)?;
+
+    let gpio = w.begin_node(&node_name("pl061", spec::GPIO, ""))?;
+    primecell(w, "arm,pl061", spec::GPIO, spec::SPI_GPIO)?;
+    apb_clock(w)?;
+    w.property_null("gpio-controller")?;
+    w.property_u32("#gpio-cells", 2)?;
+    w.property_null("interrupt-controller")?;
+    w.property_u32("#interrupt-cells", 2)?;
+    w.property_phandle(PHANDLE_GPIO)?;
+    w.end_node(gpio)?;
+
+    let keys = w.begin_node("gpio-keys")?;
+    w.property_string("compatible", "gpio-keys")?;
+    let key = w.begin_node("poweroff")?;
+    w.property_string("label", "GPIO Key Poweroff")?;
+    w.property_u32("linux,code", KEY_POWER)?;
+    w.property_array_u32("gpios", &[PHANDLE_GPIO, spec::GPIO_POWER_KEY, 0])?;
+    w.end_node(key)?;
+    w.end_node(keys)
+}
+
+fn primecell(w: &mut FdtWriter, compatible: &str, region: Region, spi: u32) -> Result<(), Error> {
+    w.property_string_list("compatible", vec![compatible.into(), "arm,primecell".into()])?;
+    w.property_array_u64("reg", &[region.base, region.size])?;
+    w.property_array_u32("interrupts", &[GIC_SPI, spi, LEVEL_HIGH])
+}
+
+fn apb_clock(w: &mut FdtWriter) -> Result<(), Error> {
+    w.property_u32("clocks", PHANDLE_CLOCK)?;
+    w.property_string("clock-names", "apb_pclk")
+}
+
+/// Nodes of the slots in use, first device first: Linux numbers its disks in the order of the nodes.
+fn virtio(w: &mut FdtWriter, devices: usize) -> Result<(), Error> {
+    for slot in (0..devices).map(spec::virtio_slot_of_device) {
+        let region = spec::virtio_mmio_slot(slot);
+        let node = w.begin_node(&node_name("virtio_mmio", region, ""))?;
+        w.property_string("compatible", "virtio,mmio")?;
+        w.property_array_u64("reg", &[region.base, region.size])?;
+        w.property_array_u32("interrupts", &[GIC_SPI, spec::SPI_VIRTIO_MMIO + slot as u32, LEVEL_HIGH])?;
+        w.property_null("dma-coherent")?;
+        w.end_node(node)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(cpus: usize, virtio_devices: usize) -> Vec<u8> {
+        let seed = std::array::from_fn(|i| i as u8);
+        let description = Description {
+            cpu_compatible: "arm,neoverse-n1",
+            cpus,
+            memory: 2 << 30,
+            virtio_devices,
+            append: "console=ttyAMA0",
+            initrd: Some((0x4800_0000, 0x4810_0000)),
+            seed: &seed,
+        };
+        generate(&description).unwrap()
+    }
+
+    #[test]
+    fn an_independent_reader_finds_the_board() {
+        let blob = tree(4, 2);
+        let tree = fdt::Fdt::new(&blob).unwrap();
+        assert_eq!(tree.chosen().bootargs(), Some("console=ttyAMA0"));
+        assert_eq!(tree.chosen().stdout().unwrap().name, "pl011@9000000");
+        assert_eq!(tree.cpus().map(|c| c.ids().first()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let memory = tree.memory();
+        let region = memory.regions().next().unwrap();
+        assert_eq!(region.starting_address as u64, spec::RAM_BASE);
+        assert_eq!(region.size, Some(2 << 30));
+        assert_eq!(tree.find_node("/psci").unwrap().property("method").unwrap().as_str(), Some("hvc"));
+        let first = tree.find_compatible(&["virtio,mmio"]).unwrap();
+        assert_eq!(first.name, "virtio_mmio@a003e00");
+        let irq: Vec<u8> = first.property("interrupts").unwrap().value.to_vec();
+        assert_eq!(irq, [0, 0, 0, 0, 0, 0, 0, 47, 0, 0, 0, 4]);
+        assert_eq!(tree.all_nodes().filter(|n| n.name.starts_with("virtio_mmio")).count(), 2);
+    }
+
+    #[test]
+    fn redistributors_beyond_the_low_region_get_a_second_one() {
+        assert_eq!(redistributor_regions(123, 1 << 32).len(), 1);
+        let two = redistributor_regions(512, 1 << 32);
+        assert_eq!(two[0], spec::GIC_REDISTRIBUTOR);
+        assert_eq!(two[1].base, spec::GIC_REDISTRIBUTOR_HIGH_BASE);
+        assert_eq!(two[1].size, 389 * 0x2_0000);
+        let blob = tree(512, 32);
+        let parsed = fdt::Fdt::new(&blob).unwrap();
+        assert_eq!(parsed.cpus().count(), 512);
+        let gic = parsed.find_compatible(&["arm,gic-v3"]).unwrap();
+        assert_eq!(gic.reg().unwrap().count(), 3);
+    }
+}

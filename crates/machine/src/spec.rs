@@ -1,0 +1,115 @@
+//! Facts of the `virt` board: the memory map and the interrupt map.
+//!
+//! Guests learn these from the device tree, but firmware images, test suites and scripts rely on the numbers,
+//! so they never change.
+
+/// A window in the guest-physical address space: first address and size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First guest-physical address.
+    pub base: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl Region {
+    const fn new(base: u64, size: u64) -> Self {
+        Self { base, size }
+    }
+}
+
+/// GIC distributor.
+pub const GIC_DISTRIBUTOR: Region = Region::new(0x0800_0000, 0x1_0000);
+/// GICv3 redistributors of vCPUs 0 to 122, one after the other.
+pub const GIC_REDISTRIBUTOR: Region = Region::new(0x080a_0000, 123 * GIC_REDISTRIBUTOR_STRIDE);
+/// Lowest place of the redistributors of vCPUs from 123 on; it moves up if RAM reaches it.
+pub const GIC_REDISTRIBUTOR_HIGH_BASE: u64 = 0x40_0000_0000;
+/// Size of one redistributor: its RD and SGI frames, 64 KiB each.
+pub const GIC_REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
+/// How many redistributors the low region holds.
+pub const GIC_REDISTRIBUTOR_LOW_COUNT: usize = 123;
+/// PL011 UART 0.
+pub const UART0: Region = Region::new(0x0900_0000, 0x1000);
+/// PL031 real-time clock.
+pub const RTC: Region = Region::new(0x0901_0000, 0x1000);
+/// PL061 GPIO controller with the power key.
+pub const GPIO: Region = Region::new(0x0903_0000, 0x1000);
+/// virtio-mmio slots.
+pub const VIRTIO_MMIO: Region = Region::new(0x0a00_0000, VIRTIO_MMIO_SLOTS as u64 * VIRTIO_MMIO_SLOT_SIZE);
+/// Number of virtio-mmio slots; the first device takes the last one.
+pub const VIRTIO_MMIO_SLOTS: usize = 32;
+/// Size of one virtio-mmio slot in bytes.
+pub const VIRTIO_MMIO_SLOT_SIZE: u64 = 0x200;
+/// First byte of RAM.
+pub const RAM_BASE: u64 = 0x4000_0000;
+
+/// SPI of UART 0.
+pub const SPI_UART0: u32 = 1;
+/// SPI of the real-time clock.
+pub const SPI_RTC: u32 = 2;
+/// SPI of the GPIO controller.
+pub const SPI_GPIO: u32 = 7;
+/// SPI of virtio-mmio slot 0; slot n has the n-th after it.
+pub const SPI_VIRTIO_MMIO: u32 = 16;
+
+/// PPI (device-tree number, INTID − 16) of the secure EL1 physical timer.
+pub const PPI_TIMER_SECURE: u32 = 13;
+/// PPI of the non-secure EL1 physical timer.
+pub const PPI_TIMER_PHYSICAL: u32 = 14;
+/// PPI of the virtual timer.
+pub const PPI_TIMER_VIRTUAL: u32 = 11;
+/// PPI of the EL2 physical timer.
+pub const PPI_TIMER_EL2: u32 = 10;
+
+/// PL061 line that the power key is on.
+pub const GPIO_POWER_KEY: u32 = 3;
+
+/// Most vCPUs that the board takes.
+pub const MAX_CPUS: usize = 512;
+/// Smallest RAM in bytes.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// RAM is a multiple of this many bytes.
+pub const MEMORY_ALIGN: u64 = 2 << 20;
+
+/// Address of virtio-mmio slot `slot` (below [`VIRTIO_MMIO_SLOTS`]).
+pub const fn virtio_mmio_slot(slot: usize) -> Region {
+    Region::new(VIRTIO_MMIO.base + slot as u64 * VIRTIO_MMIO_SLOT_SIZE, VIRTIO_MMIO_SLOT_SIZE)
+}
+
+/// The slot of the `n`-th virtio device, counted from 0.
+pub const fn virtio_slot_of_device(n: usize) -> usize {
+    VIRTIO_MMIO_SLOTS - 1 - n
+}
+
+/// Where the redistributors beyond the low region start, for RAM that ends at `ram_end`.
+pub const fn redistributor_high_base(ram_end: u64) -> u64 {
+    const ALIGN: u64 = 1 << 30;
+    let above = ram_end.div_ceil(ALIGN) * ALIGN;
+    if above > GIC_REDISTRIBUTOR_HIGH_BASE { above } else { GIC_REDISTRIBUTOR_HIGH_BASE }
+}
+
+/// Affinity fields of vCPU `index` as in `MPIDR_EL1` (Aff2:Aff1:Aff0): clusters of 16, since one GICv3 SGI
+/// target list names 16 CPUs.
+pub const fn mpidr_affinity(index: usize) -> u64 {
+    let cluster = (index / 16) as u64;
+    (cluster >> 8 << 16) | ((cluster & 0xff) << 8) | (index % 16) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_virtio_device_takes_the_highest_slot() {
+        assert_eq!(virtio_mmio_slot(virtio_slot_of_device(0)).base, 0x0a00_3e00);
+    }
+
+    #[test]
+    fn every_vcpu_has_its_own_affinity_and_the_high_region_clears_ram() {
+        let all: std::collections::HashSet<_> = (0..MAX_CPUS).map(mpidr_affinity).collect();
+        assert_eq!(all.len(), MAX_CPUS);
+        assert_eq!(mpidr_affinity(17), 0x101);
+        assert_eq!(redistributor_high_base(0x8000_0000), GIC_REDISTRIBUTOR_HIGH_BASE);
+        assert_eq!(redistributor_high_base(0x40_4000_0001), 0x40_8000_0000);
+    }
+}
