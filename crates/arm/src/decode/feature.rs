@@ -1,7 +1,12 @@
 //! Which architecture feature each encoding belongs to.
 
+use std::sync::LazyLock;
+
 use super::{Class, Enc};
 use crate::feature::Feature;
+
+/// By encoding; the rules below work on names, which is too slow for every decoded instruction.
+static FEATURES: LazyLock<Vec<Feature>> = LazyLock::new(|| Enc::all().iter().map(|&e| classify(e)).collect());
 
 impl Enc {
     /// The feature without which this encoding is UNDEFINED; [`Feature::Base`] for what every A64 CPU has, and
@@ -11,14 +16,18 @@ impl Enc {
     /// Some encodings have forms that need more, chosen by fields (such as half-precision forms of `FMOV`
     /// (immediate)); those have rows of their own in the table.
     pub fn feature(self) -> Feature {
-        match self.class() {
-            Class::Sve => Feature::Sve,
-            Class::Sme => Feature::Sme,
-            Class::Hints => Feature::Base,
-            c if is_simd(c) => simd(self, c),
-            c if is_load_store(c) => load_store(self, c),
-            c => base(self, c),
-        }
+        FEATURES[self as usize]
+    }
+}
+
+fn classify(e: Enc) -> Feature {
+    match e.class() {
+        Class::Sve => Feature::Sve,
+        Class::Sme => Feature::Sme,
+        Class::Hints => Feature::Base,
+        c if is_simd(c) => simd(e, c),
+        c if is_load_store(c) => load_store(e, c),
+        c => base(e, c),
     }
 }
 
