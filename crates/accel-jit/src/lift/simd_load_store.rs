@@ -204,12 +204,15 @@ fn three_way_indices(shape: Shape, direction: Direction, source: usize, target: 
 /// `regs`; stores the other way round.
 fn through_tables(b: &mut Builder, shape: Shape, regs: &[VReg], direction: Direction) {
     let (index, part) = (SCRATCH + 6, SCRATCH + 7);
+    let gathered: [VReg; 3] = match direction {
+        Direction::Load => [SCRATCH, SCRATCH + 1, SCRATCH + 2],
+        Direction::Store => [regs[0], regs[1], regs[2]],
+    };
     for target in 0..3 {
         let scratch = SCRATCH + target as VReg;
         let d = if direction == Direction::Load { regs[target] } else { scratch };
         let sum = SCRATCH + 5;
-        for source in 0..3 {
-            let n = if direction == Direction::Load { SCRATCH + source as VReg } else { regs[source] };
+        for (source, &n) in gathered.iter().enumerate() {
             let k = three_way_indices(shape, direction, source, target);
             b.emit(Inst::VConst { d: index, lo: k as u64, hi: (k >> 64) as u64 });
             let to = if source == 0 { sum } else { part };
