@@ -208,9 +208,9 @@ fn through_tables(b: &mut Builder, shape: Shape, regs: &[VReg], direction: Direc
         Direction::Load => [SCRATCH, SCRATCH + 1, SCRATCH + 2],
         Direction::Store => [regs[0], regs[1], regs[2]],
     };
-    for target in 0..3 {
+    for (target, &reg) in regs.iter().enumerate() {
         let scratch = SCRATCH + target as VReg;
-        let d = if direction == Direction::Load { regs[target] } else { scratch };
+        let d = if direction == Direction::Load { reg } else { scratch };
         let sum = SCRATCH + 5;
         for (source, &n) in gathered.iter().enumerate() {
             let k = three_way_indices(shape, direction, source, target);
