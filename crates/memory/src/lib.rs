@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
+pub mod fileio;
 mod ram;
 pub use ram::Ram;
 

@@ -1,0 +1,193 @@
+//! Opening a user's disk image.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{BlockBackend, Overlay, RawImage, SECTOR_SIZE, StorageError};
+
+/// Format of a disk image. It is what the user says it is: the content is never asked, since the guest writes
+/// the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// The file's bytes are the disk's bytes.
+    Raw,
+}
+
+/// How to open a disk image.
+#[derive(Clone, Debug)]
+pub struct DiskOptions {
+    /// File or host block device.
+    pub path: PathBuf,
+    /// The format. Without one it is raw, and an image that looks like another format is refused.
+    pub format: Option<ImageFormat>,
+    /// `readonly=on`: the guest cannot write.
+    pub read_only: bool,
+    /// `snapshot=on`: the guest's writes are thrown away at the end.
+    pub snapshot: bool,
+}
+
+/// A disk image that [`DiskOptions::open`] has opened.
+pub struct Disk {
+    /// Its content.
+    pub backend: Arc<dyn BlockBackend>,
+    /// What the user should know about it, one line each.
+    pub notes: Vec<String>,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("size", &self.backend.size()).field("notes", &self.notes).finish()
+    }
+}
+
+impl DiskOptions {
+    /// A writable image at `path`, raw unless it looks otherwise.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), format: None, read_only: false, snapshot: false }
+    }
+
+    /// Opens and locks the image: exclusively if the guest may write to it, shared otherwise. The lock ends
+    /// with the backend.
+    ///
+    /// # Errors
+    /// [`StorageError`], each with its mend. Nothing has been created or changed then.
+    pub fn open(&self) -> Result<Disk, StorageError> {
+        let writable = !self.read_only && !self.snapshot;
+        let metadata = self.check_kind()?;
+        let file = self.open_file(writable, &metadata)?;
+        self.lock(&file, writable)?;
+        let len = (&file).seek(SeekFrom::End(0)).map_err(|source| self.io(source))?;
+        if len == 0 {
+            return Err(StorageError::Empty { path: self.path.clone() });
+        }
+        self.check_format(&file)?;
+
+        let mut notes = Vec::new();
+        if !len.is_multiple_of(SECTOR_SIZE) {
+            notes.push(format!(
+                "disk image '{}' is {len} bytes long, no whole number of {SECTOR_SIZE}-byte sectors: \
+                 the guest sees it padded with zeroes",
+                self.path.display()
+            ));
+        }
+        let image = Arc::new(RawImage::new(file, len, !writable));
+        let backend: Arc<dyn BlockBackend> = if self.snapshot && !self.read_only {
+            Arc::new(Overlay::new(image).map_err(|source| StorageError::Overlay { source })?)
+        } else {
+            image
+        };
+        Ok(Disk { backend, notes })
+    }
+
+    fn io(&self, source: io::Error) -> StorageError {
+        StorageError::Io { path: self.path.clone(), source }
+    }
+
+    /// Looks before opening: opening a pipe would block, and opening a device may have effects.
+    fn check_kind(&self) -> Result<Metadata, StorageError> {
+        let path = self.path.clone();
+        let metadata = std::fs::metadata(&self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StorageError::Missing { path: path.clone() },
+            io::ErrorKind::PermissionDenied => StorageError::NotReadable { path: path.clone() },
+            _ => self.io(source),
+        })?;
+        let kind = metadata.file_type();
+        if kind.is_file() || kind.is_block_device() {
+            return Ok(metadata);
+        }
+        if kind.is_dir() {
+            return Err(StorageError::Directory { path });
+        }
+        let kind = match () {
+            () if kind.is_fifo() => "pipe",
+            () if kind.is_socket() => "socket",
+            () => "character device",
+        };
+        Err(StorageError::NotAnImage { path, kind })
+    }
+
+    fn open_file(&self, writable: bool, metadata: &Metadata) -> Result<File, StorageError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(writable);
+        if writable && metadata.file_type().is_block_device() {
+            // Refused by the host if the device is mounted or otherwise taken.
+            options.custom_flags(rustix::fs::OFlags::EXCL.bits() as i32);
+        }
+        options.open(&self.path).map_err(|source| {
+            let path = self.path.clone();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied if writable && File::open(&path).is_ok() => {
+                    StorageError::NotWritable { path }
+                }
+                io::ErrorKind::PermissionDenied => StorageError::NotReadable { path },
+                io::ErrorKind::ReadOnlyFilesystem => StorageError::NotWritable { path },
+                io::ErrorKind::ResourceBusy => StorageError::InUse {
+                    path,
+                    holder: " by the host (mounted, or part of another volume)".into(),
+                    mend: "unmount it first, or add readonly=on or snapshot=on",
+                },
+                _ => self.io(source),
+            }
+        })
+    }
+
+    fn lock(&self, file: &File, writable: bool) -> Result<(), StorageError> {
+        let result = if writable { file.try_lock() } else { file.try_lock_shared() };
+        match result {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                let shared_is_free = writable && file.try_lock_shared().is_ok();
+                Err(StorageError::InUse {
+                    path: self.path.clone(),
+                    holder: lock_holder(file).map(|h| format!(" by {h}")).unwrap_or_default(),
+                    mend: if shared_is_free {
+                        "others read it, so add readonly=on or snapshot=on, or stop them"
+                    } else {
+                        "another process writes to it, so stop that one or use a copy of the image"
+                    },
+                })
+            }
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(path = %self.path.display(), "the host's file system has no locks");
+                Ok(())
+            }
+            Err(TryLockError::Error(source)) => Err(self.io(source)),
+        }
+    }
+
+    /// Refuses another format's image that nobody said is raw. It is only ever a refusal: an image is never
+    /// taken for what its bytes, which a guest may have written, say.
+    fn check_format(&self, file: &File) -> Result<(), StorageError> {
+        if self.format.is_some() {
+            return Ok(());
+        }
+        let mut start = [0; 8];
+        let n = file.read_at(&mut start, 0).map_err(|source| self.io(source))?;
+        let start = &start[..n];
+        const MAGICS: [(&[u8], &str); 4] =
+            [(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX"), (b"conectix", "VHD")];
+        match MAGICS.iter().find(|(magic, _)| start.starts_with(magic)) {
+            Some((_, found)) => Err(StorageError::UnsupportedFormat { path: self.path.clone(), found }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// "process 12 (name)", if the host's lock table tells.
+fn lock_holder(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let table = std::fs::read_to_string("/proc/locks").ok()?;
+    // "1: FLOCK  ADVISORY  WRITE 708 00:2f:12345 0 EOF"
+    let pid = table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_ours = fields.get(5).is_some_and(|f| *f == inode) && fields.get(1) == Some(&"FLOCK");
+        is_ours.then(|| fields.get(4)?.parse::<u32>().ok()).flatten()
+    })?;
+    let name = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok()?;
+    Some(format!("process {pid} ({})", name.trim()))
+}
