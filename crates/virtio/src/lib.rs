@@ -1,1 +1,18 @@
-//! Part of armlet.
+//! Virtio 1.2 devices: the MMIO transport, split virtqueues, and the block, entropy and console devices.
+//!
+//! A device implements [`VirtioDevice`] and knows nothing of its transport; [`MmioTransport`] is the transport
+//! that the board maps. Drivers are not trusted: nothing that a guest writes to registers, rings or buffers
+//! makes a device panic, loop without bound, or touch anything but guest RAM. A device whose driver breaks the
+//! rules of the rings says `DEVICE_NEEDS_RESET` and works again after a reset.
+
+mod block;
+mod device;
+mod mmio;
+mod queue;
+pub mod spec;
+mod worker;
+
+pub use block::{Block, BlockConfig};
+pub use device::{Activation, DriverLink, LineSetter, VirtioDevice};
+pub use mmio::MmioTransport;
+pub use queue::{Buffers, Chain, MAX_CHAIN, Queue, QueueError, QueueLayout};

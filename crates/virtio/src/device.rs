@@ -1,0 +1,141 @@
+//! The seam between a transport and the devices behind it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use armlet_memory::Ram;
+
+use crate::queue::Queue;
+use crate::spec::interrupt;
+
+/// Sets the level of a device's interrupt line. Called with the device's interrupt lock held, so it must not
+/// call back into the device.
+pub type LineSetter = Arc<dyn Fn(bool) + Send + Sync>;
+
+/// What a device says to its driver outside the queues: interrupts, configuration changes, and that it is
+/// broken. Shared by the transport and the device's threads.
+pub struct DriverLink {
+    /// Pending causes. The line is set under this lock, so that it always shows the causes.
+    causes: Mutex<u32>,
+    line: LineSetter,
+    generation: AtomicU32,
+    needs_reset: AtomicU32,
+}
+
+impl DriverLink {
+    /// A quiet link over `line`.
+    pub fn new(line: LineSetter) -> Self {
+        Self { causes: Mutex::new(0), line, generation: AtomicU32::new(0), needs_reset: AtomicU32::new(0) }
+    }
+
+    /// Tells the driver that buffers were used.
+    pub fn used_buffers(&self) {
+        self.raise(interrupt::USED_BUFFER);
+    }
+
+    /// Tells the driver that the configuration has changed; call it after the change.
+    pub fn config_changed(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.raise(interrupt::CONFIG_CHANGE);
+    }
+
+    /// Tells the driver that the device does nothing more until it is reset.
+    pub fn fail(&self) {
+        self.needs_reset.store(1, Ordering::SeqCst);
+        self.raise(interrupt::CONFIG_CHANGE);
+    }
+
+    /// True from [`fail`](Self::fail) to the next reset.
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::SeqCst) != 0
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn causes(&self) -> u32 {
+        *self.causes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn acknowledge(&self, handled: u32) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *causes;
+        *causes &= !handled;
+        if before != 0 && *causes == 0 {
+            (self.line)(false);
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        self.needs_reset.store(0, Ordering::SeqCst);
+        self.acknowledge(u32::MAX);
+    }
+
+    fn raise(&self, cause: u32) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *causes;
+        *causes |= cause;
+        if before == 0 {
+            (self.line)(true);
+        }
+    }
+}
+
+/// What a device gets when its driver is ready.
+pub struct Activation {
+    /// Feature bits that device and driver agreed on.
+    pub features: u64,
+    /// The queues; `None` for those that the driver did not set up.
+    pub queues: Vec<Option<Queue>>,
+    /// Where the rings and buffers are.
+    pub memory: Ram,
+    /// The way back to the driver.
+    pub link: Arc<DriverLink>,
+}
+
+/// A virtio device, without its transport.
+///
+/// Apart from [`quiesce`](Self::quiesce), [`resume`](Self::resume) and [`shutdown`](Self::shutdown), methods are
+/// called on vCPU threads, and none may block for long: work that may is for the device's own thread.
+/// `activate` and `reset` are never called at the same time.
+pub trait VirtioDevice: Send + Sync {
+    /// Kind of device (virtio 5).
+    fn device_id(&self) -> u32;
+
+    /// Short name for logs and the memory map.
+    fn name(&self) -> &str;
+
+    /// The device's own feature bits; the transport adds those of the transport and the rings.
+    fn features(&self) -> u64;
+
+    /// Largest size of each queue, a power of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Fills `out` from `offset` in the configuration; bytes that do not exist stay as they are (zero).
+    fn read_config(&self, offset: u64, out: &mut [u8]);
+
+    /// Writes to the configuration. `features` is what the driver has accepted so far.
+    fn write_config(&self, _features: u64, _offset: u64, _data: &[u8]) {}
+
+    /// Starts work on the queues.
+    fn activate(&self, activation: Activation);
+
+    /// The driver says that there are buffers in `queue`. Ignored for queues that do not exist and while the
+    /// device is not active.
+    fn notify(&self, queue: u16);
+
+    /// Stops work. Guest memory is not touched after this returns.
+    fn reset(&self);
+
+    /// Returns when no work is going on; none starts until [`resume`](Self::resume).
+    fn quiesce(&self);
+
+    /// Goes on after [`quiesce`](Self::quiesce), with whatever was notified meanwhile.
+    fn resume(&self);
+
+    /// Finishes requests that the driver has handed over, then ends the device's threads. Returns false if that
+    /// took longer than `deadline`; the threads are then left to end on their own.
+    fn shutdown(&self, deadline: Duration) -> bool;
+}

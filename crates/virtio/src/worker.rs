@@ -1,0 +1,246 @@
+//! A device's own thread, for work that may block on the host.
+//!
+//! The thread lives as long as the device and sleeps on a condition variable while there is nothing to do. The
+//! device's queues are in a [`Job`], which is installed when the driver starts the device and removed when it
+//! resets it. The thread takes the job out of the shared state while it runs it, so nothing is locked during
+//! host I/O; who wants the job gone, or quiet, asks for it through [`Stop`] and waits until it is back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Work that a device's thread does when it is woken.
+pub(crate) trait Job: Send + 'static {
+    /// Works until nothing is left to do, and returns early, between two requests, when `stop` asks for it.
+    fn run(&mut self, stop: &Stop) -> Outcome;
+}
+
+/// How a [`Job::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing is left to do until the next wake.
+    Idle,
+    /// There is more to do; asked to stop, or giving others a turn.
+    More,
+    /// The driver broke the rules; the job has said so on the link and is not run again.
+    Broken,
+}
+
+/// Asks a running job to return soon.
+#[derive(Default)]
+pub(crate) struct Stop(AtomicBool);
+
+impl Stop {
+    /// True if the job should return between two requests.
+    pub(crate) fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Jobs are run when woken.
+    Running,
+    /// Wakes are remembered and nothing is run.
+    Paused,
+    /// What is left is worked off, then the thread ends.
+    Draining,
+    /// The thread has ended.
+    Ended,
+}
+
+/// Where the job is.
+enum Slot<J> {
+    /// The driver has not started the device.
+    None,
+    /// Here, not being run.
+    Parked(J),
+    /// With the thread.
+    Running,
+}
+
+struct State<J> {
+    mode: Mode,
+    slot: Slot<J>,
+    woken: bool,
+    /// How many wait for the job to be parked; it is not run again before they have had their turn.
+    waiting: u32,
+}
+
+struct Shared<J> {
+    state: Mutex<State<J>>,
+    /// The thread waits here for work.
+    work: Condvar,
+    /// Others wait here for the thread to put its job back.
+    parked: Condvar,
+    stop: Stop,
+}
+
+impl<J> Shared<J> {
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the thread does not hold the job.
+    fn until_parked<'a>(&'a self, mut state: MutexGuard<'a, State<J>>) -> MutexGuard<'a, State<J>> {
+        state.waiting += 1;
+        while matches!(state.slot, Slot::Running) {
+            self.stop.0.store(true, Ordering::Relaxed);
+            state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+        if state.waiting == 0 {
+            self.stop.0.store(false, Ordering::Relaxed);
+            self.work.notify_one();
+        }
+        state
+    }
+}
+
+/// The device's handle on its thread.
+pub(crate) struct Worker<J: Job> {
+    shared: Arc<Shared<J>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<J: Job> Worker<J> {
+    /// Starts the thread; it sleeps until a job is there and woken.
+    ///
+    /// # Errors
+    /// The host's, if it starts no thread.
+    pub(crate) fn spawn(name: &str) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { mode: Mode::Running, slot: Slot::None, woken: false, waiting: 0 }),
+            work: Condvar::new(),
+            parked: Condvar::new(),
+            stop: Stop::default(),
+        });
+        // The thread's job: the device's requests, one after the other. It may block on the host's disk or
+        // whatever else the job does I/O with, and on the device's interrupt line; never on a vCPU.
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || serve(&of_thread))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Hands the thread its job, in place of any before it, and has it look for work.
+    pub(crate) fn install(&self, job: J) {
+        let mut state = self.shared.until_parked(self.shared.lock());
+        state.slot = Slot::Parked(job);
+        state.woken = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Takes the job away; it is not running any more when this returns.
+    pub(crate) fn remove(&self) {
+        let mut state = self.shared.until_parked(self.shared.lock());
+        state.slot = Slot::None;
+        state.woken = false;
+    }
+
+    /// There is work.
+    pub(crate) fn wake(&self) {
+        let mut state = self.shared.lock();
+        if !state.woken {
+            state.woken = true;
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// See [`VirtioDevice::quiesce`](crate::VirtioDevice::quiesce).
+    pub(crate) fn quiesce(&self) {
+        let mut state = self.shared.lock();
+        if state.mode == Mode::Running {
+            state.mode = Mode::Paused;
+        }
+        drop(self.shared.until_parked(state));
+    }
+
+    /// See [`VirtioDevice::resume`](crate::VirtioDevice::resume).
+    pub(crate) fn resume(&self) {
+        let mut state = self.shared.lock();
+        if state.mode == Mode::Paused {
+            state.mode = Mode::Running;
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// See [`VirtioDevice::shutdown`](crate::VirtioDevice::shutdown).
+    pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
+        let end = Instant::now() + deadline;
+        let mut state = self.shared.lock();
+        if state.mode != Mode::Ended {
+            state.mode = Mode::Draining;
+        }
+        self.shared.work.notify_one();
+        while state.mode != Mode::Ended {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.shared.stop.0.store(true, Ordering::Relaxed);
+                return false;
+            }
+            state = self.shared.parked.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.is_none_or(|t| t.join().is_ok())
+    }
+}
+
+impl<J: Job> Drop for Worker<J> {
+    fn drop(&mut self) {
+        self.shared.stop.0.store(true, Ordering::Relaxed);
+        if !self.shutdown(Duration::from_secs(5)) {
+            tracing::warn!("a device's thread did not end; leaving it behind");
+        }
+    }
+}
+
+/// Marks the thread as ended however it ends, so that nobody waits for it in vain.
+struct Ending<'a, J>(&'a Shared<J>);
+
+impl<J> Drop for Ending<'_, J> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.mode = Mode::Ended;
+        state.slot = Slot::None;
+        self.0.parked.notify_all();
+    }
+}
+
+/// The thread's loop.
+fn serve<J: Job>(shared: &Shared<J>) {
+    let _ending = Ending(shared);
+    let mut state = shared.lock();
+    loop {
+        let runs = state.woken && state.waiting == 0 && state.mode != Mode::Paused;
+        if runs {
+            state.woken = false;
+            match std::mem::replace(&mut state.slot, Slot::Running) {
+                Slot::Parked(job) => state = run(shared, state, job),
+                // The device is not active: nothing to do for this wake.
+                Slot::None | Slot::Running => state.slot = Slot::None,
+            }
+        } else if state.mode == Mode::Draining {
+            return;
+        } else {
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Runs the job once, unlocked, and parks it.
+fn run<'a, J: Job>(
+    shared: &'a Shared<J>,
+    state: MutexGuard<'a, State<J>>,
+    mut job: J,
+) -> MutexGuard<'a, State<J>> {
+    drop(state);
+    let outcome = job.run(&shared.stop);
+    let mut state = shared.lock();
+    state.slot = if outcome == Outcome::Broken { Slot::None } else { Slot::Parked(job) };
+    let given_up = state.mode == Mode::Draining && shared.stop.requested();
+    state.woken = (state.woken || outcome == Outcome::More) && !given_up;
+    shared.parked.notify_all();
+    state
+}
