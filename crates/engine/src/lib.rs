@@ -1,10 +1,35 @@
 //! The vCPU engine: lifecycle, threads, work, exclusive sections, kick, halt, pause, shutdown.
 //!
-//! The seam to accelerators is in [`accel`]; what a vCPU's thread shares with the rest of the machine is
-//! in [`shared`].
+//! An [`Engine`] owns the vCPUs of one machine. Each has a thread of its own ([`thread`]) that drives an
+//! accelerator's [`VcpuBackend`] and is one state machine ([`VcpuState`]). Other threads reach it through
+//! what they share with it ([`VcpuShared`]: interrupt lines, events, kicks), through its work queue
+//! ([`Engine::run_on`]), through the machine's control ([`Engine::pause`] and its kin) and through the
+//! gate, which an exclusive section closes ([`Engine::run_exclusive`]).
+//!
+//! The seam to accelerators is in [`accel`].
 
 pub mod accel;
+mod access;
+mod control;
+mod engine;
+mod error;
+mod event;
+mod gate;
+mod power;
+mod queue;
+mod reply;
 pub mod shared;
+mod sleeper;
+mod sync;
+mod thread;
+mod vcpu;
 
 pub use accel::{Accelerator, AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit};
+pub use access::VcpuAccess;
+pub use control::MachineState;
+pub use engine::{Engine, EngineConfig};
+pub use error::EngineError;
+pub use event::{AfterExit, ExitHandler, MachineEvent};
+pub use power::{Power, PowerControl, PowerOnError};
 pub use shared::VcpuShared;
+pub use vcpu::{Then, VcpuState};

@@ -1,24 +1,44 @@
 //! What a vCPU's thread shares with devices and other vCPUs: interrupt lines, the event register, kicks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::accel::Kick;
+use crate::sleeper::Sleeper;
+use crate::sync::{AtomicBool, Ordering};
 
 /// Shared part of one vCPU.
-#[derive(Default)]
+///
+/// Whatever changes here for the vCPU to see goes through the same four steps, which lose nothing: store
+/// the reason, store the exit request (if `run` must return), wake the sleeper, kick the accelerator.
 pub struct VcpuShared {
     index: usize,
     irq: AtomicBool,
     fiq: AtomicBool,
     event: AtomicBool,
-    kick: OnceLock<Arc<dyn Kick>>,
+    exit_request: AtomicBool,
+    sleeper: Sleeper,
+    kick: OnceLock<std::sync::Arc<dyn Kick>>,
+}
+
+impl Default for VcpuShared {
+    fn default() -> Self {
+        Self::new(0)
+    }
 }
 
 impl VcpuShared {
     /// For vCPU number `index`.
     pub fn new(index: usize) -> Self {
-        Self { index, ..Self::default() }
+        Self {
+            index,
+            irq: AtomicBool::new(false),
+            fiq: AtomicBool::new(false),
+            event: AtomicBool::new(false),
+            exit_request: AtomicBool::new(false),
+            sleeper: Sleeper::new(),
+            kick: OnceLock::new(),
+        }
     }
 
     /// The vCPU's number.
@@ -58,7 +78,8 @@ impl VcpuShared {
     /// Sets the event register (SEV, or an event from outside) and wakes a WFE.
     pub fn send_event(&self) {
         self.event.store(true, Ordering::Release);
-        self.notify();
+        // A running vCPU finds the register at its next WFE; only a sleeping one needs waking.
+        self.sleeper.wake();
     }
 
     /// Clears the event register and tells whether it was set (WFE).
@@ -66,15 +87,50 @@ impl VcpuShared {
         self.event.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether the event register is set; leaves it as it is.
+    pub fn event_pending(&self) -> bool {
+        self.event.load(Ordering::Acquire)
+    }
+
     /// Set by the accelerator when it has made the vCPU.
-    pub fn set_kick(&self, kick: Arc<dyn Kick>) {
+    pub fn set_kick(&self, kick: std::sync::Arc<dyn Kick>) {
         let _ = self.kick.set(kick);
     }
 
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
+        self.sleeper.wake();
         if let Some(k) = self.kick.get() {
             k.kick();
         }
+    }
+
+    /// Asks `run` to return soon (work, pause, exclusive section, shutdown). The reason must have been
+    /// stored before.
+    pub fn request_exit(&self) {
+        self.exit_request.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    /// True if the engine wants the vCPU's thread back: an accelerator that has seen a kick must then leave
+    /// `run` with [`VcpuExit::Kicked`](crate::VcpuExit::Kicked). If it is false the kick was for an
+    /// interrupt line, and `run` may go on after looking at the lines.
+    pub fn exit_requested(&self) -> bool {
+        self.exit_request.load(Ordering::Acquire)
+    }
+
+    /// Takes the exit request, before looking for its reasons.
+    pub(crate) fn clear_exit_request(&self) {
+        self.exit_request.swap(false, Ordering::AcqRel);
+    }
+
+    /// Sleeps on the vCPU's own thread; see [`Sleeper::sleep_until`].
+    pub(crate) fn sleep_until(&self, limit: Option<Duration>, ready: impl FnMut() -> bool) -> bool {
+        self.sleeper.sleep_until(limit, ready)
+    }
+
+    /// Wakes the vCPU's thread without kicking the accelerator.
+    pub(crate) fn wake(&self) {
+        self.sleeper.wake();
     }
 }

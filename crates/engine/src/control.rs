@@ -1,0 +1,405 @@
+//! The machine's run state: start, pause, resume, reset, failure, shutdown, and who has stopped.
+//!
+//! The state changes first, then each vCPU is asked to hold; only a vCPU itself declares itself stopped, and
+//! only it takes that back, under the lock and after another look at the request (G10). So a pause that
+//! finds all vCPUs stopped can rely on it, and a resume in the middle of a pause needs no special case.
+//!
+//! Lock order: `inner` is taken before any vCPU's sleeper and the gate's list, never inside them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::EngineError;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::vcpu::Vcpu;
+
+/// What the whole machine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineState {
+    /// Not started yet.
+    Created,
+    /// Guest code may run.
+    Running,
+    /// A pause was asked for; not every vCPU has stopped yet.
+    Pausing,
+    /// Every vCPU has stopped.
+    Paused,
+    /// Stopped for a reset, afterwards as before it.
+    Resetting,
+    /// Leaving for good.
+    ShuttingDown,
+    /// All threads are gone.
+    Gone,
+}
+
+impl fmt::Display for MachineState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "not started",
+            Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resetting => "being reset",
+            Self::ShuttingDown => "shutting down",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+/// One vCPU as the machine's control sees it.
+struct Slot {
+    vcpu: Arc<Vcpu>,
+    /// Declared by the vCPU's own thread only.
+    stopped: bool,
+    /// Takes part in start and resume; a vCPU that is being plugged does not yet.
+    released: bool,
+}
+
+struct Inner {
+    state: MachineState,
+    /// What follows a reset: Created, Running or Paused.
+    after_reset: MachineState,
+    /// Counts pauses asked for, completed and cancelled (all up to that number).
+    pause_asked: u64,
+    pause_done: u64,
+    pause_cancelled: u64,
+    failure: Option<String>,
+    slots: Vec<Slot>,
+}
+
+/// The machine's control block.
+pub(crate) struct Control {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    patience: Duration,
+}
+
+impl Inner {
+    fn go(&mut self, to: MachineState, reason: &str) {
+        if self.state != to {
+            tracing::info!(from = %self.state, to = %to, reason, "machine state");
+            self.state = to;
+        }
+    }
+
+    fn all_stopped(&self) -> bool {
+        self.slots.iter().all(|slot| slot.stopped)
+    }
+
+    fn not_stopped(&self) -> Vec<usize> {
+        self.slots.iter().filter(|slot| !slot.stopped).map(|slot| slot.vcpu.index()).collect()
+    }
+
+    fn hold_all(&self) {
+        self.slots.iter().for_each(|slot| slot.vcpu.hold(true));
+    }
+
+    fn release_all(&self) {
+        self.slots.iter().filter(|slot| slot.released).for_each(|slot| slot.vcpu.hold(false));
+    }
+
+    fn ask_pause(&mut self, reason: &str) {
+        self.go(MachineState::Pausing, reason);
+        self.pause_asked += 1;
+        self.hold_all();
+        self.settle();
+    }
+
+    fn cancel_pauses(&mut self) {
+        self.pause_cancelled = self.pause_asked;
+    }
+
+    /// Completes a pause if everybody has stopped.
+    fn settle(&mut self) {
+        if self.state == MachineState::Pausing && self.all_stopped() {
+            self.go(MachineState::Paused, "every vCPU has stopped");
+        }
+        if self.state == MachineState::Paused {
+            self.pause_done = self.pause_asked;
+        }
+    }
+
+    fn alive(&self) -> Result<(), EngineError> {
+        match self.state {
+            MachineState::ShuttingDown | MachineState::Gone => Err(EngineError::ShutDown),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Control {
+    pub(crate) fn new(patience: Duration) -> Self {
+        let inner = Inner {
+            state: MachineState::Created,
+            after_reset: MachineState::Created,
+            pause_asked: 0,
+            pause_done: 0,
+            pause_cancelled: 0,
+            failure: None,
+            slots: Vec::new(),
+        };
+        Self { inner: Mutex::new(inner), changed: Condvar::new(), patience }
+    }
+
+    pub(crate) fn state(&self) -> MachineState {
+        lock(&self.inner).state
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.inner).failure.clone()
+    }
+
+    pub(crate) fn vcpus(&self) -> Vec<Arc<Vcpu>> {
+        lock(&self.inner).slots.iter().map(|slot| Arc::clone(&slot.vcpu)).collect()
+    }
+
+    pub(crate) fn vcpu(&self, index: usize) -> Result<Arc<Vcpu>, EngineError> {
+        let inner = lock(&self.inner);
+        let slot = inner.slots.iter().find(|slot| slot.vcpu.index() == index);
+        slot.map(|slot| Arc::clone(&slot.vcpu)).ok_or(EngineError::NoSuchVcpu(index))
+    }
+
+    /// Takes in a vCPU whose thread has told that it is ready and stopped.
+    pub(crate) fn add(&self, vcpu: Arc<Vcpu>) -> Result<(), EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        if inner.slots.iter().any(|slot| slot.vcpu.index() == vcpu.index()) {
+            return Err(EngineError::Exists(vcpu.index()));
+        }
+        let released = inner.state == MachineState::Created;
+        inner.slots.push(Slot { vcpu, stopped: true, released });
+        inner.slots.sort_by_key(|slot| slot.vcpu.index());
+        Ok(())
+    }
+
+    /// Lets a vCPU that was added after the start take part.
+    pub(crate) fn release(&self, index: usize) -> Result<(), EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        let running = inner.state == MachineState::Running;
+        let slot = inner.slots.iter_mut().find(|slot| slot.vcpu.index() == index);
+        let slot = slot.ok_or(EngineError::NoSuchVcpu(index))?;
+        slot.released = true;
+        if running {
+            slot.vcpu.hold(false);
+        }
+        Ok(())
+    }
+
+    /// Forgets a vCPU whose thread has gone.
+    pub(crate) fn remove(&self, vcpu: &Arc<Vcpu>) {
+        let mut inner = lock(&self.inner);
+        inner.slots.retain(|slot| !Arc::ptr_eq(&slot.vcpu, vcpu));
+        inner.settle();
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn start(&self, reason: &str) -> Result<(), EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        if inner.state != MachineState::Created {
+            return Err(EngineError::BadState { operation: "start", state: inner.state });
+        }
+        inner.go(MachineState::Running, reason);
+        inner.slots.iter_mut().for_each(|slot| slot.released = true);
+        inner.release_all();
+        Ok(())
+    }
+
+    /// Asks for a pause without waiting; any thread may. Returns what to wait for, if anything.
+    pub(crate) fn request_pause(&self, reason: &str) -> Result<Option<u64>, EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        match inner.state {
+            MachineState::Running => inner.ask_pause(reason),
+            MachineState::Resetting => {
+                inner.after_reset = MachineState::Paused;
+                inner.pause_asked += 1;
+            }
+            _ => {}
+        }
+        self.changed.notify_all();
+        let waits = matches!(inner.state, MachineState::Pausing | MachineState::Resetting);
+        Ok(waits.then_some(inner.pause_asked))
+    }
+
+    pub(crate) fn pause(&self, reason: &str) -> Result<(), EngineError> {
+        let Some(ticket) = self.request_pause(reason)? else { return Ok(()) };
+        let done = |inner: &Inner| match inner {
+            inner if inner.pause_done >= ticket => Some(Ok(())),
+            inner if inner.pause_cancelled >= ticket => Some(Err(EngineError::PauseCancelled)),
+            inner => inner.alive().err().map(Err),
+        };
+        self.wait("Pausing the machine", lock(&self.inner), done).1
+    }
+
+    pub(crate) fn resume(&self, reason: &str) -> Result<(), EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        if let Some(failure) = &inner.failure {
+            return Err(EngineError::Failed(failure.clone()));
+        }
+        match inner.state {
+            MachineState::Pausing | MachineState::Paused => {
+                inner.cancel_pauses();
+                inner.go(MachineState::Running, reason);
+                inner.release_all();
+            }
+            MachineState::Resetting if inner.after_reset == MachineState::Paused => {
+                inner.cancel_pauses();
+                inner.after_reset = MachineState::Running;
+            }
+            MachineState::Created => {
+                return Err(EngineError::BadState { operation: "resume", state: inner.state });
+            }
+            _ => {}
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Stops every vCPU for a reset. The reset ends with the guard.
+    pub(crate) fn begin_reset(&self, reason: &str) -> Result<Resetting<'_>, EngineError> {
+        let inner = lock(&self.inner);
+        // One reset after the other.
+        let free = |inner: &Inner| match inner.state {
+            MachineState::Resetting => None,
+            _ => Some(inner.alive()),
+        };
+        let (mut inner, result) = self.wait("Waiting for another reset", inner, free);
+        result?;
+        inner.after_reset = match inner.state {
+            MachineState::Pausing => MachineState::Paused,
+            state => state,
+        };
+        inner.go(MachineState::Resetting, reason);
+        inner.hold_all();
+        let guard = Resetting { control: self, outcome: Err("the reset was not completed".into()) };
+        let stopped = |inner: &Inner| match inner.all_stopped() {
+            true => Some(Ok(())),
+            false => inner.alive().err().map(Err),
+        };
+        let (inner, result) = self.wait("Stopping for a reset", inner, stopped);
+        drop(inner);
+        result.map(|()| guard)
+    }
+
+    /// Notes that a vCPU cannot go on and asks everybody to stop; waits for nobody.
+    pub(crate) fn fail(&self, reason: &str) {
+        let mut inner = lock(&self.inner);
+        inner.failure.get_or_insert_with(|| reason.to_owned());
+        match inner.state {
+            MachineState::Running => inner.ask_pause(reason),
+            MachineState::Resetting => inner.after_reset = MachineState::Paused,
+            _ => {}
+        }
+        self.changed.notify_all();
+    }
+
+    /// From here on nothing but leaving. False if somebody did it before.
+    pub(crate) fn begin_shutdown(&self, reason: &str) -> bool {
+        let mut inner = lock(&self.inner);
+        let first = inner.alive().is_ok();
+        if first {
+            inner.go(MachineState::ShuttingDown, reason);
+            self.changed.notify_all();
+        }
+        first
+    }
+
+    pub(crate) fn end_shutdown(&self, reason: &str) {
+        lock(&self.inner).go(MachineState::Gone, reason);
+        self.changed.notify_all();
+    }
+
+    /// The calling vCPU declares itself stopped, if it is still asked to hold.
+    pub(crate) fn declare_stopped(&self, vcpu: &Vcpu) {
+        self.set_stopped(vcpu, true);
+    }
+
+    /// The calling vCPU takes its declaration back; false if it is asked to hold again.
+    pub(crate) fn retract_stopped(&self, vcpu: &Vcpu) -> bool {
+        self.set_stopped(vcpu, false)
+    }
+
+    fn set_stopped(&self, vcpu: &Vcpu, stopped: bool) -> bool {
+        let mut inner = lock(&self.inner);
+        if vcpu.is_held() != stopped {
+            return false;
+        }
+        if let Some(slot) = inner.slots.iter_mut().find(|slot| std::ptr::eq(&*slot.vcpu, vcpu)) {
+            slot.stopped = stopped;
+        }
+        inner.settle();
+        self.changed.notify_all();
+        true
+    }
+
+    /// The calling vCPU's thread ends: it counts as stopped for ever.
+    pub(crate) fn declare_gone(&self, vcpu: &Vcpu) {
+        vcpu.hold(true);
+        self.set_stopped(vcpu, true);
+    }
+
+    /// Waits until `done` gives a result, at most as long as the engine's patience.
+    fn wait<'a>(
+        &self,
+        what: &'static str,
+        mut inner: MutexGuard<'a, Inner>,
+        done: impl Fn(&Inner) -> Option<Result<(), EngineError>>,
+    ) -> (MutexGuard<'a, Inner>, Result<(), EngineError>) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if let Some(result) = done(&inner) {
+                return (inner, result);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (seconds, vcpus) = (self.patience.as_secs(), inner.not_stopped());
+                return (inner, Err(EngineError::Timeout { what, seconds, vcpus }));
+            }
+            inner = self.changed.wait_timeout(inner, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+}
+
+/// A reset in progress: every vCPU is stopped. Dropping it without [`Resetting::complete`] leaves the
+/// machine paused and failed.
+pub(crate) struct Resetting<'a> {
+    control: &'a Control,
+    outcome: Result<(), String>,
+}
+
+impl Resetting<'_> {
+    pub(crate) fn complete(mut self) {
+        self.outcome = Ok(());
+    }
+}
+
+impl Drop for Resetting<'_> {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.control.inner);
+        if inner.state != MachineState::Resetting {
+            return;
+        }
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        match outcome {
+            Ok(()) => inner.failure = None,
+            Err(reason) => {
+                inner.failure.get_or_insert(reason);
+                inner.after_reset = MachineState::Paused;
+            }
+        }
+        match inner.after_reset {
+            // Not everybody needs to have stopped, if the reset was given up.
+            MachineState::Paused => inner.go(MachineState::Pausing, "the reset is over"),
+            next => inner.go(next, "the reset is over"),
+        }
+        inner.settle();
+        if inner.state == MachineState::Running {
+            inner.release_all();
+        }
+        self.control.changed.notify_all();
+    }
+}

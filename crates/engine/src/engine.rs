@@ -1,0 +1,395 @@
+//! The machine-side handle: creates vCPUs, runs work on them, starts, pauses, resets and ends them.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use armlet_arm::CpuState;
+
+use crate::accel::{Accelerator, AcceleratorError};
+use crate::access::{VcpuAccess, job, panic_message};
+use crate::control::{Control, MachineState};
+use crate::error::EngineError;
+use crate::event::{ExitHandler, MachineEvent};
+use crate::gate::Gate;
+use crate::power::{Power, PowerCell, PowerControl};
+use crate::queue::{Job, Work};
+use crate::reply::reply;
+use crate::shared::VcpuShared;
+use crate::sync::{lock, thread as threads};
+use crate::thread;
+use crate::vcpu::{Then, Vcpu, VcpuState};
+
+/// What an engine is made of.
+pub struct EngineConfig {
+    /// Executes guest code.
+    pub accelerator: Arc<dyn Accelerator>,
+    /// Handles the guest's calls.
+    pub handler: Arc<dyn ExitHandler>,
+    /// Where vCPUs send what the machine's thread is to do.
+    pub events: Sender<MachineEvent>,
+    /// The longest wait for a vCPU that does not answer (work, pause, reset, exclusive sections, joining).
+    pub patience: Duration,
+}
+
+impl EngineConfig {
+    /// With the usual patience of 30 seconds.
+    pub fn new(
+        accelerator: Arc<dyn Accelerator>,
+        handler: Arc<dyn ExitHandler>,
+        events: Sender<MachineEvent>,
+    ) -> Self {
+        Self { accelerator, handler, events, patience: Duration::from_secs(30) }
+    }
+}
+
+/// Counts of the whole machine.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) exclusive_sections: AtomicU64,
+    pub(crate) work_items: AtomicU64,
+}
+
+/// What the engine's threads share.
+pub(crate) struct Core {
+    accelerator: Arc<dyn Accelerator>,
+    pub(crate) handler: Arc<dyn ExitHandler>,
+    events: Sender<MachineEvent>,
+    pub(crate) patience: Duration,
+    pub(crate) control: Control,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Counters,
+}
+
+impl Core {
+    pub(crate) fn send(&self, event: MachineEvent) {
+        tracing::info!(?event, "machine event");
+        // Nobody listens any more while the machine is taken down.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn timeout(&self, what: &'static str, vcpus: Vec<usize>) -> EngineError {
+        EngineError::Timeout { what, seconds: self.patience.as_secs(), vcpus }
+    }
+}
+
+/// All vCPUs of one machine. Share it in an `Arc`; all operations take `&self` and may be called by several
+/// threads at once. Those that wait for vCPUs refuse to be called on a vCPU's thread
+/// ([`EngineError::OnVcpuThread`]), and no lock that a device takes may be held around them.
+///
+/// Dropping it shuts the machine down.
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+impl Engine {
+    /// An engine without vCPUs.
+    pub fn new(config: EngineConfig) -> Self {
+        let EngineConfig { accelerator, handler, events, patience } = config;
+        let control = Control::new(patience);
+        let (gate, counters) = (Gate::new(), Counters::default());
+        Self { core: Arc::new(Core { accelerator, handler, events, patience, control, gate, counters }) }
+    }
+
+    /// Makes vCPU number `shared.index()` with a thread `CPU n/ACCELERATOR`, and returns when the
+    /// accelerator has made it there. `state` is also what CPU_ON starts from. The vCPU is stopped;
+    /// [`Engine::start`] lets it go, or [`Engine::release`] if the machine has been started before.
+    ///
+    /// # Errors
+    /// The accelerator's error, the number is taken, or the host has no thread left.
+    pub fn create_vcpu(
+        &self,
+        shared: Arc<VcpuShared>,
+        state: CpuState,
+        power: Power,
+    ) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        let index = shared.index();
+        if self.core.control.vcpu(index).is_ok() {
+            return Err(EngineError::Exists(index));
+        }
+        let vcpu = Arc::new(Vcpu::new(shared, state.clone(), PowerCell::new(power)));
+        self.core.gate.add(Arc::clone(&vcpu.door));
+        let created = self.spawn(&vcpu, state, power).and_then(|()| {
+            // Visible only now that the thread exists, has its kick and is stopped.
+            self.core.control.add(Arc::clone(&vcpu)).inspect_err(|_| {
+                vcpu.leave();
+                vcpu.wait_finished(Instant::now() + self.core.patience);
+            })
+        });
+        created.inspect_err(|_| self.core.gate.remove(&vcpu.door))
+    }
+
+    /// Starts the thread and waits until it has made the accelerator's vCPU.
+    fn spawn(&self, vcpu: &Arc<Vcpu>, state: CpuState, power: Power) -> Result<(), EngineError> {
+        let index = vcpu.index();
+        let (promise, answer) = reply::<Result<(), AcceleratorError>>(index, None);
+        let (core, vcpu) = (Arc::clone(&self.core), Arc::clone(vcpu));
+        let body = move || {
+            thread::enter_vcpu_thread();
+            promise.begin();
+            let shared = Arc::clone(&vcpu.shared);
+            let make = AssertUnwindSafe(|| core.accelerator.create_vcpu(shared, state));
+            match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
+                Ok(backend) => {
+                    vcpu.shared.set_kick(backend.kick_handle());
+                    promise.answer(Ok(Ok(())));
+                    let first = if power == Power::On { Then::Run } else { Then::PoweredOff };
+                    thread::run(&core, &vcpu, backend, first);
+                }
+                Err(error) => promise.answer(Ok(Err(error))),
+            }
+            vcpu.finish();
+        };
+        let name = format!("CPU {index}/{}", self.core.accelerator.name());
+        let spawned = threads::Builder::new().name(name).spawn(body);
+        // The thread is joined by its last act (`Vcpu::finish`), which can be waited for with a limit.
+        spawned.map_err(|source| EngineError::Thread { vcpu: index, source })?;
+        let created = answer.wait(self.core.patience);
+        Ok(created.unwrap_or_else(|| Err(self.core.timeout("Creating a vCPU", vec![index])))??)
+    }
+
+    /// Lets a vCPU that was created after the start take part.
+    ///
+    /// # Errors
+    /// No such vCPU, or the machine is shutting down.
+    pub fn release(&self, index: usize) -> Result<(), EngineError> {
+        self.core.control.release(index)
+    }
+
+    /// Starts a machine that was just made.
+    ///
+    /// # Errors
+    /// It was started before.
+    pub fn start(&self, reason: &str) -> Result<(), EngineError> {
+        self.core.control.start(reason)
+    }
+
+    /// Stops all vCPUs and returns when every one of them has stopped. Any number of threads may do this
+    /// at once. A machine that is not running stays as it is.
+    ///
+    /// # Errors
+    /// A resume came before the machine had stopped; it shuts down; a vCPU does not stop.
+    pub fn pause(&self, reason: &str) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        self.core.control.pause(reason)
+    }
+
+    /// Asks for a pause and returns at once; for any thread.
+    ///
+    /// # Errors
+    /// The machine is shutting down.
+    pub fn request_pause(&self, reason: &str) -> Result<(), EngineError> {
+        self.core.control.request_pause(reason).map(drop)
+    }
+
+    /// Lets a paused or pausing machine go on. Pauses still waited for end with
+    /// [`EngineError::PauseCancelled`].
+    ///
+    /// # Errors
+    /// The machine has failed, was never started, or is shutting down.
+    pub fn resume(&self, reason: &str) -> Result<(), EngineError> {
+        self.core.control.resume(reason)
+    }
+
+    /// Resets the machine: stops all vCPUs, runs `devices` (reset of everything else, reloading of boot
+    /// images), gives every vCPU the registers and power that `cpu` says, and goes on as before: running,
+    /// or paused if it was, or was paused meanwhile. A failure is forgotten.
+    ///
+    /// # Errors
+    /// A vCPU does not stop or has died; the machine is then left paused and failed.
+    pub fn reset(
+        &self,
+        reason: &str,
+        devices: impl FnOnce(),
+        mut cpu: impl FnMut(usize) -> (CpuState, Power),
+    ) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        let resetting = self.core.control.begin_reset(reason)?;
+        devices();
+        for vcpu in self.core.control.vcpus() {
+            let index = vcpu.index();
+            let (state, power) = cpu(index);
+            *lock(&vcpu.reset_state) = state.clone();
+            let target = Arc::clone(&vcpu);
+            self.run_on(index, move |access| {
+                *access.state_mut() = state;
+                target.shared.take_event();
+                target.power.set(power);
+                access.set_next(if power == Power::On { Then::Run } else { Then::PoweredOff });
+            })?;
+        }
+        resetting.complete();
+        Ok(())
+    }
+
+    /// Ends all vCPUs: refuses and cancels work, then waits for each thread, at most as long as the
+    /// engine's patience. A second call waits likewise.
+    ///
+    /// # Errors
+    /// Which threads did not end; they are left behind.
+    pub fn shutdown(&self, reason: &str) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        self.request_shutdown(reason);
+        let deadline = Instant::now() + self.core.patience;
+        let vcpus = self.core.control.vcpus();
+        let hung: Vec<_> = vcpus.iter().filter(|v| !v.wait_finished(deadline)).map(|v| v.index()).collect();
+        if !hung.is_empty() {
+            let error = self.core.timeout("Shutting down", hung);
+            tracing::error!(%error, "threads are left behind");
+            return Err(error);
+        }
+        self.core.control.end_shutdown("every vCPU has left");
+        Ok(())
+    }
+
+    fn request_shutdown(&self, reason: &str) {
+        self.core.control.begin_shutdown(reason);
+        self.core.control.vcpus().iter().for_each(|vcpu| vcpu.leave());
+    }
+
+    /// Removes one vCPU: cancels its work, ends its thread and forgets it. The guest should have taken it
+    /// offline before.
+    ///
+    /// # Errors
+    /// No such vCPU, or its thread does not end.
+    pub fn unplug(&self, index: usize) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        let vcpu = self.core.control.vcpu(index)?;
+        vcpu.leave();
+        if !vcpu.wait_finished(Instant::now() + self.core.patience) {
+            return Err(self.core.timeout("Unplugging", vec![index]));
+        }
+        self.core.gate.remove(&vcpu.door);
+        self.core.control.remove(&vcpu);
+        Ok(())
+    }
+
+    /// Runs `f` on vCPU `index`'s own thread, outside guest execution, and returns its result. On vCPU
+    /// threads use [`VcpuAccess::run_on`].
+    ///
+    /// # Errors
+    /// No such vCPU, it leaves, it does not answer in time (`f` will not run then), or `f` panics.
+    pub fn run_on<R, F>(&self, index: usize, f: F) -> Result<R, EngineError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut VcpuAccess<'_>) -> R + Send + 'static,
+    {
+        self.call(index, false, f)
+    }
+
+    /// As [`Engine::run_on`], while every other vCPU is outside guest execution. The guest never sees a
+    /// partial effect.
+    ///
+    /// # Errors
+    /// As [`Engine::run_on`]; also if another vCPU does not leave guest execution in time.
+    pub fn run_exclusive<R, F>(&self, index: usize, f: F) -> Result<R, EngineError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut VcpuAccess<'_>) -> R + Send + 'static,
+    {
+        self.call(index, true, f)
+    }
+
+    fn call<R, F>(&self, index: usize, exclusive: bool, f: F) -> Result<R, EngineError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut VcpuAccess<'_>) -> R + Send + 'static,
+    {
+        outside_vcpus()?;
+        let vcpu = self.core.control.vcpu(index)?;
+        let (promise, answer) = reply(index, None);
+        let work = Work { awaited: true, exclusive, job: job(promise, false, f) };
+        vcpu.submit(work).map_err(|_| EngineError::Gone(index))?;
+        answer.wait(self.core.patience).unwrap_or_else(|| Err(self.core.timeout("Work", vec![index])))
+    }
+
+    /// Queues `f` for vCPU `index`'s thread and returns at once; for any thread, also the vCPU's own.
+    ///
+    /// # Errors
+    /// No such vCPU, or it is leaving.
+    pub fn run_on_async<F>(&self, index: usize, f: F) -> Result<(), EngineError>
+    where
+        F: FnOnce(&mut VcpuAccess<'_>) + Send + 'static,
+    {
+        let vcpu = self.core.control.vcpu(index)?;
+        let job: Job = Box::new(move |access| {
+            if let Ok(access) = access {
+                f(access);
+            }
+        });
+        let work = Work { awaited: false, exclusive: false, job };
+        vcpu.submit(work).map_err(|_| EngineError::Gone(index))
+    }
+
+    /// What the machine does.
+    pub fn state(&self) -> MachineState {
+        self.core.control.state()
+    }
+
+    /// Why the machine has failed, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.core.control.failure()
+    }
+
+    /// Numbers of the vCPUs there are, rising.
+    pub fn vcpus(&self) -> Vec<usize> {
+        self.core.control.vcpus().iter().map(|vcpu| vcpu.index()).collect()
+    }
+
+    /// What vCPU `index` does at this moment.
+    ///
+    /// # Errors
+    /// No such vCPU.
+    pub fn vcpu_state(&self, index: usize) -> Result<VcpuState, EngineError> {
+        Ok(self.core.control.vcpu(index)?.state())
+    }
+
+    /// Power of vCPUs, for exit handlers and devices.
+    pub fn power(&self) -> PowerControl {
+        PowerControl(Arc::downgrade(&self.core))
+    }
+
+    /// Counters of one vCPU: its exits and what its accelerator counts.
+    ///
+    /// # Errors
+    /// As [`Engine::run_on`].
+    pub fn vcpu_statistics(&self, index: usize) -> Result<Vec<(String, u64)>, EngineError> {
+        self.run_on(index, |access| {
+            let mut all = access.vcpu.exits.list();
+            all.extend(access.backend().statistics());
+            all
+        })
+    }
+
+    /// Counters of the whole machine.
+    pub fn statistics(&self) -> Vec<(String, u64)> {
+        let counters = &self.core.counters;
+        let all =
+            [("exclusive_sections", &counters.exclusive_sections), ("work_items", &counters.work_items)];
+        all.iter()
+            .map(|(name, value)| ((*name).to_owned(), value.load(std::sync::atomic::Ordering::Relaxed)))
+            .collect()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        match thread::on_vcpu_thread() {
+            // Cannot wait for itself.
+            true => self.request_shutdown("the engine was dropped"),
+            false => drop(self.shutdown("the engine was dropped")),
+        }
+    }
+}
+
+fn outside_vcpus() -> Result<(), EngineError> {
+    if thread::on_vcpu_thread() { Err(EngineError::OnVcpuThread) } else { Ok(()) }
+}
+
+fn creation_panicked(panic: &(dyn Any + Send)) -> AcceleratorError {
+    AcceleratorError(format!("The accelerator panicked while it made a vCPU: {}", panic_message(panic)))
+}

@@ -1,0 +1,79 @@
+//! Sleeping until something happens, without ever missing it.
+//!
+//! The thread that owns a [`Sleeper`] announces that it is about to sleep and *then* looks for reasons to
+//! stay awake; whoever makes a reason stores it and *then* looks for the announcement. A full fence on both
+//! sides makes it impossible for both to look too early:
+//!
+//! ```text
+//! sleeper:  state = ASLEEP;  fence;  ready()?       waker:  reason = …;  fence;  state == ASLEEP?
+//! ```
+//!
+//! Waking a thread that is awake costs a fence and a load.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, lock};
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// Where one thread, its owner, sleeps; any thread may wake it.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    state: AtomicU32,
+    lock: Mutex<()>,
+    condvar: Condvar,
+}
+
+impl Sleeper {
+    pub(crate) fn new() -> Self {
+        Self { state: AtomicU32::new(AWAKE), lock: Mutex::new(()), condvar: Condvar::new() }
+    }
+
+    /// Sleeps until `ready` holds, or until `limit` has passed; tells whether `ready` held. `ready` is
+    /// evaluated once at the start and after each wake.
+    pub(crate) fn sleep_until(&self, limit: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        loop {
+            self.state.store(ASLEEP, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if ready() {
+                self.state.store(AWAKE, Ordering::Relaxed);
+                return true;
+            }
+            if !self.sleep(deadline) {
+                self.state.store(AWAKE, Ordering::Relaxed);
+                return ready();
+            }
+        }
+    }
+
+    /// Sleeps until woken (true) or until the deadline has passed (false).
+    fn sleep(&self, deadline: Option<Instant>) -> bool {
+        let mut guard = lock(&self.lock);
+        while self.state.load(Ordering::Acquire) == ASLEEP {
+            guard = match deadline {
+                None => self.condvar.wait(guard).unwrap_or_else(|e| e.into_inner()),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    self.condvar.wait_timeout(guard, left).unwrap_or_else(|e| e.into_inner()).0
+                }
+            };
+        }
+        true
+    }
+
+    /// Makes the owner look at its reasons again, if it sleeps. The reason must have been stored before.
+    pub(crate) fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::Relaxed) == ASLEEP && self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP
+        {
+            // The owner holds the lock from its last look at `state` until it waits.
+            drop(lock(&self.lock));
+            self.condvar.notify_one();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A vCPU's thread: one enum for what it does, one function per state.
+//!
+//! Each round takes the exit request *first* and looks for reasons *afterwards* (work, hold, leave), then
+//! does one step of its state. A reason that arrives later finds the request taken, sets it again and
+//! kicks, so the step ends at once (G9). Work runs at the head of each round, so in every state (G2).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::accel::{Halt, VcpuBackend, VcpuExit};
+use crate::access::{VcpuAccess, panic_message};
+use crate::engine::Core;
+use crate::event::{AfterExit, MachineEvent};
+use crate::power::{Power, PowerControl};
+use crate::sync::thread_local;
+use crate::vcpu::{Then, Vcpu, VcpuState};
+
+/// Shortest and longest sleep of a WFE that waits for a memory location (an armed exclusive monitor):
+/// a store by another vCPU clears the monitor in the architecture, and sends no event here.
+const MONITOR_WAIT: (Duration, Duration) = (Duration::from_micros(5), Duration::from_micros(500));
+
+thread_local! {
+    static ON_VCPU_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// True on the threads of vCPUs, of any machine.
+pub(crate) fn on_vcpu_thread() -> bool {
+    ON_VCPU_THREAD.with(std::cell::Cell::get)
+}
+
+/// Marks the calling thread as a vCPU's.
+pub(crate) fn enter_vcpu_thread() {
+    ON_VCPU_THREAD.with(|flag| flag.set(true));
+    // Bounded sleeps are for guests that wait for microseconds; the usual slack is 50 of them.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
+}
+
+/// Counts of one vCPU's exits.
+#[derive(Default)]
+pub(crate) struct ExitCounters {
+    kicked: AtomicU64,
+    wfi: AtomicU64,
+    wfe: AtomicU64,
+    hypercall: AtomicU64,
+    semihosting: AtomicU64,
+    gate_waits: AtomicU64,
+}
+
+impl ExitCounters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn list(&self) -> Vec<(String, u64)> {
+        let all = [
+            ("exits_kicked", &self.kicked),
+            ("exits_wfi", &self.wfi),
+            ("exits_wfe", &self.wfe),
+            ("exits_hypercall", &self.hypercall),
+            ("exits_semihosting", &self.semihosting),
+            ("gate_waits", &self.gate_waits),
+        ];
+        all.iter().map(|(name, counter)| ((*name).to_owned(), counter.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// Runs a vCPU until it leaves, and tells everybody however it ends.
+pub(crate) fn run(core: &Arc<Core>, vcpu: &Arc<Vcpu>, backend: Box<dyn VcpuBackend>, first: Then) {
+    let body = || {
+        VcpuThread {
+            core: Arc::clone(core),
+            vcpu: Arc::clone(vcpu),
+            power: PowerControl(Arc::downgrade(core)),
+            backend,
+            state: VcpuState::Stopped(first),
+            next: None,
+            monitor_waits: 0,
+        }
+        .run();
+    };
+    let end = catch_unwind(AssertUnwindSafe(body));
+    drop(vcpu.queue.close());
+    if let Err(panic) = end {
+        report_panic(core, vcpu.index(), &*panic);
+    }
+    vcpu.publish(VcpuState::Gone);
+    core.control.declare_gone(vcpu);
+}
+
+fn report_panic(core: &Core, vcpu: usize, panic: &(dyn Any + Send)) {
+    let reason = panic_message(panic);
+    tracing::error!(vcpu, reason, "the thread of a vCPU panicked");
+    core.control.fail(&format!("the thread of vCPU {vcpu} panicked: {reason}"));
+    core.send(MachineEvent::Panicked { vcpu, reason });
+}
+
+struct VcpuThread {
+    core: Arc<Core>,
+    vcpu: Arc<Vcpu>,
+    power: PowerControl,
+    backend: Box<dyn VcpuBackend>,
+    state: VcpuState,
+    /// Chosen by work (power-on, reset).
+    next: Option<Then>,
+    /// WFEs with an armed monitor in a row.
+    monitor_waits: u32,
+}
+
+impl VcpuThread {
+    fn run(mut self) {
+        loop {
+            self.vcpu.shared.clear_exit_request();
+            self.drain();
+            if self.vcpu.is_leaving() {
+                self.enter(VcpuState::ShuttingDown);
+            }
+            let next = match self.state {
+                VcpuState::Stopped(then) => self.stopped(then),
+                VcpuState::Running => self.running(),
+                VcpuState::Halted(halt) => self.halted(halt),
+                VcpuState::PoweredOff => self.off(Then::PoweredOff),
+                VcpuState::AwaitingMachine => self.off(Then::AwaitMachine),
+                VcpuState::ShuttingDown | VcpuState::Gone => return,
+            };
+            self.enter(next);
+        }
+    }
+
+    fn enter(&mut self, state: VcpuState) {
+        if self.state != state {
+            self.state = state;
+            self.vcpu.publish(state);
+        }
+    }
+
+    /// Does all work there is, and takes over what it chose as the next state.
+    fn drain(&mut self) {
+        while let Some(work) = self.vcpu.queue.pop() {
+            let mut access = VcpuAccess {
+                backend: &mut *self.backend,
+                vcpu: &self.vcpu,
+                core: &self.core,
+                exclusive: false,
+                next: &mut self.next,
+            };
+            access.perform(work);
+        }
+        if let Some(then) = self.next.take() {
+            let next = match self.state {
+                VcpuState::Stopped(_) => VcpuState::Stopped(then),
+                _ => resumed(then),
+            };
+            self.enter(next);
+        }
+    }
+
+    /// Something waits at the head of the next round.
+    fn attention(&self) -> bool {
+        self.vcpu.queue.has_work() || self.vcpu.is_leaving() || self.vcpu.is_held()
+    }
+
+    fn stopped(&mut self, then: Then) -> VcpuState {
+        let (core, vcpu) = (&self.core, &self.vcpu);
+        core.control.declare_stopped(vcpu);
+        vcpu.shared.sleep_until(None, || !vcpu.is_held() || vcpu.queue.has_work() || vcpu.is_leaving());
+        if !vcpu.is_held() && core.control.retract_stopped(vcpu) {
+            resumed(then)
+        } else {
+            VcpuState::Stopped(then)
+        }
+    }
+
+    fn running(&mut self) -> VcpuState {
+        if self.vcpu.is_held() {
+            return VcpuState::Stopped(Then::Run);
+        }
+        let exit = {
+            let Some(_inside) = self.core.gate.enter(&self.vcpu.door) else {
+                self.wait_at_gate();
+                return VcpuState::Running;
+            };
+            self.backend.run()
+        };
+        self.handle(exit)
+    }
+
+    fn wait_at_gate(&self) {
+        ExitCounters::count(&self.vcpu.exits.gate_waits);
+        let _waiting = self.vcpu.door.wait();
+        self.vcpu.shared.sleep_until(None, || self.core.gate.is_open() || self.attention());
+    }
+
+    fn halted(&mut self, halt: Halt) -> VcpuState {
+        if self.vcpu.is_held() {
+            // Completing WFI and WFE early is allowed, so nothing needs to be remembered.
+            return VcpuState::Stopped(Then::Run);
+        }
+        let limit = self.halt_limit(halt);
+        let shared = &self.vcpu.shared;
+        let awake = || shared.interrupt_pending() || (halt == Halt::Event && shared.event_pending());
+        let woken = shared.sleep_until(limit, || awake() || self.attention());
+        if woken && !awake() {
+            return VcpuState::Halted(halt);
+        }
+        if halt == Halt::Event {
+            shared.take_event();
+        }
+        VcpuState::Running
+    }
+
+    /// How long a halt may sleep at most.
+    fn halt_limit(&mut self, halt: Halt) -> Option<Duration> {
+        if halt == Halt::Interrupt {
+            return None;
+        }
+        let stream = self.core.handler.event_stream(self.vcpu.index());
+        if self.backend.state().monitor.address == u64::MAX {
+            return stream;
+        }
+        let wait = MONITOR_WAIT.0.saturating_mul(1 << self.monitor_waits.min(16)).min(MONITOR_WAIT.1);
+        self.monitor_waits = self.monitor_waits.saturating_add(1);
+        Some(stream.map_or(wait, |stream| stream.min(wait)))
+    }
+
+    /// Off or parked: only work changes that.
+    fn off(&mut self, then: Then) -> VcpuState {
+        if self.vcpu.is_held() {
+            return VcpuState::Stopped(then);
+        }
+        self.vcpu.shared.sleep_until(None, || self.attention());
+        resumed(then)
+    }
+
+    /// What an exit leads to. Knows nothing of the accelerator, so tests feed it any exit.
+    fn handle(&mut self, exit: VcpuExit) -> VcpuState {
+        let exits = &self.vcpu.exits;
+        let index = self.vcpu.index();
+        match exit {
+            VcpuExit::Kicked => {
+                ExitCounters::count(&exits.kicked);
+                VcpuState::Running
+            }
+            VcpuExit::Halted(Halt::Interrupt) => {
+                ExitCounters::count(&exits.wfi);
+                self.monitor_waits = 0;
+                VcpuState::Halted(Halt::Interrupt)
+            }
+            VcpuExit::Halted(Halt::Event) => {
+                ExitCounters::count(&exits.wfe);
+                VcpuState::Halted(Halt::Event)
+            }
+            VcpuExit::Hypercall(imm) => {
+                ExitCounters::count(&exits.hypercall);
+                let after = self.core.handler.hypercall(&self.power, index, imm, self.backend.state_mut());
+                self.after(after)
+            }
+            VcpuExit::Semihosting => {
+                ExitCounters::count(&exits.semihosting);
+                let after = self.core.handler.semihosting(index, self.backend.state_mut());
+                self.after(after)
+            }
+            VcpuExit::Fatal(reason) => self.fatal(reason),
+        }
+    }
+
+    fn after(&mut self, after: AfterExit) -> VcpuState {
+        match after {
+            AfterExit::Resume => VcpuState::Running,
+            AfterExit::PowerOff => {
+                // Off becomes visible only now, outside guest execution: a CPU_ON that sees it finds a
+                // thread that does its work.
+                self.vcpu.power.set(Power::Off);
+                VcpuState::PoweredOff
+            }
+            AfterExit::StopMachine(event) => {
+                self.enter(VcpuState::AwaitingMachine);
+                self.core.send(event);
+                VcpuState::AwaitingMachine
+            }
+        }
+    }
+
+    fn fatal(&mut self, reason: String) -> VcpuState {
+        let vcpu = self.vcpu.index();
+        tracing::error!(vcpu, reason, "a vCPU cannot go on");
+        self.core.handler.fatal(vcpu, &reason);
+        self.enter(VcpuState::AwaitingMachine);
+        self.core.control.fail(&format!("vCPU {vcpu} cannot go on: {reason}"));
+        self.core.send(MachineEvent::Fatal { vcpu, reason });
+        VcpuState::AwaitingMachine
+    }
+}
+
+fn resumed(then: Then) -> VcpuState {
+    match then {
+        Then::Run => VcpuState::Running,
+        Then::PoweredOff => VcpuState::PoweredOff,
+        Then::AwaitMachine => VcpuState::AwaitingMachine,
+    }
+}
