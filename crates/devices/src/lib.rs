@@ -1,1 +1,31 @@
-//! Part of armlet.
+//! The devices of the `virt` board: interrupt controller, timers, UART, clock and GPIO.
+//!
+//! Register layouts and reset values stand in each device's `spec` module, behaviour beside it. Every device
+//! has its own lock.
+//!
+//! # Lock order
+//!
+//! device (UART, RTC, GPIO, one timer) → timer queue → GIC → a vCPU's kick.
+//!
+//! A lock may be taken while those to its left are held, never the other way round. Callbacks (timer
+//! callbacks, the UART's "room again" notice) are called with no lock of this crate held. Character sinks are
+//! called with the UART's lock held and must not call back into it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub mod gic;
+pub mod line;
+pub mod pl011;
+mod primecell;
+
+pub use gic::{GicConfig, GicError, GicV3};
+pub use line::{InterruptLine, UnconnectedLine};
+pub use pl011::{CharSink, OutputQueue, Pl011};
+
+/// Locks `mutex`; a holder that panicked does not take the device down with it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

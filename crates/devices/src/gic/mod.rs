@@ -1,0 +1,242 @@
+//! GICv3: distributor, redistributors and system-register CPU interface (Arm IHI 0069).
+//!
+//! One security state (`GICD_CTLR.DS` is 1), affinity routing always on, no LPIs: group 0 interrupts are
+//! signalled as FIQ, group 1 as IRQ. Five priority bits are implemented. Choices where the architecture
+//! leaves one:
+//!
+//! - `GICR_WAKER` is honoured for the choice of a 1-of-N target, but does not hold back interrupts that name a
+//!   CPU: programs written for emulated boards often leave it alone.
+//! - A 1-of-N interrupt goes to the next participating CPU in turn each time it becomes pending.
+//! - `ICC_DIR_EL1` with `EOImode` 0 does nothing; an EOI that does not match the highest active priority's
+//!   group drops no priority.
+//!
+//! # Locking
+//!
+//! One lock holds all state. Every operation under it is short: state is a bit per interrupt in words of 32, so
+//! finding a CPU's best pending interrupt is a handful of ANDs, and its result is kept, so an acknowledge
+//! looks nothing up. The vCPUs' lines are driven with the lock held, so that levels change in the order of their
+//! causes; a vCPU's kick must therefore never call back into the GIC. Devices may hold their own lock when
+//! they drive a line.
+
+mod cpu_interface;
+mod frames;
+pub mod spec;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use armlet_arm::SysReg;
+use armlet_engine::VcpuShared;
+use armlet_memory::{AccessSize, MmioDevice};
+use thiserror::Error;
+
+use crate::line::InterruptLine;
+use crate::lock;
+use spec::{MAX_CPUS, MAX_SPIS, PRIVATE_INTIDS, REDISTRIBUTOR_SIZE, SGIS};
+use state::State;
+
+/// Why an interrupt controller or one of its lines cannot be had.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum GicError {
+    /// Too few or too many CPUs.
+    #[error("a GICv3 serves 1 to 512 CPUs, not {0}; choose another number of CPUs")]
+    Cpus(usize),
+    /// Two CPUs with one affinity.
+    #[error("two CPUs have the affinity {0:#x}; give each its own")]
+    Affinity(u64),
+    /// Too few or too many SPIs.
+    #[error("a GICv3 has 32 to 960 SPIs in steps of 32, not {0}; choose such a number")]
+    Spis(u32),
+    /// There is no such SPI.
+    #[error("there is no SPI {0} on this board; use a lower number")]
+    NoSpi(u32),
+    /// There is no such PPI.
+    #[error("there is no PPI {1} of CPU {0}; PPIs are 0 to 15")]
+    NoPpi(usize, u32),
+}
+
+/// What a GIC is made for.
+#[derive(Clone, Debug)]
+pub struct GicConfig {
+    /// Number of SPIs, a multiple of 32.
+    pub spis: u32,
+    /// `MPIDR_EL1` of each vCPU; only the affinity fields matter.
+    pub affinities: Vec<u64>,
+}
+
+/// The interrupt controller.
+pub struct GicV3 {
+    state: Mutex<State>,
+    cpus: usize,
+    spis: u32,
+}
+
+/// Aff3:Aff2:Aff1:Aff0 from the layout of MPIDR_EL1.
+fn packed_affinity(mpidr: u64) -> u32 {
+    (mpidr & 0xff_ffff) as u32 | ((mpidr >> 8) & 0xff00_0000) as u32
+}
+
+impl GicV3 {
+    /// Makes a GIC in reset state for `cpus`, which are in the order of `config.affinities`.
+    ///
+    /// # Errors
+    /// [`GicError`] if the numbers are out of range, or two CPUs share an affinity.
+    pub fn new(config: &GicConfig, cpus: Vec<Arc<VcpuShared>>) -> Result<Arc<Self>, GicError> {
+        let count = cpus.len();
+        if count == 0 || count > MAX_CPUS || count != config.affinities.len() {
+            return Err(GicError::Cpus(count));
+        }
+        if config.spis == 0 || config.spis > MAX_SPIS || !config.spis.is_multiple_of(32) {
+            return Err(GicError::Spis(config.spis));
+        }
+        let mut seen = HashSet::new();
+        if let Some(&twice) = config.affinities.iter().find(|a| !seen.insert(packed_affinity(**a))) {
+            return Err(GicError::Affinity(twice));
+        }
+        let cpus = cpus.into_iter().zip(config.affinities.iter().map(|a| packed_affinity(*a))).collect();
+        Ok(Arc::new(Self {
+            state: Mutex::new(State::new(config.spis, cpus)),
+            cpus: count,
+            spis: config.spis,
+        }))
+    }
+
+    /// Number of SPIs.
+    pub fn spis(&self) -> u32 {
+        self.spis
+    }
+
+    /// The input of SPI `n` (INTID `n + 32`).
+    ///
+    /// # Errors
+    /// [`GicError::NoSpi`].
+    pub fn spi(self: &Arc<Self>, n: u32) -> Result<Arc<dyn InterruptLine>, GicError> {
+        if n >= self.spis {
+            return Err(GicError::NoSpi(n));
+        }
+        Ok(Arc::new(Input { gic: Arc::clone(self), cpu: 0, intid: n + PRIVATE_INTIDS }))
+    }
+
+    /// The input of PPI `n` (INTID `n + 16`) of vCPU `cpu`.
+    ///
+    /// # Errors
+    /// [`GicError::NoPpi`].
+    pub fn ppi(self: &Arc<Self>, cpu: usize, n: u32) -> Result<Arc<dyn InterruptLine>, GicError> {
+        if cpu >= self.cpus || n >= PRIVATE_INTIDS - SGIS {
+            return Err(GicError::NoPpi(cpu, n));
+        }
+        Ok(Arc::new(Input { gic: Arc::clone(self), cpu, intid: n + SGIS }))
+    }
+
+    /// The distributor's frame, [`spec::DISTRIBUTOR_SIZE`] bytes.
+    pub fn distributor(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
+        Arc::new(Distributor(Arc::clone(self)))
+    }
+
+    /// The redistributors of the CPUs in `range`, one region of [`spec::REDISTRIBUTOR_SIZE`] bytes each.
+    pub fn redistributors(self: &Arc<Self>, range: Range<usize>) -> Arc<dyn MmioDevice> {
+        Arc::new(Redistributors { gic: Arc::clone(self), range })
+    }
+
+    /// Reads an `ICC_*` register for vCPU `cpu`. Others read as 0.
+    pub fn read_icc(&self, cpu: usize, register: SysReg) -> u64 {
+        self.read_icc_encoding(cpu, register.encoding())
+    }
+
+    /// Writes an `ICC_*` register for vCPU `cpu`. Others are ignored.
+    pub fn write_icc(&self, cpu: usize, register: SysReg, value: u64) {
+        self.write_icc_encoding(cpu, register.encoding(), value);
+    }
+
+    /// [`Self::read_icc`] by encoding (see [`spec::icc`]).
+    pub fn read_icc_encoding(&self, cpu: usize, register: u16) -> u64 {
+        lock(&self.state).read_icc(cpu, register)
+    }
+
+    /// [`Self::write_icc`] by encoding.
+    pub fn write_icc_encoding(&self, cpu: usize, register: u16, value: u64) {
+        lock(&self.state).write_icc(cpu, register, value);
+    }
+
+    /// Machine reset: all registers as at power-on. Inputs keep their levels, which are the devices'.
+    pub fn reset(&self) {
+        lock(&self.state).reset();
+    }
+
+    /// Resets one CPU interface, as when its CPU is switched on again.
+    pub fn reset_cpu_interface(&self, cpu: usize) {
+        let mut state = lock(&self.state);
+        if let Some(c) = state.cpus.get_mut(cpu) {
+            c.interface = cpu_interface::CpuInterface::default();
+            state.participants_changed();
+            state.update(cpu);
+        }
+    }
+}
+
+/// A device's end of an SPI or PPI.
+struct Input {
+    gic: Arc<GicV3>,
+    cpu: usize,
+    intid: u32,
+}
+
+impl InterruptLine for Input {
+    fn set(&self, level: bool) {
+        lock(&self.gic.state).set_line(self.cpu, self.intid, level);
+    }
+}
+
+struct Distributor(Arc<GicV3>);
+
+impl MmioDevice for Distributor {
+    fn name(&self) -> &str {
+        "gicv3-distributor"
+    }
+
+    fn read(&self, offset: u64, size: AccessSize) -> u64 {
+        let state = lock(&self.0.state);
+        frames::read_sized(offset, size, |o| state.gicd_read(o))
+    }
+
+    fn write(&self, offset: u64, size: AccessSize, value: u64) {
+        lock(&self.0.state).gicd_write(offset, size, value);
+    }
+}
+
+struct Redistributors {
+    gic: Arc<GicV3>,
+    range: Range<usize>,
+}
+
+impl Redistributors {
+    /// The CPU whose redistributor holds `offset`, and the offset in it.
+    fn cpu_at(&self, offset: u64) -> Option<(usize, u64)> {
+        let index = usize::try_from(offset / REDISTRIBUTOR_SIZE).ok()?;
+        let cpu = self.range.start.checked_add(index)?;
+        (cpu < self.range.end).then_some((cpu, offset % REDISTRIBUTOR_SIZE))
+    }
+}
+
+impl MmioDevice for Redistributors {
+    fn name(&self) -> &str {
+        "gicv3-redistributors"
+    }
+
+    fn read(&self, offset: u64, size: AccessSize) -> u64 {
+        let Some((cpu, offset)) = self.cpu_at(offset) else { return 0 };
+        let last = cpu + 1 == self.range.end;
+        let state = lock(&self.gic.state);
+        frames::read_sized(offset, size, |o| state.gicr_read(cpu, last, o))
+    }
+
+    fn write(&self, offset: u64, size: AccessSize, value: u64) {
+        if let Some((cpu, offset)) = self.cpu_at(offset) {
+            lock(&self.gic.state).gicr_write(cpu, offset, size, value);
+        }
+    }
+}
