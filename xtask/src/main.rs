@@ -1,2 +1,48 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask boot`, `test`, `bench`, `soak`, `setup`, `guests`.
+//!
+//! Everything that these need beyond Rust comes from Debian's packages through apt, lands in one cache
+//! folder ([`cache`]) and is made once; a second run needs no network.
+
+mod apt;
+mod boot;
+mod cache;
+mod guests;
+mod host;
+mod initrd;
+mod kernel;
+mod run;
+mod session;
+mod suite;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// armlet's developer commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot Debian's arm64 kernel to a shell (without a terminal: run a short session and power off)
+    Boot(boot::Options),
+    /// Run every check: format, lints, licences, docs, tests, boots of real kernels
+    Test(suite::Options),
+    /// Fetch and build everything that the other commands need
+    Setup,
+    /// Build the bare-metal guests from their sources
+    Guests(guests::Options),
+}
+
+fn main() -> Result<()> {
+    std::env::set_current_dir(run::root())?;
+    match Cli::parse().command {
+        Command::Boot(o) => boot::main(&o),
+        Command::Test(o) => suite::main(&o),
+        Command::Setup => boot::setup(),
+        Command::Guests(o) => guests::main(&o),
+    }
+}

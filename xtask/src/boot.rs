@@ -1,0 +1,134 @@
+//! `cargo xtask boot`: Debian's arm64 kernel, to a shell.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::kernel::{Kernel, Version};
+use crate::session::Session;
+use crate::{host, initrd, run};
+
+const PROMPT: &str = "armlet# ";
+
+/// What to boot.
+#[derive(Args)]
+pub struct Options {
+    /// The kernel
+    #[arg(long, value_enum, default_value = "6.12")]
+    pub kernel: Version,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 1)]
+    pub smp: u32,
+    /// Run the scripted session also when there is a terminal
+    #[arg(long)]
+    pub script: bool,
+    /// More options for `armlet run`
+    #[arg(last = true)]
+    pub armlet: Vec<String>,
+}
+
+/// A kernel and its initrd, ready to be given to `armlet run`.
+pub struct Linux {
+    /// The kernel.
+    pub image: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: PathBuf,
+}
+
+impl Linux {
+    /// Fetches what the cache folder lacks and writes the initrd.
+    ///
+    /// # Errors
+    /// Download or unpacking failed.
+    pub fn prepare(version: Version) -> Result<Self> {
+        let kernel = Kernel::fetch(version)?;
+        let initrd = kernel.image().with_file_name("initrd.gz");
+        initrd::write(&kernel, &initrd)?;
+        Ok(Self { image: kernel.image(), initrd })
+    }
+
+    /// `armlet run` on this kernel, with `words` added to the kernel's command line.
+    pub fn command(&self, armlet: &Path, smp: u32, words: &str) -> Command {
+        let mut c = Command::new(armlet);
+        c.arg("run").arg("--kernel").arg(&self.image).arg("--initrd").arg(&self.initrd);
+        c.arg("--append").arg(format!("console=ttyAMA0 {words}"));
+        c.arg("--smp").arg(smp.to_string());
+        c
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything on the way to the shell, or a session that goes wrong.
+pub fn main(o: &Options) -> Result<()> {
+    let linux = Linux::prepare(o.kernel)?;
+    run::say("building armlet");
+    let armlet = run::build_armlet()?;
+    let mut c = linux.command(&armlet, o.smp, if o.script { "quiet shell" } else { "shell" });
+    c.args(&o.armlet);
+    if !o.script && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        run::say("booting; type into the shell, leave it with `exit`, or press Ctrl-A x");
+        return run::shown(&mut c);
+    }
+    let time = scripted(&mut c, o.smp, Duration::from_secs(180), true)?;
+    run::say(&format!("the session went well; power-off after {:.1} s", time.as_secs_f64()));
+    Ok(())
+}
+
+/// Fetches and builds all that the other commands need.
+///
+/// # Errors
+/// Download, unpacking or building failed.
+pub fn setup() -> Result<()> {
+    for tools in [host::BOOT, host::TEST, host::BENCH] {
+        host::ensure(tools)?;
+    }
+    for version in Version::ALL {
+        Linux::prepare(version)?;
+    }
+    run::build_armlet()?;
+    Ok(())
+}
+
+/// A short session in the guest's shell, its answers checked; ends with power-off and exit status 0.
+///
+/// # Errors
+/// A wrong answer, a kernel that complains, a wrong exit status, or more time than `limit`.
+pub fn scripted(c: &mut Command, smp: u32, limit: Duration, echo: bool) -> Result<Duration> {
+    let start = Instant::now();
+    let mut s = Session::start(c, limit, echo)?;
+    s.wait_for("armlet-init: user space").context("no user space")?;
+    s.wait_for(PROMPT).context("no shell prompt")?;
+    ask(&mut s, "uname -a", "aarch64")?;
+    ask(&mut s, "echo $((6 * 7))", "42")?;
+    ask(&mut s, "grep -c ^processor /proc/cpuinfo", &smp.to_string())?;
+    ask(&mut s, "sed -n '1,/^CPU part/p' /proc/cpuinfo", "CPU implementer")?;
+    ask(&mut s, "awk 'BEGIN { print 22 / 7 }'", "3.14286")?;
+    s.send_line("poweroff -f")?;
+    let (status, transcript) = s.finish()?;
+    if status.code() != Some(0) {
+        bail!("armlet ended with {status}");
+    }
+    for bad in ["Kernel panic", "Oops", "BUG:", "WARNING:", "rcu_sched self-detected stall", "soft lockup"] {
+        if let Some(line) = transcript.lines().find(|l| l.contains(bad)) {
+            bail!("the kernel complains: {line}");
+        }
+    }
+    Ok(start.elapsed())
+}
+
+/// Types `line` at the prompt and checks that a line of the answer contains `expected`.
+fn ask(s: &mut Session, line: &str, expected: &str) -> Result<()> {
+    s.send_line(line)?;
+    let answer = s.wait_for(PROMPT)?;
+    // The first line is the terminal's echo of the question.
+    if answer.lines().skip(1).any(|l| l.contains(expected)) {
+        return Ok(());
+    }
+    bail!("`{line}` answered {answer:?}, and not {expected:?}")
+}

@@ -1,0 +1,77 @@
+//! Programs of the host that come from Debian's packages.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{command, quiet, say};
+
+/// A program and the Debian package that brings it.
+pub type Tool = (&'static str, &'static str);
+
+/// What `boot` needs.
+pub const BOOT: &[Tool] = &[("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("xz", "xz-utils")];
+/// What the tests need besides.
+pub const TEST: &[Tool] = &[
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("aarch64-linux-gnu-as", "binutils-aarch64-linux-gnu"),
+    ("qemu-aarch64-static", "qemu-user-static"),
+    ("dtc", "device-tree-compiler"),
+    ("expect", "expect"),
+    ("gcc", "gcc"),
+    ("qemu-img", "qemu-utils"),
+];
+/// What the benchmark needs besides.
+pub const BENCH: &[Tool] = &[("mke2fs", "e2fsprogs")];
+
+/// True if `program` is in one of the folders where programs are looked for.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|d| d.join(program).is_file())
+}
+
+/// Installs the packages whose programs are missing.
+///
+/// # Errors
+/// apt is missing or fails, or we may not install.
+pub fn ensure(tools: &[Tool]) -> Result<()> {
+    let mut missing: Vec<&str> = tools.iter().filter(|(p, _)| !has(p)).map(|(_, package)| *package).collect();
+    missing.dedup();
+    install(&missing)
+}
+
+/// Installs packages that bring no program, unless `present` is there.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_file(present: &str, package: &str) -> Result<()> {
+    if std::path::Path::new(present).exists() { Ok(()) } else { install(&[package]) }
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if quiet(&mut command("id", ["-u"]))?.trim() != "0" {
+        bail!("these Debian packages are missing; install them as root: apt-get install {list}");
+    }
+    say(&format!("installing {list}"));
+    let apt = |args: &[&str]| -> Result<String> {
+        quiet(apt_get().args(args)).with_context(|| format!("cannot install {list}"))
+    };
+    apt(&["update", "-q"])?;
+    let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
+    args.extend(packages);
+    apt(&args)?;
+    Ok(())
+}
+
+/// `apt-get` that asks no questions and tries again when the network stumbles.
+pub fn apt_get() -> Command {
+    let mut c = command("apt-get", ["-oAcquire::Retries=3", "-oDPkg::Lock::Timeout=120"]);
+    c.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+    c
+}

@@ -1,0 +1,141 @@
+//! Talks to a guest through the pipes of a running `armlet`: waits for text, sends lines, gives up in time.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A guest in conversation. Dropping it ends the process.
+pub struct Session {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    chunks: Receiver<Vec<u8>>,
+    seen: String,
+    mark: usize,
+    echo: bool,
+    deadline: Instant,
+}
+
+impl Session {
+    /// Starts `command`; all waiting together may take `limit`. `echo` shows the guest's output as it comes.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(command: &mut Command, limit: Duration, echo: bool) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().with_context(|| format!("cannot run `{}`", crate::run::line(command)))?;
+        let mut stdout = child.stdout.take().context("no pipe from the guest")?;
+        let stdin = child.stdin.take();
+        let (sender, chunks) = channel();
+        // Ends at end of file, which comes at the latest when the child is killed; blocks in nothing else.
+        std::thread::Builder::new().name("session reader".into()).spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = stdout.read(&mut buffer) {
+                if sender.send(buffer[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        })?;
+        let deadline = Instant::now() + limit;
+        Ok(Self { child, stdin, chunks, seen: String::new(), mark: 0, echo, deadline })
+    }
+
+    /// Waits until `text` comes, and gives what came before it since the last wait.
+    ///
+    /// # Errors
+    /// The time is over or the guest ended first.
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        loop {
+            if let Some(at) = self.seen[self.mark..].find(text) {
+                let before = self.seen[self.mark..self.mark + at].to_owned();
+                self.mark += at + text.len();
+                return Ok(before);
+            }
+            if !self.more()? {
+                bail!("the guest ended before it said {text:?}; its last lines:\n{}", self.tail());
+            }
+        }
+    }
+
+    /// Types a line.
+    ///
+    /// # Errors
+    /// The process has closed its standard input.
+    pub fn send_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("standard input is closed")?;
+        stdin.write_all(format!("{line}\n").as_bytes()).context("armlet does not read its standard input")
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Errors
+    /// The time is over first.
+    pub fn finish(mut self) -> Result<(ExitStatus, String)> {
+        while self.more()? {}
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((status, std::mem::take(&mut self.seen)));
+            }
+            if Instant::now() >= self.deadline {
+                bail!("the guest is silent, but armlet does not end");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Takes the next piece of output; false at its end.
+    fn more(&mut self) -> Result<bool> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.chunks.recv_timeout(left) {
+            Ok(chunk) => {
+                if self.echo {
+                    let mut out = std::io::stdout();
+                    let _ = out.write_all(&chunk).and_then(|()| out.flush());
+                }
+                self.seen.push_str(&String::from_utf8_lossy(&chunk));
+                Ok(true)
+            }
+            Err(RecvTimeoutError::Disconnected) => Ok(false),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest took too long; its last lines:\n{}", self.tail())
+            }
+        }
+    }
+
+    fn tail(&self) -> String {
+        let lines: Vec<&str> = self.seen.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_held_and_a_silent_guest_is_given_up() {
+        let mut c = Command::new("sh");
+        c.args(["-c", "printf 'name? '; read n; echo hello $n; exit 3"]);
+        let mut s = Session::start(&mut c, Duration::from_secs(20), false).unwrap();
+        s.wait_for("name? ").unwrap();
+        s.send_line("you").unwrap();
+        assert_eq!(s.wait_for("\n").unwrap(), "hello you");
+        assert_eq!(s.finish().unwrap().0.code(), Some(3));
+
+        let mut c = Command::new("sh");
+        c.args(["-c", "echo started; exec sleep 60"]);
+        let mut s = Session::start(&mut c, Duration::from_millis(300), false).unwrap();
+        let e = s.wait_for("never").unwrap_err().to_string();
+        assert!(e.contains("too long") && e.contains("started"), "{e}");
+    }
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask test`: every check, in the order in which a mistake shows soonest.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::boot::{Linux, scripted};
+use crate::kernel::Version;
+use crate::{cache, host, run};
+
+/// How much to test.
+#[derive(Args)]
+pub struct Options {
+    /// Leave out the boots of real kernels
+    #[arg(long)]
+    pub no_boot: bool,
+}
+
+/// What passed and what failed, in tests.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    /// Runs one check that counts as one test.
+    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        let start = Instant::now();
+        println!("── {name}");
+        match check() {
+            Ok(()) => {
+                println!("   ok ({:.1} s)", start.elapsed().as_secs_f64());
+                self.passed += 1;
+            }
+            Err(e) => {
+                println!("   FAILED: {e:#}");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+
+    /// Runs test programs through cargo and counts their tests.
+    fn tests(&mut self, name: &str, c: &mut Command) {
+        println!("── {name}");
+        match count(c) {
+            Ok((passed, failed, success)) => {
+                self.passed += passed;
+                self.failed.extend((0..failed).map(|_| format!("{name}: a test")));
+                if !success && failed == 0 {
+                    self.failed.push(format!("{name}: did not run to its end"));
+                }
+            }
+            Err(e) => self.failed.push(format!("{name}: {e:#}")),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Something failed.
+pub fn main(o: &Options) -> Result<()> {
+    let start = Instant::now();
+    host::ensure(host::BOOT)?;
+    host::ensure(host::TEST)?;
+    let cargo = run::cargo();
+    let mut tally = Tally::default();
+    let cargo_check = |tally: &mut Tally, name: &str, args: &[&str]| {
+        tally.check(name, || run::shown(run::command(&cargo, args).env("RUSTDOCFLAGS", "-D warnings")));
+    };
+    cargo_check(&mut tally, "format", &["fmt", "--all", "--check"]);
+    let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    cargo_check(&mut tally, "lints", &clippy);
+    tally.check("licences and sources of dependencies", deny);
+    cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
+    tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
+    if !o.no_boot {
+        boots(&mut tally)?;
+    }
+    println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
+    for f in &tally.failed {
+        println!("FAILED: {f}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed.len());
+    if tally.failed.is_empty() { Ok(()) } else { bail!("not everything passed") }
+}
+
+/// Boots of real kernels, each with a short session in its shell.
+fn boots(tally: &mut Tally) -> Result<()> {
+    let armlet = run::build_armlet()?;
+    for (version, smp) in [(Version::V6_12, 1), (Version::V6_12, 4)] {
+        tally.check(&format!("boot of Linux {version:?} with {smp} CPUs"), || {
+            let linux = Linux::prepare(version)?;
+            let mut c = linux.command(&armlet, smp, "quiet shell");
+            scripted(&mut c, smp, Duration::from_secs(120), false).map(|_| ())
+        });
+    }
+    Ok(())
+}
+
+/// `cargo deny` without its list of advisories, which would need the network at every run.
+fn deny() -> Result<()> {
+    let tool = cargo_deny()?;
+    run::shown(&mut run::command(
+        &tool.to_string_lossy(),
+        ["--log-level", "error", "check", "bans", "licenses", "sources"],
+    ))
+}
+
+/// The path of `cargo-deny`, built into the cache folder if the machine has none.
+fn cargo_deny() -> Result<PathBuf> {
+    if host::has("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let folder = cache::folder()?.join("tools/cargo-deny");
+    cache::once(&folder, |partial| {
+        run::say("building cargo-deny, once (a few minutes)");
+        let target = partial.join("target");
+        let mut c = run::command(&run::cargo(), ["install", "cargo-deny", "--locked", "--debug", "--quiet"]);
+        c.arg("--root").arg(partial).env("CARGO_TARGET_DIR", &target);
+        run::shown(&mut c)?;
+        cache::remove(&target)
+    })?;
+    Ok(folder.join("bin/cargo-deny"))
+}
+
+/// Runs `c`, shows its output and adds up the lines in which test programs tell their results.
+fn count(c: &mut Command) -> Result<(u64, u64, bool)> {
+    let mut child =
+        c.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", run::line(c)))?;
+    let (mut passed, mut failed) = (0, 0);
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        if let Some((p, f)) = result_line(&line) {
+            passed += p;
+            failed += f;
+        }
+        // Thousands of lines that end in "ok" hide the ones that matter.
+        if !line.ends_with("... ok") && !line.is_empty() {
+            println!("{line}");
+        }
+    }
+    Ok((passed, failed, child.wait()?.success()))
+}
+
+/// Passed and failed in `test result: ok. 3 passed; 0 failed; …`.
+fn result_line(line: &str) -> Option<(u64, u64)> {
+    let mut parts = line.strip_prefix("test result: ")?.split_once(". ")?.1.split("; ");
+    let mut number = |word: &str| parts.next()?.strip_suffix(word)?.trim().parse().ok();
+    Some((number(" passed")?, number(" failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result_line;
+
+    #[test]
+    fn result_lines_are_added_up() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(result_line(line), Some((12, 3)));
+        assert_eq!(result_line("test result: unknown"), None);
+    }
+}
