@@ -8,6 +8,8 @@
 //! 32-bit operations ([`Width::W`]) read the low halves of their operands and zero-extend their result.
 
 mod builder;
+pub mod interp;
+mod interp_vector;
 pub use builder::Builder;
 
 use armlet_arm::state::FpEnv;
@@ -562,7 +564,8 @@ pub enum Inst {
     AtomicRmw { op: RmwOp, mem: Mem, d: Reg, s: Opnd, addr: Addr },
     /// Compare `expected` with memory, store `new` if equal; d = old memory (CAS: d is expected's register).
     Cas { mem: Mem, d: Reg, expected: Opnd, new: Opnd, addr: Addr },
-    /// CASP: pairs of 4- or 8-byte elements, d and d + 1 expected and old, s and s + 1 new.
+    /// CASP: pairs of 4- or 8-byte elements, d and d + 1 expected and old, s and s + 1 new. d and s are even;
+    /// the register behind 30 is the zero register, not SP.
     CasPair { mem: Mem, d: Reg, s: Reg, addr: Addr },
     /// Memory barrier.
     Barrier(Barrier),
