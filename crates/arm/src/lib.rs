@@ -5,13 +5,20 @@
 
 pub mod crypto;
 pub mod decode;
+pub mod exception;
 pub mod feature;
 pub mod fp;
 pub mod id;
+pub mod mmu;
+pub mod model;
+pub mod spec;
 pub mod state;
+pub mod sysop;
 pub mod sysreg;
 
 pub use decode::{Class, Enc, decode};
+pub use exception::Exception;
 pub use feature::{Feature, FeatureSet};
+pub use model::CpuModel;
 pub use state::{CpuState, Pstate};
 pub use sysreg::SysReg;

@@ -15,6 +15,8 @@ bitflags::bitflags! {
         const C = 1 << 29;
         /// Overflow.
         const V = 1 << 28;
+        /// Tag check override.
+        const TCO = 1 << 25;
         /// Data independent timing.
         const DIT = 1 << 24;
         /// User access override.
@@ -25,6 +27,8 @@ bitflags::bitflags! {
         const SS = 1 << 21;
         /// Illegal execution state.
         const IL = 1 << 20;
+        /// All interrupts masked (non-maskable ones too).
+        const ALLINT = 1 << 13;
         /// Speculative store bypass safe.
         const SSBS = 1 << 12;
         /// Branch type, bit 1.
@@ -54,6 +58,8 @@ bitflags::bitflags! {
 impl Pstate {
     /// The condition flags N, Z, C and V.
     pub const NZCV: Self = Self::N.union(Self::Z).union(Self::C).union(Self::V);
+    /// The branch type.
+    pub const BTYPE: Self = Self::BTYPE1.union(Self::BTYPE0);
     /// The interrupt masks D, A, I and F.
     pub const DAIF: Self = Self::D.union(Self::A).union(Self::I).union(Self::F);
 

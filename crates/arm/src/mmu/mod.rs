@@ -1,0 +1,113 @@
+//! Address translation: VMSAv8-64 stage 1 of the EL1&0 regime (Arm ARM D8).
+//!
+//! [`Context`] holds what the system registers say; [`translate`] walks the tables. Nothing here caches
+//! translations: that is the accelerator's TLB.
+
+mod context;
+mod fault;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use context::Context;
+pub use fault::{Fault, FaultKind};
+pub use walk::translate;
+
+bitflags::bitflags! {
+    /// What a page allows, by exception level; PAN is not in it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct Permissions: u8 {
+        /// EL0 may read.
+        const EL0_R = 1 << 0;
+        /// EL0 may write.
+        const EL0_W = 1 << 1;
+        /// EL0 may execute.
+        const EL0_X = 1 << 2;
+        /// EL1 may read.
+        const EL1_R = 1 << 3;
+        /// EL1 may write.
+        const EL1_W = 1 << 4;
+        /// EL1 may execute.
+        const EL1_X = 1 << 5;
+    }
+}
+
+impl Permissions {
+    /// True if the access is allowed. With `access.pan`, EL1's data accesses to what EL0 can access are
+    /// not; with `epan` (SCTLR_EL1.EPAN) to what EL0 can only execute neither.
+    pub const fn allow(self, access: Access, epan: bool) -> bool {
+        let bit = match access.kind {
+            AccessKind::Read => Self::EL0_R,
+            AccessKind::Write => Self::EL0_W,
+            AccessKind::Fetch => Self::EL0_X,
+        };
+        if access.el == 0 {
+            return self.contains(bit);
+        }
+        let unprivileged = Self::EL0_R.union(Self::EL0_W);
+        let protected = if epan { unprivileged.union(Self::EL0_X) } else { unprivileged };
+        let is_fetch = matches!(access.kind, AccessKind::Fetch);
+        if access.pan && !is_fetch && self.intersects(protected) {
+            return false;
+        }
+        self.bits() & (bit.bits() << 3) != 0
+    }
+}
+
+/// Kind of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// Data read.
+    Read,
+    /// Data write.
+    Write,
+    /// Instruction fetch.
+    Fetch,
+}
+
+/// An access to translate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Read, write or fetch.
+    pub kind: AccessKind,
+    /// Exception level whose permissions count, 0 or 1: 0 for LDTR and STTR unless UAO is set.
+    pub el: u8,
+    /// PAN applies: PSTATE.PAN is set, and the access is made as EL1.
+    pub pan: bool,
+}
+
+/// A successful translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Physical address of the virtual address that was asked for.
+    pub pa: u64,
+    /// Size of the page or block, log2 of bytes. The contiguous hint does not enlarge it.
+    pub block_size_log2: u8,
+    /// The contiguous hint was set: neighbours are mapped likewise.
+    pub contiguous: bool,
+    /// Device memory rather than Normal.
+    pub device: bool,
+    /// Memory attributes, as in one field of MAIR_EL1.
+    pub attributes: u8,
+    /// Shareability, as in a descriptor's SH.
+    pub shareability: u8,
+    /// What the page allows.
+    pub permissions: Permissions,
+    /// Valid for the current ASID only.
+    pub non_global: bool,
+    /// The page is writable, but a write has to set the dirty state first: it must be translated again
+    /// as a write before the permission may be cached.
+    pub dirty_pending: bool,
+    /// Guarded page (FEAT_BTI).
+    pub guarded: bool,
+}
+
+/// Physical memory as the table walker sees it.
+pub trait PhysicalMemory {
+    /// Reads eight aligned bytes atomically; `None` where there is no memory.
+    fn read_u64(&self, pa: u64) -> Option<u64>;
+    /// Replaces eight aligned bytes if they equal `old`; tells what was there otherwise. `None` where
+    /// there is no memory that can be updated atomically.
+    fn compare_exchange_u64(&self, pa: u64, old: u64, new: u64) -> Option<Result<u64, u64>>;
+}

@@ -1,0 +1,160 @@
+//! The models by name. Values are those of the real parts, less what is not offered to a guest here:
+//! EL2, EL3 and AArch32 state, mixed endianness, the performance monitors, profiling, trace.
+
+use crate::feature::FeatureSet;
+use crate::id::{IdReg, IdRegisters};
+use crate::model::{CacheGeometry, CpuModel, spsr_mask};
+
+/// A model as it is written down.
+pub(super) struct Entry {
+    pub name: &'static str,
+    description: &'static str,
+    midr: u64,
+    ids: &'static [(IdReg, u64)],
+    /// Level 1 data, level 1 instruction, level 2: (KiB, ways).
+    caches: [(u32, u32); 3],
+}
+
+/// Level 1 split, level 2 unified, level of coherency 2; no level of unification, as CTR_EL0.IDC is set.
+const CLIDR: u64 = 2 << 30 | 2 << 24 | 4 << 3 | 3;
+
+/// EL0 and EL1 in AArch64 only, with the GIC's system registers.
+const PFR0_BASE: u64 = 1 << 24 | 1 << 4 | 1;
+/// Half precision, in scalar and in vectors.
+const PFR0_FP16: u64 = 1 << 20 | 1 << 16;
+const PFR0_RAS: u64 = 1 << 28;
+/// CSV2 and CSV3.
+const PFR0_CSV: u64 = 1 << 60 | 1 << 56;
+
+/// Two context-aware of six breakpoints, four watchpoints.
+const DFR0_BASE: u64 = 1 << 28 | 3 << 20 | 5 << 12;
+
+/// AES with PMULL, SHA1, SHA256, CRC32.
+const ISAR0_V8_0: u64 = 0x1_1120;
+/// The same with LSE, RDM and DotProd.
+const ISAR0_V8_2: u64 = 0x1000_1021_1120;
+/// LRCPC and DPB.
+const ISAR1_V8_2: u64 = 0x10_0001;
+
+/// 16-bit ASIDs; the 4K and the 64K granule.
+const MMFR0_BASE: u64 = 2 << 4;
+const TGRAN16: u64 = 1 << 20;
+/// HAFDBS, HPDS2, LOR, PAN2. ECBHB: no branch history is shared between exception levels.
+const MMFR1_V8_2: u64 = 1 << 60 | 2 << 20 | 1 << 16 | 2 << 12 | 2;
+/// TTCNP, UAO, IESB.
+const MMFR2_V8_2: u64 = 0x1011;
+
+pub(super) const ALL: &[Entry] = &[
+    Entry {
+        name: "neoverse-n1",
+        description: "Arm Neoverse N1 (Armv8.2-A server core); the default",
+        midr: 0x414f_d0c1,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
+            (IdReg::PFR1, 2 << 4),
+            (IdReg::DFR0, DFR0_BASE | 8),
+            (IdReg::ISAR0, ISAR0_V8_2),
+            (IdReg::ISAR1, ISAR1_V8_2),
+            (IdReg::MMFR0, MMFR0_BASE | TGRAN16 | 5),
+            (IdReg::MMFR1, MMFR1_V8_2),
+            (IdReg::MMFR2, MMFR2_V8_2),
+        ],
+        caches: [(64, 4), (64, 4), (1024, 8)],
+    },
+    Entry {
+        name: "cortex-a53",
+        description: "Arm Cortex-A53 (Armv8.0-A small core)",
+        midr: 0x410f_d034,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE),
+            (IdReg::DFR0, DFR0_BASE | 6),
+            (IdReg::ISAR0, ISAR0_V8_0),
+            (IdReg::MMFR0, MMFR0_BASE | 2),
+        ],
+        caches: [(32, 4), (32, 2), (1024, 16)],
+    },
+    Entry {
+        name: "cortex-a57",
+        description: "Arm Cortex-A57 (Armv8.0-A)",
+        midr: 0x411f_d070,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE),
+            (IdReg::DFR0, DFR0_BASE | 6),
+            (IdReg::ISAR0, ISAR0_V8_0),
+            (IdReg::MMFR0, MMFR0_BASE | 4),
+        ],
+        caches: [(32, 2), (48, 3), (2048, 16)],
+    },
+    Entry {
+        name: "cortex-a72",
+        description: "Arm Cortex-A72 (Armv8.0-A)",
+        midr: 0x410f_d083,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE),
+            (IdReg::DFR0, DFR0_BASE | 6),
+            (IdReg::ISAR0, ISAR0_V8_0),
+            (IdReg::MMFR0, MMFR0_BASE | 4),
+        ],
+        caches: [(32, 2), (48, 3), (1024, 16)],
+    },
+    Entry {
+        name: "cortex-a76",
+        description: "Arm Cortex-A76 (Armv8.2-A)",
+        midr: 0x414f_d0b1,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
+            (IdReg::PFR1, 1 << 4),
+            (IdReg::DFR0, DFR0_BASE | 8),
+            (IdReg::ISAR0, ISAR0_V8_2),
+            (IdReg::ISAR1, ISAR1_V8_2),
+            (IdReg::MMFR0, MMFR0_BASE | TGRAN16 | 2),
+            (IdReg::MMFR1, MMFR1_V8_2),
+            (IdReg::MMFR2, MMFR2_V8_2),
+        ],
+        caches: [(64, 4), (64, 4), (512, 8)],
+    },
+    Entry {
+        name: "max",
+        description: "everything that is implemented",
+        // Implementer 0 is reserved for software, so no workaround for a real part's errata applies.
+        midr: 0x000f_a640,
+        ids: &[
+            (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
+            (IdReg::PFR1, 2 << 4),
+            (IdReg::DFR0, DFR0_BASE | 8),
+            (IdReg::ISAR0, ISAR0_V8_2),
+            (IdReg::ISAR1, ISAR1_V8_2),
+            // LPA (52 bits), and LPA2 for the 4K and the 16K granule.
+            (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6),
+            (IdReg::MMFR1, MMFR1_V8_2),
+            // LVA.
+            (IdReg::MMFR2, MMFR2_V8_2 | 1 << 16),
+        ],
+        caches: [(64, 4), (64, 4), (1024, 8)],
+    },
+];
+
+/// Names of all models, the default first.
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|entry| entry.name).collect()
+}
+
+impl Entry {
+    pub(super) fn build(&self) -> CpuModel {
+        let mut ids = IdRegisters::default();
+        ids.set(IdReg::new(0, 0), self.midr);
+        for &(reg, value) in self.ids {
+            ids.set(reg, value);
+        }
+        let features = FeatureSet::from_ids(&ids);
+        CpuModel {
+            name: self.name,
+            description: self.description,
+            ids,
+            clidr: CLIDR,
+            caches: self.caches.map(|(kib, ways)| CacheGeometry { size: kib << 10, ways, line: 64 }),
+            features,
+            spsr_mask: spsr_mask(&features),
+        }
+    }
+}

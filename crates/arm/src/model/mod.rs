@@ -1,0 +1,307 @@
+//! CPU models: sets of ID register values, and what follows from them.
+
+mod catalogue;
+mod property;
+
+#[cfg(test)]
+mod tests;
+
+use thiserror::Error;
+
+pub use catalogue::names;
+pub use property::Property;
+
+use crate::feature::{Feature, FeatureSet};
+use crate::id::{IdReg, IdRegisters};
+use crate::spec::{oslsr, sctlr};
+use crate::state::{CpuState, Pstate};
+use crate::sysreg::SysReg;
+
+/// Frequency of the system counter in Hz, the reset value of CNTFRQ_EL0.
+pub const COUNTER_FREQUENCY: u64 = 62_500_000;
+
+/// CTR_EL0 of all models: instruction and data cache lines of 64 bytes, PIPT, IDC set (a clean to the
+/// point of unification is never needed: instruction fetch sees all completed stores), DIC clear
+/// (instruction cache maintenance is needed: it is how the JIT learns of new code).
+const CTR: u64 = 1 << 31 // RES1
+    | 1 << 28 // IDC
+    | 4 << 24 // CWG: 16 words
+    | 4 << 20 // ERG: 16 words
+    | 4 << 16 // DminLine: 16 words
+    | 3 << 14 // L1Ip: PIPT
+    | I_MIN_LINE;
+
+/// CTR_EL0.IminLine: log2 of words, 64 bytes.
+const I_MIN_LINE: u64 = 4;
+
+/// DCZID_EL0.BS: log2 of words zeroed by DC ZVA, 64 bytes.
+const DC_ZVA_BLOCK: u64 = 4;
+
+/// Bytes zeroed by one DC ZVA.
+pub const DC_ZVA_BYTES: u64 = 4 << DC_ZVA_BLOCK;
+
+/// Why there is no such model.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ModelError {
+    /// No CPU of that name.
+    #[error("unknown CPU '{0}': use one of {names}", names = names().join(", "))]
+    UnknownModel(String),
+    /// No property of that name.
+    #[error("unknown CPU feature '{0}': use one of {names}", names = property::names().join(", "))]
+    UnknownFeature(String),
+    /// The text of the property is not `name=on` or `name=off`.
+    #[error("CPU feature '{0}' has no value: write {0}=on or {0}=off")]
+    NoValue(String),
+    /// A value other than on or off.
+    #[error("CPU feature '{name}' cannot be '{value}': write {name}=on or {name}=off")]
+    BadValue {
+        /// The property.
+        name: String,
+        /// What was given.
+        value: String,
+    },
+    /// A feature that another one needs is off.
+    #[error("CPU feature '{name}' needs '{needs}': add {needs}=on, or leave {name} off")]
+    Needs {
+        /// What is on.
+        name: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+}
+
+/// Geometry of one cache, as CCSIDR_EL1 tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheGeometry {
+    /// Total size in bytes.
+    pub size: u32,
+    /// Associativity.
+    pub ways: u32,
+    /// Line size in bytes, a power of two of at least 16.
+    pub line: u32,
+}
+
+impl CacheGeometry {
+    /// CCSIDR_EL1, in the 64-bit format if `wide` (FEAT_CCIDX).
+    pub const fn ccsidr(self, wide: bool) -> u64 {
+        let sets = (self.size / self.ways / self.line) as u64 - 1;
+        let ways = self.ways as u64 - 1;
+        let line = self.line.ilog2() as u64 - 4;
+        if wide { sets << 32 | ways << 3 | line } else { sets << 13 | ways << 3 | line }
+    }
+}
+
+/// A CPU: its name and the values of its ID registers. Behaviour follows from the ID registers only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuModel {
+    name: &'static str,
+    description: &'static str,
+    ids: IdRegisters,
+    clidr: u64,
+    /// By CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
+    caches: [CacheGeometry; 3],
+    features: FeatureSet,
+    /// Bits of SPSR_EL1 that mean something here, and so those PSTATE can take from it.
+    spsr_mask: u32,
+}
+
+impl CpuModel {
+    /// The model called `name`.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownModel`], naming those that exist.
+    pub fn by_name(name: &str) -> Result<Self, ModelError> {
+        catalogue::ALL
+            .iter()
+            .find(|entry| entry.name == name)
+            .map(catalogue::Entry::build)
+            .ok_or_else(|| ModelError::UnknownModel(name.to_owned()))
+    }
+
+    /// The model for a command line's `name[,feature=on|off]...`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and the mend.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        let mut parts = text.split(',');
+        let mut model = Self::by_name(parts.next().unwrap_or_default())?;
+        for part in parts {
+            let (name, value) = part.split_once('=').ok_or_else(|| ModelError::NoValue(part.to_owned()))?;
+            let on = match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err(ModelError::BadValue { name: name.to_owned(), value: value.to_owned() }),
+            };
+            model = model.changed(name, on)?;
+        }
+        model.check()
+    }
+
+    /// All models, the default first.
+    pub fn all() -> Vec<Self> {
+        catalogue::ALL.iter().map(catalogue::Entry::build).collect()
+    }
+
+    /// Name for the command line.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// One line for people.
+    pub fn description(&self) -> &'static str {
+        self.description
+    }
+
+    /// The same model with one feature switched; the ID registers change accordingly.
+    ///
+    /// # Errors
+    /// The feature is unknown, or it needs one that is off.
+    pub fn with_feature(&self, name: &str, on: bool) -> Result<Self, ModelError> {
+        self.clone().changed(name, on)?.check()
+    }
+
+    fn changed(mut self, name: &str, on: bool) -> Result<Self, ModelError> {
+        let property = property::find(name).ok_or_else(|| ModelError::UnknownFeature(name.to_owned()))?;
+        property.apply(&mut self.ids, on);
+        self.features = FeatureSet::from_ids(&self.ids);
+        self.spsr_mask = spsr_mask(&self.features);
+        Ok(self)
+    }
+
+    fn check(self) -> Result<Self, ModelError> {
+        match property::unmet(&self.ids) {
+            Some((name, needs)) => Err(ModelError::Needs { name, needs }),
+            None => Ok(self),
+        }
+    }
+
+    /// True if the model has the feature.
+    #[inline]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.has(feature)
+    }
+
+    /// All features of the model.
+    pub fn features(&self) -> &FeatureSet {
+        &self.features
+    }
+
+    /// The ID register space, without MPIDR_EL1.
+    pub fn ids(&self) -> &IdRegisters {
+        &self.ids
+    }
+
+    /// MIDR_EL1.
+    pub fn midr(&self) -> u64 {
+        self.ids.get(IdReg::new(0, 0))
+    }
+
+    /// REVIDR_EL1.
+    pub fn revidr(&self) -> u64 {
+        self.ids.get(IdReg::new(0, 6))
+    }
+
+    /// CTR_EL0.
+    pub fn ctr(&self) -> u64 {
+        CTR
+    }
+
+    /// DCZID_EL0 without DZP.
+    pub fn dczid(&self) -> u64 {
+        DC_ZVA_BLOCK
+    }
+
+    /// CLIDR_EL1.
+    pub fn clidr(&self) -> u64 {
+        self.clidr
+    }
+
+    /// CCSIDR_EL1 for a value of CSSELR_EL1; zero for a cache that is not there (the architecture leaves
+    /// it UNKNOWN).
+    pub fn ccsidr(&self, csselr: u64) -> u64 {
+        let cache = match csselr & 0xf {
+            0 => self.caches[0],
+            1 => self.caches[1],
+            2 => self.caches[2],
+            _ => return 0,
+        };
+        cache.ccsidr(self.has(Feature::Ccidx))
+    }
+
+    /// Number of hardware breakpoints and watchpoints.
+    pub fn debug_resources(&self) -> (usize, usize) {
+        let count = |lsb| usize::from(self.ids.field(IdReg::DFR0, lsb)) + 1;
+        (count(12), count(20))
+    }
+
+    /// Size of a physical address in bits (ID_AA64MMFR0_EL1.PARange).
+    pub fn pa_bits(&self) -> u8 {
+        pa_bits(self.ids.field(IdReg::MMFR0, 0))
+    }
+
+    /// Bits of SPSR_EL1 that exist.
+    pub fn spsr_mask(&self) -> u32 {
+        self.spsr_mask
+    }
+
+    /// SCTLR_EL1 at reset: MMU and caches off, little-endian, RES1 bits set.
+    pub fn sctlr_reset(&self) -> u64 {
+        self.sctlr_res1()
+    }
+
+    /// Bits of SCTLR_EL1 that are RES1 because the feature they control is absent.
+    pub(crate) fn sctlr_res1(&self) -> u64 {
+        let without = |feature, bits: u64| if self.has(feature) { 0 } else { bits };
+        sctlr::SED
+            | sctlr::ITD
+            | without(Feature::Exs, sctlr::EOS | sctlr::EIS)
+            | without(Feature::Csv2_2, sctlr::TSCXT)
+            | without(Feature::Pan, sctlr::SPAN)
+            | without(Feature::Lsmaoc, sctlr::NTLSMD | sctlr::LSMAOE)
+    }
+
+    /// State after a reset of vCPU `index`, which starts at address zero at EL1h with the MMU off.
+    pub fn reset_state(&self, index: u32, mpidr: u64) -> CpuState {
+        let mut state = CpuState::new(index);
+        state.sys[SysReg::SctlrEl1] = self.sctlr_reset();
+        state.sys[SysReg::CntfrqEl0] = COUNTER_FREQUENCY;
+        state.sys[SysReg::MpidrEl1] = mpidr;
+        state.sys[SysReg::OslsrEl1] = oslsr::OSLM_IMPLEMENTED | oslsr::OSLK;
+        state
+    }
+}
+
+/// MPIDR_EL1 of vCPU `index`: 16 to a cluster, as GICv3's target lists reach them.
+pub const fn mpidr(index: u32) -> u64 {
+    let index = index as u64;
+    1 << 31 | (index / 16 / 256 % 256) << 16 | (index / 16 % 256) << 8 | (index % 16)
+}
+
+/// Bits of a physical address for an encoding of PARange or IPS; reserved ones count as the largest.
+pub(crate) const fn pa_bits(field: u8) -> u8 {
+    match field {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        5 => 48,
+        _ => 52,
+    }
+}
+
+fn spsr_mask(features: &FeatureSet) -> u32 {
+    let base = Pstate::NZCV | Pstate::SS | Pstate::IL | Pstate::DAIF;
+    let optional = [
+        (Feature::Mte, Pstate::TCO),
+        (Feature::Dit, Pstate::DIT),
+        (Feature::Uao, Pstate::UAO),
+        (Feature::Pan, Pstate::PAN),
+        (Feature::Nmi, Pstate::ALLINT),
+        (Feature::Ssbs, Pstate::SSBS),
+        (Feature::Bti, Pstate::BTYPE1 | Pstate::BTYPE0),
+    ];
+    let present =
+        optional.iter().filter(|(f, _)| features.has(*f)).fold(base, |mask, (_, bits)| mask | *bits);
+    present.bits() | 0x1f
+}

@@ -1,0 +1,187 @@
+//! MRS: rules of access, and values.
+
+use crate::exception::Exception;
+use crate::feature::Feature;
+use crate::id::IdReg;
+use crate::model::CpuModel;
+use crate::spec::{cntkctl, cpacr, mdscr, sctlr};
+use crate::state::{CpuState, Pstate};
+use crate::sysreg::{Access, ExternalRegisters, Kind, SysReg, lookup};
+
+/// What an encoding means in a given model.
+pub(super) enum Target {
+    /// A register of the table.
+    Register(SysReg),
+    /// A register of the ID space.
+    Id(IdReg),
+    /// An implementation-defined register: reads as zero, ignores writes.
+    ImplementationDefined,
+    /// Nothing.
+    Unallocated,
+}
+
+/// Reads a system register (MRS). `enc` as in [`encoding`](crate::sysreg::encoding); `rt` only goes to the
+/// syndrome of a trap. NZCV in `state.pstate` must be valid.
+///
+/// # Errors
+/// The exception that the access causes.
+pub fn read(
+    state: &mut CpuState,
+    model: &CpuModel,
+    ext: &dyn ExternalRegisters,
+    enc: u16,
+    rt: u32,
+) -> Result<u64, Exception> {
+    let el = state.el();
+    match target(model, enc) {
+        Target::Register(reg) => {
+            check(state, reg, enc, rt, true)?;
+            Ok(value(state, model, ext, reg))
+        }
+        Target::Id(id) if el > 0 => Ok(model.ids().get(id)),
+        Target::Id(_) if model.has(Feature::Idst) => Err(Exception::system_register_trap(enc, rt, true)),
+        Target::ImplementationDefined if el > 0 => Ok(0),
+        _ => Err(Exception::undefined()),
+    }
+}
+
+/// Finds what `enc` is in this model.
+pub(super) fn target(model: &CpuModel, enc: u16) -> Target {
+    if let Some(reg) = lookup(enc) {
+        return if exists(model, reg) { Target::Register(reg) } else { Target::Unallocated };
+    }
+    let (op0_op1, crn, crm, op2) = (enc >> 11, enc >> 7 & 0xf, enc >> 3 & 0xf, enc & 7);
+    let id_space = op0_op1 == 3 << 3 && crn == 0 && crm < 8;
+    let implementation_defined = matches!(op0_op1, 0o30 | 0o31) && matches!(crn, 11 | 15);
+    if id_space {
+        Target::Id(IdReg::new(crm as u8, op2 as u8))
+    } else if implementation_defined {
+        Target::ImplementationDefined
+    } else {
+        Target::Unallocated
+    }
+}
+
+/// Whether the model has the register.
+fn exists(model: &CpuModel, reg: SysReg) -> bool {
+    if !model.has(reg.feature()) {
+        return false;
+    }
+    let (breakpoints, watchpoints) = model.debug_resources();
+    let enc = reg.encoding();
+    // DBGBVR, DBGBCR, DBGWVR and DBGWCR: op0 = 2, op1 = 0, CRn = 0, CRm = the number, op2 = 4 to 7.
+    if enc >> 7 == 2 << 7 {
+        let number = usize::from(enc >> 3 & 0xf);
+        return match enc & 7 {
+            4 | 5 => number < breakpoints,
+            6 | 7 => number < watchpoints,
+            _ => true,
+        };
+    }
+    true
+}
+
+/// True if CPACR_EL1.FPEN traps floating-point and SIMD instructions at the current exception level.
+pub fn fp_access_trapped(state: &CpuState) -> bool {
+    match (state.sys[SysReg::CpacrEl1] & cpacr::FPEN) >> cpacr::FPEN_SHIFT {
+        0b11 => false,
+        0b01 => state.el() == 0,
+        _ => state.el() <= 1,
+    }
+}
+
+/// Checks the right to read (or write) `reg`.
+pub(super) fn check(state: &CpuState, reg: SysReg, enc: u16, rt: u32, read: bool) -> Result<(), Exception> {
+    let el0 = state.el() == 0;
+    let allowed = match reg.access() {
+        Access::Rw1 => !el0,
+        Access::Ro1 => !el0 && read,
+        Access::Wo1 => !el0 && !read,
+        Access::Rw1Ro0 => !el0 || read,
+        Access::Ro0 => read,
+        Access::Rw0 => true,
+    };
+    if !allowed {
+        return Err(Exception::undefined());
+    }
+    match reg {
+        SysReg::Fpcr | SysReg::Fpsr if fp_access_trapped(state) => Err(Exception::fp_access_trap()),
+        // With SPSel clear, SP_EL0 is the current stack pointer and has no name.
+        SysReg::SpEl0 if !state.pstate.contains(Pstate::SP) => Err(Exception::undefined()),
+        _ if el0 && trapped_at_el0(state, reg) => Err(Exception::system_register_trap(enc, rt, read)),
+        _ => Ok(()),
+    }
+}
+
+/// Accesses from EL0 that EL1 has asked to see.
+fn trapped_at_el0(state: &CpuState, reg: SysReg) -> bool {
+    let control = state.sys[SysReg::SctlrEl1];
+    let timer = state.sys[SysReg::CntkctlEl1];
+    match reg {
+        SysReg::CtrEl0 => control & sctlr::UCT == 0,
+        SysReg::Daif => control & sctlr::UMA == 0,
+        SysReg::ScxtnumEl0 => control & sctlr::TSCXT != 0,
+        SysReg::CntfrqEl0 => timer & (cntkctl::EL0PCTEN | cntkctl::EL0VCTEN) == 0,
+        SysReg::CntpctEl0 | SysReg::CntpctssEl0 => timer & cntkctl::EL0PCTEN == 0,
+        SysReg::CntvctEl0 | SysReg::CntvctssEl0 => timer & cntkctl::EL0VCTEN == 0,
+        SysReg::CntpTvalEl0 | SysReg::CntpCtlEl0 | SysReg::CntpCvalEl0 => timer & cntkctl::EL0PTEN == 0,
+        SysReg::CntvTvalEl0 | SysReg::CntvCtlEl0 | SysReg::CntvCvalEl0 => timer & cntkctl::EL0VTEN == 0,
+        SysReg::MdccsrEl0 | SysReg::DbgdtrEl0 | SysReg::DbgdtrrxEl0 => {
+            state.sys[SysReg::MdscrEl1] & mdscr::TDCC != 0
+        }
+        _ => false,
+    }
+}
+
+fn value(state: &mut CpuState, model: &CpuModel, ext: &dyn ExternalRegisters, reg: SysReg) -> u64 {
+    match reg.kind() {
+        Kind::Store(_) => state.sys[reg],
+        Kind::Zero => 0,
+        Kind::Model => model_value(model, reg),
+        Kind::External => ext.read(state.index as usize, reg),
+        Kind::Special => special_value(state, model, ext, reg),
+    }
+}
+
+fn model_value(model: &CpuModel, reg: SysReg) -> u64 {
+    match reg {
+        SysReg::MidrEl1 => model.midr(),
+        SysReg::RevidrEl1 => model.revidr(),
+        SysReg::ClidrEl1 => model.clidr(),
+        SysReg::CtrEl0 => model.ctr(),
+        _ => 0,
+    }
+}
+
+fn special_value(state: &mut CpuState, model: &CpuModel, ext: &dyn ExternalRegisters, reg: SysReg) -> u64 {
+    let pstate = |bits: Pstate| u64::from((state.pstate & bits).bits());
+    match reg {
+        SysReg::Nzcv => pstate(Pstate::NZCV),
+        SysReg::Daif => pstate(Pstate::DAIF),
+        SysReg::Pan => pstate(Pstate::PAN),
+        SysReg::Uao => pstate(Pstate::UAO),
+        SysReg::Dit => pstate(Pstate::DIT),
+        SysReg::Ssbs => pstate(Pstate::SSBS),
+        SysReg::Tco => pstate(Pstate::TCO),
+        SysReg::SpSel => pstate(Pstate::SP),
+        SysReg::CurrentEl => (state.el() as u64) << 2,
+        SysReg::SpEl0 => state.sp_el[0],
+        SysReg::Fpcr => u64::from(state.fp.fpcr),
+        SysReg::Fpsr => u64::from(state.fp.fpsr),
+        SysReg::CcsidrEl1 => model.ccsidr(state.sys[SysReg::CsselrEl1]),
+        SysReg::DczidEl0 => model.dczid() | u64::from(zva_prohibited(state)) << 4,
+        SysReg::DbgclaimsetEl1 => 0xff,
+        SysReg::DbgclaimclrEl1 => state.sys[SysReg::DbgclaimsetEl1],
+        SysReg::Rndr | SysReg::Rndrrs => {
+            // Success clears NZCV.
+            state.pstate -= Pstate::NZCV;
+            ext.read(state.index as usize, reg)
+        }
+        _ => state.sys[reg],
+    }
+}
+
+/// DCZID_EL0.DZP: DC ZVA would be trapped here.
+fn zva_prohibited(state: &CpuState) -> bool {
+    state.el() == 0 && state.sys[SysReg::SctlrEl1] & sctlr::DZE == 0
+}
