@@ -13,14 +13,20 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub mod clock;
 pub mod gic;
 pub mod line;
 pub mod pl011;
 mod primecell;
+pub mod timer;
+pub mod timer_queue;
 
+pub use clock::Clock;
 pub use gic::{GicConfig, GicError, GicV3};
 pub use line::{InterruptLine, UnconnectedLine};
 pub use pl011::{CharSink, OutputQueue, Pl011};
+pub use timer::{BoardRegisters, GenericTimers, TimerLines};
+pub use timer_queue::{TimerKey, TimerQueue, TimerThread};
 
 /// Locks `mutex`; a holder that panicked does not take the device down with it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

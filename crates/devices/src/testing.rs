@@ -16,7 +16,6 @@ impl Probe {
         self.level.load(Ordering::SeqCst)
     }
 
-    #[expect(dead_code, reason = "for devices to come")]
     pub(crate) fn rises(&self) -> usize {
         self.rises.load(Ordering::SeqCst)
     }

@@ -1,0 +1,184 @@
+//! The machine's time: nanoseconds that pass while the machine runs, and the system counter made of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Frequency of the system counter of boards before v8.6, in Hz: one tick is 16 ns.
+pub const COUNTER_FREQUENCY: u64 = 62_500_000;
+
+/// A moment that never comes, in nanoseconds or ticks.
+pub const NEVER: u64 = u64::MAX;
+
+const NANOSECONDS: u128 = 1_000_000_000;
+const PAUSED: u64 = 1 << 63;
+
+/// Where nanoseconds come from.
+enum Source {
+    /// The host's monotonic clock, counted from here.
+    Host(Instant),
+    /// Set by hand.
+    Manual(AtomicU64),
+}
+
+/// A clock that starts at 0 and can be stopped. Reading it takes no lock: one look at the host's clock, one
+/// multiplication.
+pub struct Clock {
+    source: Source,
+    frequency: u64,
+    /// Ticks per nanosecond, as a fraction of 2^32.
+    scale: u64,
+    /// Running: the source's nanoseconds at our 0. Paused: [`PAUSED`] and our nanoseconds.
+    state: AtomicU64,
+}
+
+impl Clock {
+    /// A running clock on the host's monotonic time, whose counter ticks `frequency` times a second (1 Hz to
+    /// 4 GHz; taken to the nearest bound outside).
+    pub fn new(frequency: u64) -> Self {
+        Self::with_source(frequency, Source::Host(Instant::now()))
+    }
+
+    /// A running clock that stands still until [`Self::advance`] moves it: for tests and for deterministic runs.
+    pub fn manual(frequency: u64) -> Self {
+        Self::with_source(frequency, Source::Manual(AtomicU64::new(0)))
+    }
+
+    fn with_source(frequency: u64, source: Source) -> Self {
+        let frequency = frequency.clamp(1, 4_000_000_000);
+        let scale = ((u128::from(frequency) << 32) / NANOSECONDS) as u64;
+        Self { source, frequency, scale: scale.max(1), state: AtomicU64::new(0) }
+    }
+
+    /// Ticks per second (`CNTFRQ_EL0`).
+    pub fn frequency(&self) -> u64 {
+        self.frequency
+    }
+
+    fn source_ns(&self) -> u64 {
+        match &self.source {
+            Source::Host(start) => start.elapsed().as_nanos() as u64,
+            Source::Manual(ns) => ns.load(Ordering::Acquire),
+        }
+    }
+
+    /// Nanoseconds that the machine has run.
+    pub fn now_ns(&self) -> u64 {
+        let state = self.state.load(Ordering::Acquire);
+        if state & PAUSED != 0 { state & !PAUSED } else { self.source_ns().saturating_sub(state) }
+    }
+
+    /// The system counter: `CNTPCT_EL0`, and `CNTVCT_EL0` with no offset.
+    pub fn now_ticks(&self) -> u64 {
+        self.ticks_at(self.now_ns())
+    }
+
+    /// The counter's value at `ns`.
+    pub fn ticks_at(&self, ns: u64) -> u64 {
+        ((u128::from(ns) * u128::from(self.scale)) >> 32) as u64
+    }
+
+    /// The first nanosecond at which the counter is `ticks` or more; [`NEVER`] if that is out of range.
+    pub fn ns_of(&self, ticks: u64) -> u64 {
+        let ns = (u128::from(ticks) << 32).div_ceil(u128::from(self.scale));
+        u64::try_from(ns).unwrap_or(NEVER)
+    }
+
+    /// True if the clock stands.
+    pub fn is_paused(&self) -> bool {
+        self.state.load(Ordering::Acquire) & PAUSED != 0
+    }
+
+    /// Stops the clock. Timers are told through [`TimerQueue::pause`](crate::TimerQueue::pause), which calls this.
+    pub fn pause(&self) {
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            let now = self.source_ns().saturating_sub(state);
+            (state & PAUSED == 0).then_some(PAUSED | now)
+        });
+    }
+
+    /// Lets a stopped clock go on where it stood.
+    pub fn resume(&self) {
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            (state & PAUSED != 0).then(|| self.source_ns().saturating_sub(state & !PAUSED))
+        });
+    }
+
+    /// Moves a manual clock on; does nothing to others.
+    pub fn advance(&self, ns: u64) {
+        if let Source::Manual(now) = &self.source {
+            now.fetch_add(ns, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_exactly() {
+        let clock = Clock::manual(COUNTER_FREQUENCY);
+        assert_eq!(clock.now_ticks(), 0);
+        clock.advance(15);
+        assert_eq!(clock.now_ticks(), 0);
+        clock.advance(1);
+        assert_eq!(clock.now_ticks(), 1);
+        clock.advance(1_000_000_000 - 16);
+        assert_eq!(clock.now_ticks(), COUNTER_FREQUENCY);
+        let century = 100 * 365 * 86_400;
+        assert_eq!(clock.ticks_at(century * 1_000_000_000), century * COUNTER_FREQUENCY);
+        let fast = Clock::manual(1_000_000_000);
+        assert_eq!(fast.ticks_at(u64::MAX), u64::MAX);
+        assert_eq!(fast.ns_of(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn moments_are_neither_early_nor_late() {
+        for frequency in [1, 24_000_000, COUNTER_FREQUENCY, 100_000_000, 1_000_000_000] {
+            let clock = Clock::manual(frequency);
+            for ticks in [0, 1, 2, 3, 1000, 62_500_001, 0xffff_ffff, 0x12_3456_789a] {
+                let ns = clock.ns_of(ticks);
+                if ns == NEVER {
+                    continue;
+                }
+                assert!(clock.ticks_at(ns) >= ticks, "{frequency} Hz, {ticks}");
+                assert!(ns == 0 || clock.ticks_at(ns - 1) < ticks, "{frequency} Hz, {ticks}");
+            }
+        }
+        assert_eq!(Clock::manual(COUNTER_FREQUENCY).ns_of(u64::MAX), NEVER);
+    }
+
+    #[test]
+    fn pause_takes_time_out() {
+        let clock = Clock::manual(COUNTER_FREQUENCY);
+        clock.advance(100);
+        clock.pause();
+        clock.pause();
+        clock.advance(1000);
+        assert!(clock.is_paused());
+        assert_eq!(clock.now_ns(), 100);
+        clock.resume();
+        clock.resume();
+        assert_eq!(clock.now_ns(), 100);
+        clock.advance(5);
+        assert_eq!(clock.now_ns(), 105);
+    }
+
+    #[test]
+    fn the_host_clock_moves_forward() {
+        let clock = Clock::new(COUNTER_FREQUENCY);
+        let mut last = 0;
+        for _ in 0..1000 {
+            let now = clock.now_ns();
+            assert!(now >= last);
+            last = now;
+        }
+        while clock.now_ticks() == 0 {
+            std::hint::spin_loop();
+        }
+        clock.pause();
+        let frozen = clock.now_ns();
+        assert_eq!(clock.now_ns(), frozen);
+        assert!(frozen > 0);
+    }
+}
