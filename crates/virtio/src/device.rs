@@ -1,12 +1,12 @@
 //! The seam between a transport and the devices behind it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 use crate::spec::interrupt;
 
 /// Sets the level of a device's interrupt line. Called with the device's interrupt lock held, so it must not
@@ -16,17 +16,31 @@ pub type LineSetter = Arc<dyn Fn(bool) + Send + Sync>;
 /// What a device says to its driver outside the queues: interrupts, configuration changes, and that it is
 /// broken. Shared by the transport and the device's threads.
 pub struct DriverLink {
+    /// The device's name, for logs.
+    name: String,
     /// Pending causes. The line is set under this lock, so that it always shows the causes.
     causes: Mutex<u32>,
     line: LineSetter,
     generation: AtomicU32,
-    needs_reset: AtomicU32,
+    needs_reset: AtomicBool,
+    /// How often a driver has broken the rules since the machine was built.
+    failures: AtomicU32,
 }
 
+/// Failures of drivers of one device that are logged one by one.
+const MAX_LOGGED: u32 = 8;
+
 impl DriverLink {
-    /// A quiet link over `line`.
-    pub fn new(line: LineSetter) -> Self {
-        Self { causes: Mutex::new(0), line, generation: AtomicU32::new(0), needs_reset: AtomicU32::new(0) }
+    /// A quiet link over `line`, for the device called `name`.
+    pub fn new(name: &str, line: LineSetter) -> Self {
+        Self {
+            name: name.into(),
+            causes: Mutex::new(0),
+            line,
+            generation: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        }
     }
 
     /// Tells the driver that buffers were used.
@@ -40,15 +54,21 @@ impl DriverLink {
         self.raise(interrupt::CONFIG_CHANGE);
     }
 
-    /// Tells the driver that the device does nothing more until it is reset.
-    pub fn fail(&self) {
-        self.needs_reset.store(1, Ordering::SeqCst);
+    /// Tells the driver that the device does nothing more until it is reset, because of `error`.
+    pub fn fail(&self, error: QueueError) {
+        let count = self.failures.fetch_add(1, Ordering::Relaxed);
+        if count < MAX_LOGGED {
+            tracing::warn!(device = self.name, %error, "the guest's driver broke the rules; the device waits for a reset");
+        } else if count == MAX_LOGGED {
+            tracing::warn!(device = self.name, "more of this device's drivers' mistakes are not logged");
+        }
+        self.needs_reset.store(true, Ordering::SeqCst);
         self.raise(interrupt::CONFIG_CHANGE);
     }
 
     /// True from [`fail`](Self::fail) to the next reset.
     pub fn needs_reset(&self) -> bool {
-        self.needs_reset.load(Ordering::SeqCst) != 0
+        self.needs_reset.load(Ordering::SeqCst)
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -69,7 +89,7 @@ impl DriverLink {
     }
 
     pub(crate) fn reset(&self) {
-        self.needs_reset.store(0, Ordering::SeqCst);
+        self.needs_reset.store(false, Ordering::SeqCst);
         self.acknowledge(u32::MAX);
     }
 

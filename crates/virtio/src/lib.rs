@@ -6,13 +6,17 @@
 //! rules of the rings says `DEVICE_NEEDS_RESET` and works again after a reset.
 
 mod block;
+mod console;
 mod device;
+mod entropy;
 mod mmio;
 mod queue;
 pub mod spec;
 mod worker;
 
 pub use block::{Block, BlockConfig};
+pub use console::{Console, ConsoleSink};
 pub use device::{Activation, DriverLink, LineSetter, VirtioDevice};
+pub use entropy::Entropy;
 pub use mmio::MmioTransport;
 pub use queue::{Buffers, Chain, MAX_CHAIN, Queue, QueueError, QueueLayout};

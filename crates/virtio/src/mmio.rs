@@ -78,7 +78,8 @@ impl MmioTransport {
     /// (level-sensitive, active high).
     pub fn new(device: Arc<dyn VirtioDevice>, memory: Ram, line: LineSetter) -> Self {
         let state = Mutex::new(State::new(&*device));
-        Self { device, memory, link: Arc::new(DriverLink::new(line)), state }
+        let link = Arc::new(DriverLink::new(device.name(), line));
+        Self { device, memory, link, state }
     }
 
     /// The device behind the registers.
@@ -238,10 +239,7 @@ impl MmioTransport {
                 memory: self.memory.clone(),
                 link: self.link.clone(),
             }),
-            Err(error) => {
-                tracing::debug!(device = self.device.name(), %error, "the driver's queues are not usable");
-                self.link.fail();
-            }
+            Err(error) => self.link.fail(error),
         }
     }
 

@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::spec::AVAIL_F_NO_INTERRUPT;
 
-/// Most buffers in a chain that a device looks at, whatever the indirect table's size. Linux's block driver makes
+/// Most descriptors in a chain that a device looks at, whatever the indirect table's size. Linux's block driver makes
 /// chains of at most 256.
 pub const MAX_CHAIN: usize = 1024;
 
@@ -90,7 +90,10 @@ impl Queue {
         let Some(descriptors) = heads.next() else { return Ok(None) };
         let mut chain = Chain { head: descriptors.head_index(), ..Chain::default() };
         let mut complete = false;
-        for d in descriptors {
+        for (i, d) in descriptors.enumerate() {
+            if i == MAX_CHAIN {
+                return Err(QueueError::Chain);
+            }
             // The iterator ends in the same way at the chain's end and at a descriptor that is not allowed;
             // only the last one without a successor is an end.
             complete = !d.has_next();
@@ -162,9 +165,6 @@ pub struct Chain {
 
 impl Chain {
     fn push(&mut self, memory: &Ram, gpa: u64, len: u32, write: bool) -> Result<(), QueueError> {
-        if self.readable.len() + self.writable.len() >= MAX_CHAIN {
-            return Err(QueueError::Chain);
-        }
         if !write && !self.writable.is_empty() {
             return Err(QueueError::Order);
         }

@@ -2,117 +2,15 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use armlet_memory::{AccessSize, MmioDevice};
 use armlet_storage::{BlockBackend, DiskOptions, VolatileSlice};
 use armlet_virtio::spec::{feature, mmio};
-use armlet_virtio::{Block, BlockConfig};
+use common::disk::*;
 use common::*;
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
-const WRITE_ZEROES: u32 = 13;
-const OK: u8 = 0;
-const IOERR: u8 = 1;
-const UNSUPP: u8 = 2;
-const F_FLUSH: u64 = 1 << 9;
-const F_DISCARD: u64 = 1 << 13;
-
-const HEADER: u64 = BUFFERS;
-const STATUS: u64 = BUFFERS + 0x100;
-const DATA: u64 = BUFFERS + 0x1000;
-const DISK: usize = 8 << 20;
-
-/// A file that is deleted at the end of the test.
-struct TempImage(PathBuf);
-
-impl TempImage {
-    fn new(content: &[u8]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("armlet-virtio-{}-{n}.img", std::process::id()));
-        std::fs::write(&path, content).unwrap();
-        Self(path)
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        std::fs::read(&self.0).unwrap()
-    }
-}
-
-impl Drop for TempImage {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Bytes that differ from sector to sector.
-fn pattern(len: usize, seed: u64) -> Vec<u8> {
-    let mut x = seed | 1;
-    let next = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        x as u8
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-fn block(options: DiskOptions) -> Arc<Block> {
-    device(options.open().unwrap().backend)
-}
-
-fn device(backend: Arc<dyn BlockBackend>) -> Arc<Block> {
-    let config = BlockConfig { name: "disk0".into(), serial: "serial-0123456789-and-more".into() };
-    Arc::new(Block::new(backend, config).unwrap())
-}
-
-fn header(kind: u32, sector: u64) -> [u8; 16] {
-    let mut raw = [0; 16];
-    raw[..4].copy_from_slice(&kind.to_le_bytes());
-    raw[8..].copy_from_slice(&sector.to_le_bytes());
-    raw
-}
-
-fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
-    let mut raw = sector.to_le_bytes().to_vec();
-    raw.extend(sectors.to_le_bytes());
-    raw.extend(flags.to_le_bytes());
-    raw
-}
-
-/// One request with its buffers; returns the status byte and the used length.
-fn request(d: &mut Driver, kind: u32, sector: u64, data: &[(u64, u32, bool)]) -> (u8, u32) {
-    d.ram.write(HEADER, &header(kind, sector)).unwrap();
-    d.ram.write(STATUS, &[0xff]).unwrap();
-    let mut chain = vec![(HEADER, 16, false)];
-    chain.extend_from_slice(data);
-    chain.push((STATUS, 1, true));
-    let head = d.add(0, &chain);
-    d.notify(0);
-    let (id, len) = d.wait_used(0);
-    assert_eq!(id, u32::from(head));
-    (d.bytes(STATUS, 1)[0], len)
-}
-
-fn read(d: &mut Driver, sector: u64, len: u32) -> Vec<u8> {
-    d.ram.write(DATA, &vec![0xee; len as usize]).unwrap();
-    assert_eq!(request(d, IN, sector, &[(DATA, len, true)]), (OK, len + 1));
-    d.bytes(DATA, len as usize)
-}
-
-fn write(d: &mut Driver, sector: u64, data: &[u8]) {
-    d.ram.write(DATA, data).unwrap();
-    assert_eq!(request(d, OUT, sector, &[(DATA, data.len() as u32, false)]), (OK, 1));
-}
 
 /// The device works: used at the end of tests that mistreat it.
 fn assert_works(d: &mut Driver, content: &[u8]) {

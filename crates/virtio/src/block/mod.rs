@@ -257,8 +257,7 @@ impl Requests {
 impl Job for Requests {
     fn run(&mut self, stop: &Stop) -> Outcome {
         self.serve(stop).unwrap_or_else(|error| {
-            tracing::debug!(device = self.name, %error, "the driver broke the rules of the queue");
-            self.link.fail();
+            self.link.fail(error);
             Outcome::Broken
         })
     }

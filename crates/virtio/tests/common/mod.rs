@@ -2,6 +2,8 @@
 //! through its MMIO registers, as a guest does.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod disk;
+
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
