@@ -293,7 +293,7 @@ fn permissions_that_are_missing_are_named() {
         Err(error) => {
             assert!(matches!(error, StorageError::NotWritable { .. }));
             assert!(error.to_string().contains("readonly=on"), "{error}");
-            std::fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
             assert!(matches!(writer.open().unwrap_err(), StorageError::NotReadable { .. }));
         }
     }

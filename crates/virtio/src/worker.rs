@@ -244,3 +244,97 @@ fn run<'a, J: Job>(
     shared.parked.notify_all();
     state
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    /// Does what `todo` counts, one at a time.
+    struct Counter {
+        todo: Arc<AtomicU64>,
+        done: Arc<AtomicU64>,
+        /// Set while running, to see that two never do at once and that nobody holds a job that runs.
+        running: Arc<AtomicBool>,
+    }
+
+    impl Job for Counter {
+        fn run(&mut self, stop: &Stop) -> Outcome {
+            assert!(!self.running.swap(true, Ordering::SeqCst));
+            let mut outcome = Outcome::Idle;
+            while self.todo.load(Ordering::SeqCst) > 0 {
+                if stop.requested() {
+                    outcome = Outcome::More;
+                    break;
+                }
+                self.todo.fetch_sub(1, Ordering::SeqCst);
+                self.done.fetch_add(1, Ordering::SeqCst);
+            }
+            self.running.store(false, Ordering::SeqCst);
+            outcome
+        }
+    }
+
+    #[test]
+    fn no_work_is_lost_whatever_comes_between() {
+        let worker = Worker::spawn("test").unwrap();
+        let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let running = Arc::new(AtomicBool::new(false));
+        let job = || Counter { todo: todo.clone(), done: done.clone(), running: running.clone() };
+        worker.install(job());
+        const PER_THREAD: u64 = 20_000;
+        std::thread::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    for _ in 0..PER_THREAD {
+                        todo.fetch_add(1, Ordering::SeqCst);
+                        worker.wake();
+                    }
+                });
+            }
+            s.spawn(|| {
+                for i in 0..2000 {
+                    if i % 3 == 0 {
+                        worker.remove();
+                        assert!(!running.load(Ordering::SeqCst));
+                        worker.install(job());
+                    } else {
+                        worker.quiesce();
+                        assert!(!running.load(Ordering::SeqCst));
+                        let before = done.load(Ordering::SeqCst);
+                        std::thread::yield_now();
+                        assert_eq!(done.load(Ordering::SeqCst), before);
+                        worker.resume();
+                    }
+                }
+            });
+        });
+        let end = Instant::now() + Duration::from_secs(20);
+        while done.load(Ordering::SeqCst) != 2 * PER_THREAD {
+            assert!(Instant::now() < end, "a wake was lost");
+            std::thread::yield_now();
+        }
+        assert!(worker.shutdown(Duration::from_secs(20)));
+        assert!(worker.shutdown(Duration::ZERO), "a second time is as good");
+    }
+
+    struct Bad;
+
+    impl Job for Bad {
+        fn run(&mut self, _: &Stop) -> Outcome {
+            std::panic::resume_unwind(Box::new("a mistake of ours"));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_died() {
+        let worker = Worker::spawn("test").unwrap();
+        worker.install(Bad);
+        worker.remove();
+        worker.quiesce();
+        worker.wake();
+        // If it had not died yet it would be waiting for work and now drain.
+        worker.shutdown(Duration::from_secs(20));
+        assert_eq!(worker.shared.lock().mode, Mode::Ended);
+    }
+}

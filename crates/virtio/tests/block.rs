@@ -169,7 +169,7 @@ fn bad_requests_fail_and_leave_no_trace() {
         (DISCARD, range(u64::MAX, 1, 0), IOERR),
         (DISCARD, range(0, u32::MAX, 0), IOERR),
         (DISCARD, range(0, 8, 0)[..15].to_vec(), IOERR),
-        (DISCARD, vec![0; 16 * 65], IOERR),
+        (DISCARD, vec![0; 16 * 17], IOERR),
         (WRITE_ZEROES, range(0, 8, 2), UNSUPP),
         (WRITE_ZEROES, range(last - 1, 2, 0), IOERR),
         // The first range is good, the second not: neither is done.

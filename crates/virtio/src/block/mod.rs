@@ -23,9 +23,10 @@ const QUEUE_SIZE: u16 = 256;
 /// Most data buffers of a request: what the queue holds without header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Most ranges of one discard or write-zeroes request.
-const MAX_RANGES: u32 = 64;
-/// Longest such range in sectors (1 GiB), so that one request does not hold up the others for long.
-const MAX_RANGE_SECTORS: u32 = 1 << 21;
+const MAX_RANGES: u32 = 16;
+/// Longest such range in sectors (128 MiB): where the host must write the zeroes itself, one request still does not
+/// hold up the others, or a reset, for long.
+const MAX_RANGE_SECTORS: u32 = 1 << 18;
 /// Requests that are completed before the driver is told, while more are waiting.
 const TELL_BATCH: u32 = 8;
 /// Host errors of a device that are logged one by one.
