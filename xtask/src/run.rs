@@ -64,6 +64,10 @@ pub fn cargo() -> String {
 /// The build failed.
 pub fn build_armlet() -> Result<PathBuf> {
     shown(&mut command(&cargo(), ["build", "--quiet", "--release", "--package", "armlet-cli"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/armlet"))
+    Ok(target().join("release/armlet"))
+}
+
+/// Cargo's target folder.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, host, run};
+use crate::{cache, guests, host, run};
 
 /// How much to test.
 #[derive(Args)]
@@ -80,6 +80,7 @@ pub fn main(o: &Options) -> Result<()> {
     cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
     tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
     if !o.no_boot {
+        guests(&mut tally)?;
         boots(&mut tally)?;
     }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
@@ -88,6 +89,22 @@ pub fn main(o: &Options) -> Result<()> {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
     if tally.failed.is_empty() { Ok(()) } else { bail!("not everything passed") }
+}
+
+/// Our own bare-metal programs: the demonstration, as it is in the tree and built anew, and the tests.
+fn guests(tally: &mut Tally) -> Result<()> {
+    let armlet = run::build_armlet()?;
+    tally.check("demonstration guest, built in", || {
+        guests::check_demo()?;
+        guests::talk_to_demo(Command::new(&armlet).arg("run"))
+    });
+    tally.check("demonstration guest, built anew", || {
+        guests::talk_to_demo(Command::new(&armlet).args(["run", "--kernel"]).arg(guests::build_demo()?))
+    });
+    for guest in guests::build_tests()? {
+        tally.check(&format!("guest {}", guest.name), || guest.run(&mut guest.armlet(&armlet)));
+    }
+    Ok(())
 }
 
 /// Boots of real kernels, each with a short session in its shell.
