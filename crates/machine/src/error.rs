@@ -90,8 +90,6 @@ pub enum BootError {
     ElfOutsideRam { path: PathBuf, address: u64 },
     #[error("an initrd was given, but '{}' is a bare-metal ELF file: leave --initrd out", path.display())]
     InitrdWithElf { path: PathBuf },
-    #[error("no kernel was given, and this build has no demonstration guest: add --kernel")]
-    NoDemo,
     #[error("an initrd was given without a kernel: add --kernel")]
     InitrdWithoutKernel,
     #[error("device tree '{}' is not one ({why}): give a .dtb made by dtc", path.display())]
