@@ -10,6 +10,8 @@
 
 pub mod accel;
 mod access;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod control;
 mod engine;
 mod error;

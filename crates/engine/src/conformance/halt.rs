@@ -1,0 +1,174 @@
+//! Kicks, sleeping and waking: G9, G13.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{COUNT, Plan, eventually};
+use super::{Op, Subject};
+use crate::VcpuState;
+use crate::accel::Halt;
+
+/// Each piece of work makes a running vCPU come out, at whatever moment it arrives.
+pub fn g09_no_kick_is_lost_by_a_running_vcpu(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(1);
+    for n in 0..1000_u64 {
+        // An interrupt line at the same moment must not swallow the request to come out.
+        machine.shared[0].set_irq(n % 2 == 0);
+        let done = machine.engine.run_on(0, move |_| n).expect("a lost kick would time out");
+        assert_eq!(done, n);
+    }
+    if subject.executes() {
+        machine.progresses(0);
+    }
+}
+
+/// Each interrupt gets a vCPU out of WFI, at whatever moment it goes to sleep.
+pub fn g09_no_wake_is_lost_by_a_halting_vcpu(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    // X0 counts wakes; HVC makes each of them visible and lowers the line, as a handler would.
+    let program = [Op::Wfi, Op::Increment(0), Op::Hvc(0), Op::Jump(0)];
+    let shared: Arc<std::sync::OnceLock<Arc<crate::VcpuShared>>> = Arc::default();
+    let (lower, wakes) = (Arc::clone(&shared), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+    let count = Arc::clone(&wakes);
+    let machine = Plan::new(subject, &program)
+        .hypercall(move |_, _, _, _| {
+            lower.get().expect("set before the start").set_irq(false);
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            crate::AfterExit::Resume
+        })
+        .build(1);
+    let _ = shared.set(Arc::clone(&machine.shared[0]));
+    machine.engine.start("test").expect("starts");
+    for n in 1..=1000 {
+        machine.shared[0].set_irq(true);
+        eventually("the interrupt wakes", || wakes.load(std::sync::atomic::Ordering::SeqCst) >= n);
+    }
+    assert_eq!(wakes.load(std::sync::atomic::Ordering::SeqCst), 1000);
+    assert_eq!(machine.x(0, 0), 1000);
+}
+
+/// The thread's own processor time stands still while it is halted.
+pub fn g13_a_halted_vcpu_uses_no_host_time(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    for (op, halt) in [(Op::Wfi, Halt::Interrupt), (Op::Wfe, Halt::Event)] {
+        let program = [op, Op::Increment(0), Op::Jump(0)];
+        let machine = Plan::new(subject, &program).start(1);
+        machine.reaches(0, VcpuState::Halted(halt));
+        let before = thread_time(&machine.engine);
+        let runs = machine.runs(0);
+        // Not for synchronisation: this is the span that is measured.
+        std::thread::sleep(Duration::from_millis(100));
+        let used = thread_time(&machine.engine) - before;
+        assert_eq!(machine.runs(0), runs, "{op:?} did not sleep");
+        assert!(used < Duration::from_millis(5), "{op:?} used {used:?} in 100 ms");
+    }
+}
+
+fn thread_time(engine: &crate::Engine) -> Duration {
+    let now = engine.run_on(0, |_| rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime));
+    let now = now.expect("work runs");
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// IRQ and FIQ; a level that is up keeps it awake, an event does not matter to it.
+pub fn g13_wfi_wakes_on_each_interrupt_line(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfi, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).start(1);
+    let (shared, asleep) = (&machine.shared[0], VcpuState::Halted(Halt::Interrupt));
+    for line in [crate::VcpuShared::set_irq, crate::VcpuShared::set_fiq] {
+        machine.reaches(0, asleep);
+        let runs = machine.runs(0);
+        shared.send_event();
+        machine.engine.run_on(0, |_| ()).expect("work runs");
+        assert_eq!(machine.runs(0), runs, "an event ended WFI");
+        line(shared, true);
+        machine.progresses(0);
+        machine.progresses(0);
+        line(shared, false);
+    }
+    machine.reaches(0, asleep);
+}
+
+/// The register remembers an event that came before the WFE, once.
+pub fn g13_wfe_wakes_on_the_event_register_and_clears_it(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfe, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).build(1);
+    let (shared, asleep) = (&machine.shared[0], VcpuState::Halted(Halt::Event));
+    shared.send_event();
+    shared.send_event();
+    machine.engine.start("test").expect("starts");
+    eventually("the remembered event ends the first WFE", || machine.x(0, 0) == 1);
+    machine.reaches(0, asleep);
+    for n in 2..200 {
+        shared.send_event();
+        eventually("the event wakes", || machine.x(0, 0) == n);
+        assert!(!shared.event_pending());
+    }
+    shared.set_irq(true);
+    eventually("an interrupt ends WFE too", || machine.x(0, 0) > 200);
+    shared.set_irq(false);
+    machine.reaches(0, asleep);
+}
+
+/// SEV on one vCPU wakes all that wait for an event.
+pub fn g13_sev_wakes_the_others(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    // 0: wait for events; 12: wait for an interrupt, send an event.
+    let program =
+        [Op::Wfe, Op::Increment(0), Op::Jump(0), Op::Wfi, Op::Sev, Op::Increment(0), Op::Hvc(0), Op::Jump(3)];
+    let sender: Arc<std::sync::OnceLock<Arc<crate::VcpuShared>>> = Arc::default();
+    let lower = Arc::clone(&sender);
+    let machine = Plan::new(subject, &program)
+        .hypercall(move |_, _, _, _| {
+            lower.get().expect("set before the start").set_irq(false);
+            crate::AfterExit::Resume
+        })
+        .build(3);
+    let _ = sender.set(Arc::clone(&machine.shared[2]));
+    let pc = machine.entry + 12;
+    machine.engine.run_on(2, move |cpu| cpu.state_mut().pc = pc).expect("work runs");
+    machine.engine.start("test").expect("starts");
+    for n in 1..50 {
+        for waiter in 0..2 {
+            machine.reaches(waiter, VcpuState::Halted(Halt::Event));
+        }
+        machine.shared[2].set_irq(true);
+        for waiter in 0..2 {
+            eventually("SEV wakes", || machine.x(waiter, 0) == n);
+        }
+    }
+}
+
+/// Work, kicks and the machine's other vCPUs leave the guest in its WFI.
+pub fn g13_work_does_not_end_a_halt(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfi, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).start(1);
+    machine.reaches(0, VcpuState::Halted(Halt::Interrupt));
+    let runs = machine.runs(0);
+    for _ in 0..200 {
+        machine.engine.run_on(0, |_| ()).expect("work runs");
+        machine.shared[0].notify();
+        machine.engine.run_on_async(0, |_| ()).expect("queued");
+    }
+    assert_eq!((machine.runs(0), machine.x(0, 0)), (runs, 0));
+    // A pause may end it: completing WFI early is architecturally allowed. It must not be lost, though.
+    machine.engine.pause("test").expect("pauses");
+    machine.engine.resume("test").expect("resumes");
+    machine.reaches(0, VcpuState::Halted(Halt::Interrupt));
+    assert!(machine.x(0, 0) <= 1);
+}

@@ -1,0 +1,122 @@
+//! An accelerator that interprets [`Op`]s: the engine's tests need no translator and no guest memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use armlet_arm::CpuState;
+
+use super::{Loaded, Op, Subject};
+use crate::accel::{Accelerator, AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit};
+use crate::shared::VcpuShared;
+use crate::sync::{AtomicBool, Ordering, thread};
+
+/// Where scripted programs stand.
+pub const ENTRY: u64 = 0x1000;
+
+/// The subject of the engine's own tests.
+pub struct Scripted;
+
+impl Subject for Scripted {
+    fn load(&self, program: &[Op]) -> Loaded {
+        let accelerator = ScriptedAccelerator { program: program.into(), vcpus: Arc::default() };
+        Loaded { accelerator: Arc::new(accelerator), entry: ENTRY }
+    }
+}
+
+type Everybody = Arc<Mutex<Vec<Arc<VcpuShared>>>>;
+
+/// Interprets one program on all its vCPUs.
+pub struct ScriptedAccelerator {
+    program: Arc<[Op]>,
+    vcpus: Everybody,
+}
+
+impl Accelerator for ScriptedAccelerator {
+    fn name(&self) -> &'static str {
+        "script"
+    }
+
+    fn create_vcpu(
+        &self,
+        shared: Arc<VcpuShared>,
+        state: CpuState,
+    ) -> Result<Box<dyn VcpuBackend>, AcceleratorError> {
+        self.vcpus.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shared));
+        let vcpu = ScriptedVcpu {
+            program: Arc::clone(&self.program),
+            vcpus: Arc::clone(&self.vcpus),
+            kick: Arc::new(Flag(AtomicBool::new(false))),
+            state: Box::new(state),
+            shared,
+        };
+        vcpu.shared.set_kick(vcpu.kick_handle());
+        Ok(Box::new(vcpu))
+    }
+}
+
+struct Flag(AtomicBool);
+
+impl Kick for Flag {
+    fn kick(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+struct ScriptedVcpu {
+    program: Arc<[Op]>,
+    vcpus: Everybody,
+    kick: Arc<Flag>,
+    state: Box<CpuState>,
+    shared: Arc<VcpuShared>,
+}
+
+impl ScriptedVcpu {
+    fn step(&mut self, op: Op) -> Option<VcpuExit> {
+        self.state.pc += 4;
+        match op {
+            Op::Increment(n) => self.state.x[usize::from(n & 31)] += 1,
+            Op::Jump(to) => self.state.pc = ENTRY + 4 * u64::from(to),
+            Op::Wfi if !self.shared.interrupt_pending() => return Some(VcpuExit::Halted(Halt::Interrupt)),
+            Op::Wfi => {}
+            Op::Wfe if !self.shared.take_event() => return Some(VcpuExit::Halted(Halt::Event)),
+            Op::Wfe => {}
+            Op::Sev => {
+                let vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                vcpus.iter().for_each(|vcpu| vcpu.send_event());
+            }
+            Op::Hvc(imm) => return Some(VcpuExit::Hypercall(imm)),
+            Op::Semihosting => return Some(VcpuExit::Semihosting),
+        }
+        None
+    }
+}
+
+impl VcpuBackend for ScriptedVcpu {
+    fn kick_handle(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.kick) as Arc<dyn Kick>
+    }
+
+    fn run(&mut self) -> VcpuExit {
+        loop {
+            // Interrupts stay masked in scripts, so only an exit request matters.
+            if self.kick.0.swap(false, Ordering::AcqRel) && self.shared.exit_requested() {
+                return VcpuExit::Kicked;
+            }
+            let index = self.state.pc.checked_sub(ENTRY).map(|offset| (offset / 4) as usize);
+            let Some(op) = index.and_then(|index| self.program.get(index)).copied() else {
+                return VcpuExit::Fatal(format!("The script has no op at {:#x}", self.state.pc));
+            };
+            if let Some(exit) = self.step(op) {
+                return exit;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn state(&self) -> &CpuState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut CpuState {
+        &mut self.state
+    }
+}
