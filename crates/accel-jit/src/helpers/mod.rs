@@ -1,0 +1,3 @@
+//! Functions that translated code and the IR interpreter call.
+
+pub mod vector;

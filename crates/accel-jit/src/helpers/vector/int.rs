@@ -1,0 +1,299 @@
+//! Integer operations on elements, same width and widening.
+
+use super::*;
+use armlet_arm::{crypto, fp};
+
+/// Defines element operations as types: `Name(qc, d, n, m, param) => expression;` with `ES` in scope.
+macro_rules! int_ops {
+    ($($(#[$meta:meta])* $name:ident($qc:ident, $d:ident, $n:ident, $m:ident, $p:ident) => $body:expr;)*) => {$(
+        $(#[$meta])*
+        pub struct $name;
+        impl IntOp for $name {
+            #[inline]
+            #[allow(unused_variables)]
+            fn lane<const ES: u32>($qc: &mut bool, $d: u64, $n: u64, $m: u64, $p: u32) -> u64 { $body }
+        }
+    )*};
+}
+
+/// `SignedSatQ`.
+#[inline]
+pub(super) fn sat_s<const ES: u32>(qc: &mut bool, v: i128) -> u64 {
+    let max = (1 << (bits(ES) - 1)) - 1;
+    let clamped = v.clamp(-max - 1, max);
+    *qc |= clamped != v;
+    clamped as u64
+}
+
+/// `UnsignedSatQ`.
+#[inline]
+pub(super) fn sat_u<const ES: u32>(qc: &mut bool, v: i128) -> u64 {
+    let clamped = v.clamp(0, (1 << bits(ES)) - 1);
+    *qc |= clamped != v;
+    clamped as u64
+}
+
+#[inline]
+fn s<const ES: u32>(x: u64) -> i128 {
+    sx::<ES>(x).into()
+}
+
+#[inline]
+fn u(x: u64) -> i128 {
+    x.into()
+}
+
+/// Shift by the low byte of `m`, signed: left if positive; rounded if `round`.
+#[inline]
+fn shift_by<const ES: u32>(v: i128, m: u64, round: bool) -> i128 {
+    let count = i32::from(m as i8);
+    if count >= 0 {
+        // 64 is enough to shift everything out, or to saturate anything.
+        v << count.min(bits(ES) as i32)
+    } else {
+        let right = (-count).min(bits(ES) as i32 + 1) as u32;
+        shift_right(v, right, round)
+    }
+}
+
+/// `v >> count` (1 to 65), rounded if `round`.
+#[inline]
+pub(super) fn shift_right(v: i128, count: u32, round: bool) -> i128 {
+    if round && count > 0 { (v + (1 << (count - 1))) >> count } else { v >> count }
+}
+
+/// `2 * n * m >> bits`, rounded if asked for, without overflow for elements of up to 32 bits.
+#[inline]
+fn doubling_high<const ES: u32>(n: u64, m: u64, round: bool) -> i128 {
+    shift_right(s::<ES>(n) * s::<ES>(m), bits(ES) - 1, round)
+}
+
+int_ops! {
+    /// ADD, ADDP, ADDV.
+    Add(qc, d, n, m, p) => n.wrapping_add(m);
+    /// SHADD.
+    Shadd(qc, d, n, m, p) => ((s::<ES>(n) + s::<ES>(m)) >> 1) as u64;
+    /// UHADD.
+    Uhadd(qc, d, n, m, p) => ((u(n) + u(m)) >> 1) as u64;
+    /// SRHADD.
+    Srhadd(qc, d, n, m, p) => ((s::<ES>(n) + s::<ES>(m) + 1) >> 1) as u64;
+    /// SHSUB.
+    Shsub(qc, d, n, m, p) => ((s::<ES>(n) - s::<ES>(m)) >> 1) as u64;
+    /// UHSUB.
+    Uhsub(qc, d, n, m, p) => ((u(n) - u(m)) >> 1) as u64;
+    /// SQADD.
+    Sqadd(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(n) + s::<ES>(m));
+    /// UQADD.
+    Uqadd(qc, d, n, m, p) => sat_u::<ES>(qc, u(n) + u(m));
+    /// SQSUB.
+    Sqsub(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(n) - s::<ES>(m));
+    /// UQSUB.
+    Uqsub(qc, d, n, m, p) => sat_u::<ES>(qc, u(n) - u(m));
+    /// SSHL.
+    Sshl(qc, d, n, m, p) => shift_by::<ES>(s::<ES>(n), m, false) as u64;
+    /// USHL.
+    Ushl(qc, d, n, m, p) => shift_by::<ES>(u(n), m, false) as u64;
+    /// SRSHL.
+    Srshl(qc, d, n, m, p) => shift_by::<ES>(s::<ES>(n), m, true) as u64;
+    /// URSHL.
+    Urshl(qc, d, n, m, p) => shift_by::<ES>(u(n), m, true) as u64;
+    /// SQSHL (register).
+    Sqshl(qc, d, n, m, p) => sat_s::<ES>(qc, shift_by::<ES>(s::<ES>(n), m, false));
+    /// UQSHL (register).
+    Uqshl(qc, d, n, m, p) => sat_u::<ES>(qc, unsigned_left::<ES>(n, m, false));
+    /// SQRSHL.
+    Sqrshl(qc, d, n, m, p) => sat_s::<ES>(qc, shift_by::<ES>(s::<ES>(n), m, true));
+    /// UQRSHL.
+    Uqrshl(qc, d, n, m, p) => sat_u::<ES>(qc, unsigned_left::<ES>(n, m, true));
+    /// SMAX, SMAXP, SMAXV.
+    Smax(qc, d, n, m, p) => sx::<ES>(n).max(sx::<ES>(m)) as u64;
+    /// SMIN, SMINP, SMINV.
+    Smin(qc, d, n, m, p) => sx::<ES>(n).min(sx::<ES>(m)) as u64;
+    /// UMAX, UMAXP, UMAXV.
+    Umax(qc, d, n, m, p) => n.max(m);
+    /// UMIN, UMINP, UMINV.
+    Umin(qc, d, n, m, p) => n.min(m);
+    /// SABA.
+    Saba(qc, d, n, m, p) => d.wrapping_add(sx::<ES>(n).abs_diff(sx::<ES>(m)));
+    /// UABA.
+    Uaba(qc, d, n, m, p) => d.wrapping_add(n.abs_diff(m));
+    /// SQDMULH.
+    Sqdmulh(qc, d, n, m, p) => sat_s::<ES>(qc, doubling_high::<ES>(n, m, false));
+    /// SQRDMULH.
+    Sqrdmulh(qc, d, n, m, p) => sat_s::<ES>(qc, doubling_high::<ES>(n, m, true));
+    /// SQRDMLAH.
+    Sqrdmlah(qc, d, n, m, p) => sat_s::<ES>(
+        qc,
+        shift_right((s::<ES>(d) << bits(ES)) + 2 * s::<ES>(n) * s::<ES>(m), bits(ES), true),
+    );
+    /// SQRDMLSH.
+    Sqrdmlsh(qc, d, n, m, p) => sat_s::<ES>(
+        qc,
+        shift_right((s::<ES>(d) << bits(ES)) - 2 * s::<ES>(n) * s::<ES>(m), bits(ES), true),
+    );
+    /// PMUL, bytes only.
+    Pmul(qc, d, n, m, p) => crypto::pmull8(n as u8, m as u8).into();
+    /// SDOT: `m` and `n` are four signed bytes.
+    Sdot(qc, d, n, m, p) => dot::<true, true>(d, n, m);
+    /// UDOT.
+    Udot(qc, d, n, m, p) => dot::<false, false>(d, n, m);
+    /// USDOT, and SUDOT with its sources exchanged: `n` unsigned, `m` signed.
+    Usdot(qc, d, n, m, p) => dot::<false, true>(d, n, m);
+    /// SUDOT.
+    Sudot(qc, d, n, m, p) => dot::<true, false>(d, n, m);
+    /// SUQADD: signed d plus unsigned n.
+    Suqadd(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(d) + u(n));
+    /// USQADD: unsigned d plus signed n.
+    Usqadd(qc, d, n, m, p) => sat_u::<ES>(qc, u(d) + s::<ES>(n));
+    /// SQABS.
+    Sqabs(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(n).abs());
+    /// SQNEG.
+    Sqneg(qc, d, n, m, p) => sat_s::<ES>(qc, -s::<ES>(n));
+    /// CLS.
+    Cls(qc, d, n, m, p) => {
+        let v = sx::<ES>(n);
+        let same = if v < 0 { v.leading_ones() } else { v.leading_zeros() };
+        u64::from(same - (64 - bits(ES)) - 1)
+    };
+    /// CLZ.
+    Clz(qc, d, n, m, p) => u64::from(n.leading_zeros() - (64 - bits(ES)));
+    /// RBIT, bytes.
+    Rbit(qc, d, n, m, p) => u64::from((n as u8).reverse_bits());
+    /// SADDLP.
+    Saddlp(qc, d, n, m, p) => signed_halves::<ES>(n);
+    /// UADDLP.
+    Uaddlp(qc, d, n, m, p) => unsigned_halves::<ES>(n);
+    /// SADALP.
+    Sadalp(qc, d, n, m, p) => d.wrapping_add(signed_halves::<ES>(n));
+    /// UADALP.
+    Uadalp(qc, d, n, m, p) => d.wrapping_add(unsigned_halves::<ES>(n));
+    /// URECPE, 32-bit elements.
+    Urecpe(qc, d, n, m, p) => u64::from(fp::unsigned_recip_estimate(n as u32));
+    /// URSQRTE, 32-bit elements.
+    Ursqrte(qc, d, n, m, p) => u64::from(fp::unsigned_rsqrt_estimate(n as u32));
+    /// SRSHR: `param` is the shift.
+    Srshr(qc, d, n, m, p) => shift_right(s::<ES>(n), p, true) as u64;
+    /// URSHR.
+    Urshr(qc, d, n, m, p) => shift_right(u(n), p, true) as u64;
+    /// SRSRA.
+    Srsra(qc, d, n, m, p) => d.wrapping_add(shift_right(s::<ES>(n), p, true) as u64);
+    /// URSRA.
+    Ursra(qc, d, n, m, p) => d.wrapping_add(shift_right(u(n), p, true) as u64);
+    /// SQSHL (immediate).
+    SqshlImm(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(n) << (p & 63));
+    /// UQSHL (immediate).
+    UqshlImm(qc, d, n, m, p) => sat_u::<ES>(qc, u(n) << (p & 63));
+    /// SQSHLU.
+    Sqshlu(qc, d, n, m, p) => sat_u::<ES>(qc, s::<ES>(n) << (p & 63));
+}
+
+/// As `shift_by` for an unsigned value: 64 bits shifted left by 64 overflow the sign of `i128`.
+#[inline]
+fn unsigned_left<const ES: u32>(n: u64, m: u64, round: bool) -> i128 {
+    if m as i8 >= bits(ES) as i8 && n != 0 { i128::MAX } else { shift_by::<ES>(u(n), m, round) }
+}
+
+/// `d` plus the dot product of four bytes each.
+#[inline]
+fn dot<const N_SIGNED: bool, const M_SIGNED: bool>(d: u64, n: u64, m: u64) -> u64 {
+    let value = |x: u64, i: u32, signed: bool| {
+        let b = (x >> (8 * i)) as u8;
+        if signed { i32::from(b as i8) } else { i32::from(b) }
+    };
+    (0..4).fold(d as u32, |sum, i| {
+        sum.wrapping_add((value(n, i, N_SIGNED) * value(m, i, M_SIGNED)) as u32)
+    }) as u64
+}
+
+/// The sum of an element's two halves, signed.
+#[inline]
+fn signed_halves<const ES: u32>(n: u64) -> u64 {
+    let half = bits(ES) / 2;
+    let low = ((n << (64 - half)) as i64) >> (64 - half);
+    (low + (sx::<ES>(n) >> half)) as u64
+}
+
+#[inline]
+fn unsigned_halves<const ES: u32>(n: u64) -> u64 {
+    let half = bits(ES) / 2;
+    (n >> half) + (n & ((1 << half) - 1))
+}
+
+macro_rules! long_ops {
+    ($($(#[$meta:meta])* $name:ident($qc:ident, $d:ident, $n:ident, $m:ident) $(wide $wide:literal)? => $body:expr;)*) => {$(
+        $(#[$meta])*
+        pub struct $name;
+        impl LongOp for $name {
+            $(const WIDE_N: bool = $wide;)?
+            #[inline]
+            #[allow(unused_variables)]
+            fn lane<const ES: u32, const WIDE: u32>($qc: &mut bool, $d: u64, $n: u64, $m: u64) -> u64 { $body }
+        }
+    )*};
+}
+
+/// `2 * n * m`, saturated to the wide element.
+#[inline]
+fn doubled<const ES: u32, const WIDE: u32>(qc: &mut bool, n: u64, m: u64) -> i128 {
+    let product = sat_s::<WIDE>(qc, 2 * s::<ES>(n) * s::<ES>(m));
+    (product as i64).into()
+}
+
+long_ops! {
+    /// SADDW.
+    Saddw(qc, d, n, m) wide true => n.wrapping_add(sx::<ES>(m) as u64);
+    /// UADDW.
+    Uaddw(qc, d, n, m) wide true => n.wrapping_add(m);
+    /// SSUBW.
+    Ssubw(qc, d, n, m) wide true => n.wrapping_sub(sx::<ES>(m) as u64);
+    /// USUBW.
+    Usubw(qc, d, n, m) wide true => n.wrapping_sub(m);
+    /// SABDL.
+    Sabdl(qc, d, n, m) => sx::<ES>(n).abs_diff(sx::<ES>(m));
+    /// UABDL.
+    Uabdl(qc, d, n, m) => n.abs_diff(m);
+    /// SABAL.
+    Sabal(qc, d, n, m) => d.wrapping_add(sx::<ES>(n).abs_diff(sx::<ES>(m)));
+    /// UABAL.
+    Uabal(qc, d, n, m) => d.wrapping_add(n.abs_diff(m));
+    /// SMULL.
+    Smull(qc, d, n, m) => (sx::<ES>(n) * sx::<ES>(m)) as u64;
+    /// UMULL.
+    Umull(qc, d, n, m) => n * m;
+    /// SMLAL.
+    Smlal(qc, d, n, m) => d.wrapping_add((sx::<ES>(n) * sx::<ES>(m)) as u64);
+    /// UMLAL.
+    Umlal(qc, d, n, m) => d.wrapping_add(n * m);
+    /// SMLSL.
+    Smlsl(qc, d, n, m) => d.wrapping_sub((sx::<ES>(n) * sx::<ES>(m)) as u64);
+    /// UMLSL.
+    Umlsl(qc, d, n, m) => d.wrapping_sub(n * m);
+    /// SQDMULL.
+    Sqdmull(qc, d, n, m) => doubled::<ES, WIDE>(qc, n, m) as u64;
+    /// SQDMLAL.
+    Sqdmlal(qc, d, n, m) => {
+        let product = doubled::<ES, WIDE>(qc, n, m);
+        sat_s::<WIDE>(qc, s::<WIDE>(d) + product)
+    };
+    /// SQDMLSL.
+    Sqdmlsl(qc, d, n, m) => {
+        let product = doubled::<ES, WIDE>(qc, n, m);
+        sat_s::<WIDE>(qc, s::<WIDE>(d) - product)
+    };
+    /// PMULL, bytes only.
+    Pmull(qc, d, n, m) => crypto::pmull8(n as u8, m as u8).into();
+}
+
+/// SADDLV: the signed sum of all elements, in one twice as wide.
+pub extern "C" fn saddlv<const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
+    let n = reg(regs, op.n);
+    let sum = (0..shape(op).lanes(ES)).fold(0i64, |sum, i| sum + sx::<ES>(lane::<ES>(n, i)));
+    set(regs, op.d, u128::from(sum as u64) & byte_mask(2 << ES));
+}
+
+/// UADDLV.
+pub extern "C" fn uaddlv<const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
+    let n = reg(regs, op.n);
+    let sum = (0..shape(op).lanes(ES)).fold(0u64, |sum, i| sum + lane::<ES>(n, i));
+    set(regs, op.d, sum.into());
+}
