@@ -16,6 +16,7 @@ mod dp_imm;
 mod dp_reg;
 mod fields;
 mod load_store;
+mod simd;
 mod simd_load_store;
 mod system;
 
@@ -151,7 +152,7 @@ fn lift_encoding(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Opt
             atomics::lift(b, ctx, enc, word)
         }
         Asisdlse | Asisdlsep | Asisdlso | Asisdlsop => simd_load_store::lift(b, ctx, enc, word),
-        c if is_data_simd(c) => None,
+        c if is_data_simd(c) => simd::lift(b, ctx, enc, word),
         _ => None,
     }
 }

@@ -200,9 +200,8 @@ fn dot<const N_SIGNED: bool, const M_SIGNED: bool>(d: u64, n: u64, m: u64) -> u6
         let b = (x >> (8 * i)) as u8;
         if signed { i32::from(b as i8) } else { i32::from(b) }
     };
-    (0..4).fold(d as u32, |sum, i| {
-        sum.wrapping_add((value(n, i, N_SIGNED) * value(m, i, M_SIGNED)) as u32)
-    }) as u64
+    (0..4).fold(d as u32, |sum, i| sum.wrapping_add((value(n, i, N_SIGNED) * value(m, i, M_SIGNED)) as u32))
+        as u64
 }
 
 /// The sum of an element's two halves, signed.

@@ -200,9 +200,8 @@ pub fn pairs<O: IntOp>(es: u8) -> VectorHelper {
 pub extern "C" fn across<O: IntOp, const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
     let n = reg(regs, op.n);
     let mut qc = false;
-    let out = (1..shape(op).lanes(ES)).fold(lane::<ES>(n, 0), |all, i| {
-        zx::<ES>(O::lane::<ES>(&mut qc, 0, all, lane::<ES>(n, i), 0))
-    });
+    let out = (1..shape(op).lanes(ES))
+        .fold(lane::<ES>(n, 0), |all, i| zx::<ES>(O::lane::<ES>(&mut qc, 0, all, lane::<ES>(n, i), 0)));
     set(regs, op.d, out.into());
 }
 

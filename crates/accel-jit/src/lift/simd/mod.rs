@@ -1,0 +1,228 @@
+//! Advanced SIMD and floating-point data processing.
+//!
+//! What the IR has an inline operation for is lifted to that; everything else to a call of a function of
+//! [`crate::helpers::vector`]. Inline floating point is used only if FPCR allows it
+//! ([`LiftContext::fp_inline`]).
+
+mod element;
+mod float;
+mod moves;
+mod shift;
+#[cfg(test)]
+mod tests;
+mod three;
+mod two;
+
+use armlet_arm::{Class, Enc, Feature};
+
+use super::fields::{bit, bits};
+use super::{Flow, LiftContext};
+use crate::helpers::vector::{Shape, crypto};
+use crate::ir::{
+    Builder, Inst, Opnd, Reg, V2Op, V3Op, VOperands, VReg, VShiftOp, VectorGprHelper, VectorHelper,
+};
+
+/// The function for elements of `1 << es` bytes.
+type BySize = fn(u8) -> VectorHelper;
+
+/// First scratch vector register.
+const SCRATCH: VReg = 32;
+
+/// One instruction being lifted.
+struct Simd<'a> {
+    b: &'a mut Builder,
+    ctx: &'a LiftContext,
+    enc: Enc,
+    mnemonic: &'static str,
+    word: u32,
+}
+
+impl Simd<'_> {
+    fn d(&self) -> VReg {
+        bits(self.word, 0, 5) as VReg
+    }
+
+    fn n(&self) -> VReg {
+        bits(self.word, 5, 5) as VReg
+    }
+
+    fn m(&self) -> VReg {
+        bits(self.word, 16, 5) as VReg
+    }
+
+    fn a(&self) -> VReg {
+        bits(self.word, 10, 5) as VReg
+    }
+
+    fn q(&self) -> bool {
+        bit(self.word, 30)
+    }
+
+    /// Field `size`: log2 of the bytes of an element.
+    fn size(&self) -> u8 {
+        bits(self.word, 22, 2) as u8
+    }
+
+    /// Field `sz`, as log2 of the bytes of an element.
+    fn sz(&self) -> u8 {
+        2 + bits(self.word, 22, 1) as u8
+    }
+
+    /// `U`, the unsigned bit of most classes.
+    fn u(&self) -> bool {
+        bit(self.word, 29)
+    }
+
+    /// The shape of a vector instruction.
+    fn vector(&self) -> Shape {
+        Shape::vector(self.q())
+    }
+
+    fn operands(&self, shape: Shape) -> VOperands {
+        VOperands { d: self.d(), n: self.n(), m: self.m(), a: self.a(), imm: shape.pack() }
+    }
+
+    fn helper(&mut self, f: VectorHelper, shape: Shape) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.b.emit(Inst::VHelper { f, op });
+        Some(Flow::Next)
+    }
+
+    fn helper_gpr(&mut self, f: VectorGprHelper, shape: Shape, s: Opnd, d: Reg) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.b.emit(Inst::VHelperGpr { f, op, s, d, nzcv: false });
+        Some(Flow::Next)
+    }
+
+    fn helper_nzcv(&mut self, f: VectorGprHelper, shape: Shape, s: Opnd) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.b.emit(Inst::VHelperGpr { f, op, s, d: Reg::NONE, nzcv: true });
+        Some(Flow::Next)
+    }
+
+    fn emit(&mut self, inst: Inst) -> Option<Flow> {
+        self.b.emit(inst);
+        Some(Flow::Next)
+    }
+
+    /// `d = op(n, m)` inline, for elements of `1 << es` bytes.
+    fn v3(&mut self, op: V3Op, es: u8, q: bool) -> Option<Flow> {
+        let (d, n, m) = (self.d(), self.n(), self.m());
+        self.emit(Inst::V3 { op, es, q, d, n, m })
+    }
+
+    /// `d = op(n)` inline.
+    fn v2(&mut self, op: V2Op, es: u8, q: bool) -> Option<Flow> {
+        let (d, n) = (self.d(), self.n());
+        self.emit(Inst::V2 { op, es, q, d, n })
+    }
+
+    /// `d = op(n, imm)` inline.
+    fn vshift(&mut self, op: VShiftOp, es: u8, q: bool, imm: u32) -> Option<Flow> {
+        let (d, n) = (self.d(), self.n());
+        self.emit(Inst::VShift { op, es, q, d, n, imm: imm as u8 })
+    }
+
+    fn has(&self, f: Feature) -> Option<()> {
+        self.ctx.features.has(f).then_some(())
+    }
+}
+
+/// `Some` if the condition holds; an encoding for which it does not is UNDEFINED.
+fn allowed(condition: bool) -> Option<()> {
+    condition.then_some(())
+}
+
+/// 64-bit elements are only allowed in 128-bit vectors.
+fn not_one_lane(es: u8, q: bool) -> Option<()> {
+    allowed(es < 3 || q)
+}
+
+/// Lifts the classes of this module.
+pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
+    use Class::*;
+    let mut s = Simd { b, ctx, enc, mnemonic: enc.mnemonic(), word };
+    let s = &mut s;
+    match enc.class() {
+        Asimdsame => three::same(s),
+        Asimdsamefp16 => three::float_same(s, 1),
+        Asimdsame2 => three::same_extra(s),
+        Asimddiff => three::different(s),
+        Asisdsame => three::scalar_same(s),
+        Asisdsamefp16 => three::float_scalar_same(s, 1),
+        Asisdsame2 => three::scalar_same_extra(s),
+        Asisddiff => three::scalar_different(s),
+        Asimdelem => element::vector(s),
+        Asisdelem => element::scalar(s),
+        Asimdmisc => two::misc(s),
+        Asimdmiscfp16 => two::float_misc(s, 1),
+        Asimdall => two::all(s),
+        Asisdmisc => two::scalar_misc(s),
+        Asisdmiscfp16 => two::float_scalar_misc(s, 1),
+        Asisdpair => two::scalar_pair(s),
+        Asimdshf => shift::vector(s),
+        Asisdshf => shift::scalar(s),
+        Asimdins => moves::insert(s),
+        Asisdone => moves::scalar_copy(s),
+        Asimdext => moves::extract(s),
+        Asimdperm => moves::permute(s),
+        Asimdtbl => moves::table(s),
+        Asimdimm => moves::immediate(s),
+        Cryptoaes | Cryptosha2 | Cryptosha3 | Cryptosha5122 | Cryptosha5123 | Crypto4 | Crypto3Imm2
+        | Crypto3Imm6 => cryptography(s),
+        Float2fix => float::fixed(s),
+        Float2int => float::integer(s),
+        Floatccmp => float::conditional_compare(s),
+        Floatcmp => float::compare(s),
+        Floatdp1 => float::one(s),
+        Floatdp2 => float::two(s),
+        Floatdp3 => float::three(s),
+        Floatimm => float::immediate(s),
+        Floatsel => float::select(s),
+        _ => None,
+    }
+}
+
+/// AES, SHA, SM3 and SM4.
+fn cryptography(s: &mut Simd) -> Option<Flow> {
+    let shape = Shape::vector(true);
+    let f: VectorHelper = match s.mnemonic {
+        // The first source of these is the destination.
+        "AESE" | "AESD" => {
+            let op = if s.mnemonic == "AESE" { V3Op::Aese } else { V3Op::Aesd };
+            let (d, m) = (s.d(), s.n());
+            return s.emit(Inst::V3 { op, es: 0, q: true, d, n: d, m });
+        }
+        "AESMC" => return s.v2(V2Op::Aesmc, 0, true),
+        "AESIMC" => return s.v2(V2Op::Aesimc, 0, true),
+        "SHA1C" => crypto::sha1c,
+        "SHA1P" => crypto::sha1p,
+        "SHA1M" => crypto::sha1m,
+        "SHA1H" => crypto::sha1h,
+        "SHA1SU0" => crypto::sha1su0,
+        "SHA1SU1" => crypto::sha1su1,
+        "SHA256H" => crypto::sha256h,
+        "SHA256H2" => crypto::sha256h2,
+        "SHA256SU0" => crypto::sha256su0,
+        "SHA256SU1" => crypto::sha256su1,
+        "SHA512H" => crypto::sha512h,
+        "SHA512H2" => crypto::sha512h2,
+        "SHA512SU0" => crypto::sha512su0,
+        "SHA512SU1" => crypto::sha512su1,
+        "EOR3" => crypto::eor3,
+        "BCAX" => crypto::bcax,
+        "RAX1" => crypto::rax1,
+        "XAR" => return s.helper(crypto::xar, shape.with(bits(s.word, 10, 6))),
+        "SM3SS1" => crypto::sm3ss1,
+        "SM3TT1A" => return s.helper(crypto::sm3tt1a, shape.with(bits(s.word, 12, 2))),
+        "SM3TT1B" => return s.helper(crypto::sm3tt1b, shape.with(bits(s.word, 12, 2))),
+        "SM3TT2A" => return s.helper(crypto::sm3tt2a, shape.with(bits(s.word, 12, 2))),
+        "SM3TT2B" => return s.helper(crypto::sm3tt2b, shape.with(bits(s.word, 12, 2))),
+        "SM3PARTW1" => crypto::sm3partw1,
+        "SM3PARTW2" => crypto::sm3partw2,
+        "SM4E" => crypto::sm4e,
+        "SM4EKEY" => crypto::sm4ekey,
+        _ => return None,
+    };
+    s.helper(f, shape)
+}

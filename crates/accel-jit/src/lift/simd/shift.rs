@@ -1,0 +1,169 @@
+//! Shifts by a constant, and conversions with fixed point, which share their encoding.
+
+use super::*;
+use crate::helpers::vector::float::{self as fv, Conversion};
+use crate::helpers::vector::{int, narrow, same as lanewise};
+use armlet_arm::fp::Rounding;
+
+/// Field `immh:immb`.
+fn immediate(s: &Simd) -> u32 {
+    bits(s.word, 16, 7)
+}
+
+/// log2 of the element's bytes, from the highest set bit of `immh`.
+fn element(s: &Simd) -> Option<u8> {
+    let immh = immediate(s) >> 3;
+    (immh != 0).then(|| (31 - immh.leading_zeros()) as u8)
+}
+
+fn right(s: &Simd, es: u8) -> u32 {
+    (16 << es) - immediate(s)
+}
+
+fn left(s: &Simd, es: u8) -> u32 {
+    immediate(s) - (8 << es)
+}
+
+/// Advanced SIMD shift by immediate.
+pub fn vector(s: &mut Simd) -> Option<Flow> {
+    let es = element(s)?;
+    let q = s.q();
+    if is_narrowing(s.mnemonic) || s.mnemonic.ends_with("SHLL") {
+        allowed(es < 3)?;
+        return match s.mnemonic {
+            "SHRN" => shift_narrow(s, es),
+            "SSHLL" | "USHLL" => shift_long(s, es),
+            mnemonic => {
+                let f = narrow_helper(mnemonic)?(es);
+                s.helper(f, s.vector().with(right(s, es)))
+            }
+        };
+    }
+    not_one_lane(es, q)?;
+    if is_conversion(s.mnemonic) {
+        return convert(s, es, s.vector());
+    }
+    if let Some(op) = inline(s.mnemonic) {
+        return plain(s, op, es, q);
+    }
+    let (f, count) = helper(s, es)?;
+    s.helper(f(es), s.vector().with(count))
+}
+
+/// Advanced SIMD scalar shift by immediate.
+pub fn scalar(s: &mut Simd) -> Option<Flow> {
+    let es = element(s)?;
+    let shape = Shape::scalar(es);
+    if is_narrowing(s.mnemonic) {
+        allowed(es < 3)?;
+        let f = narrow_helper(s.mnemonic)?(es);
+        return s.helper(f, shape.with(right(s, es)));
+    }
+    if is_conversion(s.mnemonic) {
+        return convert(s, es, shape);
+    }
+    if let Some(op) = inline(s.mnemonic) {
+        allowed(es == 3)?;
+        return plain(s, op, 3, false);
+    }
+    let saturating = matches!(s.mnemonic, "SQSHL" | "UQSHL" | "SQSHLU");
+    allowed(es == 3 || saturating)?;
+    let (f, count) = helper(s, es)?;
+    s.helper(f(es), shape.with(count))
+}
+
+fn is_narrowing(mnemonic: &str) -> bool {
+    mnemonic.ends_with("SHRN") || mnemonic.ends_with("SHRUN") || mnemonic == "SHRN" || mnemonic == "RSHRN"
+}
+
+fn is_conversion(mnemonic: &str) -> bool {
+    matches!(mnemonic, "SCVTF" | "UCVTF" | "FCVTZS" | "FCVTZU")
+}
+
+/// Operations of the IR.
+fn inline(mnemonic: &str) -> Option<VShiftOp> {
+    Some(match mnemonic {
+        "SHL" => VShiftOp::Shl,
+        "SSHR" => VShiftOp::Sshr,
+        "USHR" => VShiftOp::Ushr,
+        "SSRA" => VShiftOp::Ssra,
+        "USRA" => VShiftOp::Usra,
+        "SLI" => VShiftOp::Sli,
+        "SRI" => VShiftOp::Sri,
+        _ => return None,
+    })
+}
+
+/// The IR's shifts have counts below the element's width: a right shift by all of it becomes something else.
+fn plain(s: &mut Simd, op: VShiftOp, es: u8, q: bool) -> Option<Flow> {
+    if matches!(op, VShiftOp::Shl | VShiftOp::Sli) {
+        return s.vshift(op, es, q, left(s, es));
+    }
+    let (count, width) = (right(s, es), 8 << es);
+    let d = s.d();
+    match op {
+        _ if count < width => s.vshift(op, es, q, count),
+        VShiftOp::Sshr | VShiftOp::Ssra => s.vshift(op, es, q, width - 1),
+        VShiftOp::Ushr => s.emit(Inst::VConst { d, lo: 0, hi: 0 }),
+        // Nothing is added or inserted; a 64-bit form still clears the upper half.
+        _ => s.emit(Inst::V2 { op: V2Op::Mov, es: 0, q, d, n: d }),
+    }
+}
+
+/// Rounding and saturating shifts by function, and their count.
+fn helper(s: &Simd, es: u8) -> Option<(BySize, u32)> {
+    Some(match s.mnemonic {
+        "SRSHR" => (lanewise::<int::Srshr>, right(s, es)),
+        "URSHR" => (lanewise::<int::Urshr>, right(s, es)),
+        "SRSRA" => (lanewise::<int::Srsra>, right(s, es)),
+        "URSRA" => (lanewise::<int::Ursra>, right(s, es)),
+        "SQSHL" => (lanewise::<int::SqshlImm>, left(s, es)),
+        "UQSHL" => (lanewise::<int::UqshlImm>, left(s, es)),
+        "SQSHLU" => (lanewise::<int::Sqshlu>, left(s, es)),
+        _ => return None,
+    })
+}
+
+fn narrow_helper(mnemonic: &str) -> Option<BySize> {
+    Some(match mnemonic {
+        "RSHRN" => narrow::narrow::<narrow::Rshrn>,
+        "SQSHRN" => narrow::narrow::<narrow::Sqshrn>,
+        "SQRSHRN" => narrow::narrow::<narrow::Sqrshrn>,
+        "UQSHRN" => narrow::narrow::<narrow::Uqshrn>,
+        "UQRSHRN" => narrow::narrow::<narrow::Uqrshrn>,
+        "SQSHRUN" => narrow::narrow::<narrow::Sqshrun>,
+        "SQRSHRUN" => narrow::narrow::<narrow::Sqrshrun>,
+        _ => return None,
+    })
+}
+
+/// SHRN: shift wide elements, then take their low halves. The count is at most half a wide element.
+fn shift_narrow(s: &mut Simd, es: u8) -> Option<Flow> {
+    let (d, n, q, count) = (s.d(), s.n(), s.q(), right(s, es));
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es: es + 1, q: true, d: SCRATCH, n, imm: count as u8 });
+    s.emit(Inst::V2 { op: V2Op::Xtn, es, q, d, n: SCRATCH })
+}
+
+/// SSHLL, USHLL.
+fn shift_long(s: &mut Simd, es: u8) -> Option<Flow> {
+    let op = if s.u() { V2Op::Uxtl } else { V2Op::Sxtl };
+    let (d, n, q, count) = (s.d(), s.n(), s.q(), left(s, es));
+    s.emit(Inst::V2 { op, es, q, d, n });
+    if count != 0 {
+        s.emit(Inst::VShift { op: VShiftOp::Shl, es: es + 1, q: true, d, n: d, imm: count as u8 });
+    }
+    Some(Flow::Next)
+}
+
+/// SCVTF, UCVTF, FCVTZS, FCVTZU with fraction bits.
+fn convert(s: &mut Simd, es: u8, shape: Shape) -> Option<Flow> {
+    allowed(es > 0)?;
+    if es == 1 {
+        s.has(Feature::Fp16)?;
+    }
+    let to_int = s.mnemonic.starts_with('F');
+    let mode = to_int.then_some(Rounding::Zero);
+    let c = Conversion { unsigned: s.u(), fbits: right(s, es), ..Conversion::new(mode) };
+    let f = if to_int { fv::same::<fv::ToInt>(es) } else { fv::same::<fv::FromInt>(es) };
+    s.helper(f, shape.with(c.pack()))
+}

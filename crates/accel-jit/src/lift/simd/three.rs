@@ -1,0 +1,323 @@
+//! Instructions with three vector operands: same widths, and long, wide and narrow forms.
+
+use super::*;
+use crate::helpers::vector::{float as fv, int, long, narrow, pairs, same as lanewise};
+
+/// Advanced SIMD three same.
+pub fn same(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic.starts_with('F') {
+        return float_same(s, s.sz());
+    }
+    if let Some(op) = logical(s.mnemonic) {
+        if op == V3Op::Orr && s.n() == s.m() {
+            return s.v2(V2Op::Mov, 0, s.q());
+        }
+        return s.v3(op, 0, s.q());
+    }
+    let (es, q) = (s.size(), s.q());
+    if let Some((op, max)) = inline_same(s.mnemonic) {
+        allowed(es <= max)?;
+        not_one_lane(es, q)?;
+        // Saturation is inline for the narrow elements only.
+        let wide_saturation = matches!(op, V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub) && es > 1;
+        if !wide_saturation {
+            return s.v3(op, es, q);
+        }
+    }
+    match s.mnemonic {
+        "SABD" | "UABD" => {
+            allowed(es < 3)?;
+            absolute_difference(s, es, q)
+        }
+        _ => {
+            let f = helper_same(s.mnemonic, es)?;
+            not_one_lane(es, q)?;
+            s.helper(f, s.vector())
+        }
+    }
+}
+
+fn logical(mnemonic: &str) -> Option<V3Op> {
+    Some(match mnemonic {
+        "AND" => V3Op::And,
+        "BIC" => V3Op::Bic,
+        "ORR" => V3Op::Orr,
+        "ORN" => V3Op::Orn,
+        "EOR" => V3Op::Eor,
+        "BSL" => V3Op::Bsl,
+        "BIT" => V3Op::Bit,
+        "BIF" => V3Op::Bif,
+        _ => return None,
+    })
+}
+
+/// Integer operations that the IR has, and their largest element.
+fn inline_same(mnemonic: &str) -> Option<(V3Op, u8)> {
+    Some(match mnemonic {
+        "ADD" => (V3Op::Add, 3),
+        "SUB" => (V3Op::Sub, 3),
+        "CMEQ" => (V3Op::CmEq, 3),
+        "CMGT" => (V3Op::CmGt, 3),
+        "CMGE" => (V3Op::CmGe, 3),
+        "CMHI" => (V3Op::CmHi, 3),
+        "CMHS" => (V3Op::CmHs, 3),
+        "CMTST" => (V3Op::CmTst, 3),
+        "MUL" => (V3Op::Mul, 2),
+        "MLA" => (V3Op::Mla, 2),
+        "MLS" => (V3Op::Mls, 2),
+        "SMAX" => (V3Op::Smax, 2),
+        "SMIN" => (V3Op::Smin, 2),
+        "UMAX" => (V3Op::Umax, 2),
+        "UMIN" => (V3Op::Umin, 2),
+        "ADDP" => (V3Op::Addp, 3),
+        "SQADD" => (V3Op::Sqadd, 3),
+        "UQADD" => (V3Op::Uqadd, 3),
+        "SQSUB" => (V3Op::Sqsub, 3),
+        "UQSUB" => (V3Op::Uqsub, 3),
+        "URHADD" => (V3Op::Urhadd, 2),
+        _ => return None,
+    })
+}
+
+/// |n - m| as larger minus smaller.
+fn absolute_difference(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (max, min) = if s.u() { (V3Op::Umax, V3Op::Umin) } else { (V3Op::Smax, V3Op::Smin) };
+    let (d, n, m) = (s.d(), s.n(), s.m());
+    s.emit(Inst::V3 { op: max, es, q, d: SCRATCH, n, m });
+    s.emit(Inst::V3 { op: min, es, q, d: SCRATCH + 1, n, m });
+    s.emit(Inst::V3 { op: V3Op::Sub, es, q, d, n: SCRATCH, m: SCRATCH + 1 })
+}
+
+/// Integer operations by function, for elements that they allow; scalars use the same.
+fn helper_same(mnemonic: &str, es: u8) -> Option<VectorHelper> {
+    let (f, range): (BySize, _) = match mnemonic {
+        "SHADD" => (lanewise::<int::Shadd>, 0..=2),
+        "UHADD" => (lanewise::<int::Uhadd>, 0..=2),
+        "SRHADD" => (lanewise::<int::Srhadd>, 0..=2),
+        "SHSUB" => (lanewise::<int::Shsub>, 0..=2),
+        "UHSUB" => (lanewise::<int::Uhsub>, 0..=2),
+        "SQADD" => (lanewise::<int::Sqadd>, 0..=3),
+        "UQADD" => (lanewise::<int::Uqadd>, 0..=3),
+        "SQSUB" => (lanewise::<int::Sqsub>, 0..=3),
+        "UQSUB" => (lanewise::<int::Uqsub>, 0..=3),
+        "SSHL" => (lanewise::<int::Sshl>, 0..=3),
+        "USHL" => (lanewise::<int::Ushl>, 0..=3),
+        "SRSHL" => (lanewise::<int::Srshl>, 0..=3),
+        "URSHL" => (lanewise::<int::Urshl>, 0..=3),
+        "SQSHL" => (lanewise::<int::Sqshl>, 0..=3),
+        "UQSHL" => (lanewise::<int::Uqshl>, 0..=3),
+        "SQRSHL" => (lanewise::<int::Sqrshl>, 0..=3),
+        "UQRSHL" => (lanewise::<int::Uqrshl>, 0..=3),
+        "SABA" => (lanewise::<int::Saba>, 0..=2),
+        "UABA" => (lanewise::<int::Uaba>, 0..=2),
+        "SMAXP" => (pairs::<int::Smax>, 0..=2),
+        "SMINP" => (pairs::<int::Smin>, 0..=2),
+        "UMAXP" => (pairs::<int::Umax>, 0..=2),
+        "UMINP" => (pairs::<int::Umin>, 0..=2),
+        "SQDMULH" => (lanewise::<int::Sqdmulh>, 1..=2),
+        "SQRDMULH" => (lanewise::<int::Sqrdmulh>, 1..=2),
+        "SQRDMLAH" => (lanewise::<int::Sqrdmlah>, 1..=2),
+        "SQRDMLSH" => (lanewise::<int::Sqrdmlsh>, 1..=2),
+        "PMUL" => (lanewise::<int::Pmul>, 0..=0),
+        _ => return None,
+    };
+    range.contains(&es).then(|| f(es))
+}
+
+/// Floating point of [`same`], for elements of `1 << es` bytes.
+pub fn float_same(s: &mut Simd, es: u8) -> Option<Flow> {
+    let q = s.q();
+    not_one_lane(es, q)?;
+    if s.ctx.fp_inline
+        && es >= 2
+        && let Some(op) = float_inline(s.mnemonic)
+    {
+        return s.v3(op, es, q);
+    }
+    let f = float_lanes(s.mnemonic).or_else(|| float_pairs(s.mnemonic))?;
+    s.helper(f(es), s.vector())
+}
+
+pub(super) fn float_inline(mnemonic: &str) -> Option<V3Op> {
+    Some(match mnemonic {
+        "FADD" => V3Op::Fadd,
+        "FSUB" => V3Op::Fsub,
+        "FMUL" => V3Op::Fmul,
+        "FDIV" => V3Op::Fdiv,
+        "FMLA" => V3Op::Fmla,
+        "FMLS" => V3Op::Fmls,
+        _ => return None,
+    })
+}
+
+/// Floating-point operations lane by lane; scalars use the same.
+pub(super) fn float_lanes(mnemonic: &str) -> Option<BySize> {
+    Some(match mnemonic {
+        "FADD" => fv::same::<fv::Add>,
+        "FSUB" => fv::same::<fv::Sub>,
+        "FMUL" => fv::same::<fv::Mul>,
+        "FMULX" => fv::same::<fv::Mulx>,
+        "FDIV" => fv::same::<fv::Div>,
+        "FMLA" => fv::same::<fv::Mla>,
+        "FMLS" => fv::same::<fv::Mls>,
+        "FMAX" => fv::same::<fv::Max>,
+        "FMIN" => fv::same::<fv::Min>,
+        "FMAXNM" => fv::same::<fv::Maxnm>,
+        "FMINNM" => fv::same::<fv::Minnm>,
+        "FABD" => fv::same::<fv::Abd>,
+        "FRECPS" => fv::same::<fv::Recps>,
+        "FRSQRTS" => fv::same::<fv::Rsqrts>,
+        "FCMEQ" => fv::same::<fv::Cmeq>,
+        "FCMGE" => fv::same::<fv::Cmge>,
+        "FCMGT" => fv::same::<fv::Cmgt>,
+        "FACGE" => fv::same::<fv::Acge>,
+        "FACGT" => fv::same::<fv::Acgt>,
+        _ => return None,
+    })
+}
+
+/// Floating-point operations on pairs, by the vector or scalar mnemonic.
+pub(super) fn float_pairs(mnemonic: &str) -> Option<BySize> {
+    Some(match mnemonic {
+        "FADDP" => fv::pairs::<fv::Add>,
+        "FMAXP" => fv::pairs::<fv::Max>,
+        "FMINP" => fv::pairs::<fv::Min>,
+        "FMAXNMP" => fv::pairs::<fv::Maxnm>,
+        "FMINNMP" => fv::pairs::<fv::Minnm>,
+        _ => return None,
+    })
+}
+
+/// Advanced SIMD three-register extension: SQRDMLAH, SQRDMLSH, dot products.
+pub fn same_extra(s: &mut Simd) -> Option<Flow> {
+    let (es, q) = (s.size(), s.q());
+    let dot: VectorHelper = match s.mnemonic {
+        "SDOT" => lanewise::<int::Sdot>(2),
+        "UDOT" => lanewise::<int::Udot>(2),
+        "USDOT" => lanewise::<int::Usdot>(2),
+        mnemonic => {
+            let f = helper_same(mnemonic, es)?;
+            return s.helper(f, Shape::vector(q));
+        }
+    };
+    allowed(es == 2)?;
+    s.helper(dot, s.vector())
+}
+
+/// Advanced SIMD scalar three same.
+pub fn scalar_same(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic.starts_with('F') {
+        return float_scalar_same(s, s.sz());
+    }
+    let es = s.size();
+    let op = match s.mnemonic {
+        "ADD" | "SUB" | "CMEQ" | "CMGT" | "CMGE" | "CMHI" | "CMHS" | "CMTST" => inline_same(s.mnemonic)?.0,
+        "SSHL" | "USHL" | "SRSHL" | "URSHL" if es != 3 => return None,
+        mnemonic => {
+            let f = helper_same(mnemonic, es)?;
+            return s.helper(f, Shape::scalar(es));
+        }
+    };
+    allowed(es == 3)?;
+    s.v3(op, 3, false)
+}
+
+/// Floating point of [`scalar_same`].
+pub fn float_scalar_same(s: &mut Simd, es: u8) -> Option<Flow> {
+    let f = float_lanes(s.mnemonic)?;
+    s.helper(f(es), Shape::scalar(es))
+}
+
+/// Advanced SIMD scalar three-register extension.
+pub fn scalar_same_extra(s: &mut Simd) -> Option<Flow> {
+    let es = s.size();
+    let f = helper_same(s.mnemonic, es)?;
+    s.helper(f, Shape::scalar(es))
+}
+
+/// Advanced SIMD scalar three different: SQDMULL and its kind.
+pub fn scalar_different(s: &mut Simd) -> Option<Flow> {
+    let es = s.size();
+    let f = long_helper(s.mnemonic, es)?;
+    s.helper(f, Shape::scalar(es))
+}
+
+/// Advanced SIMD three different.
+pub fn different(s: &mut Simd) -> Option<Flow> {
+    let (es, q) = (s.size(), s.q());
+    if s.mnemonic == "PMULL" {
+        return polynomial(s, es, q);
+    }
+    allowed(es < 3)?;
+    let extend = if s.u() { V2Op::Uxtl } else { V2Op::Sxtl };
+    match s.mnemonic {
+        "SADDL" | "UADDL" => inline_long(s, V3Op::Add, es, extend),
+        "SSUBL" | "USUBL" => inline_long(s, V3Op::Sub, es, extend),
+        "SMULL" | "UMULL" if es < 2 => inline_long(s, V3Op::Mul, es, extend),
+        "SMLAL" | "UMLAL" if es < 2 => inline_long(s, V3Op::Mla, es, extend),
+        "SMLSL" | "UMLSL" if es < 2 => inline_long(s, V3Op::Mls, es, extend),
+        "SADDW" | "UADDW" => inline_wide(s, V3Op::Add, es, extend),
+        "SSUBW" | "USUBW" => inline_wide(s, V3Op::Sub, es, extend),
+        "ADDHN" => s.helper(narrow::narrow::<narrow::Addhn>(es), s.vector()),
+        "RADDHN" => s.helper(narrow::narrow::<narrow::Raddhn>(es), s.vector()),
+        "SUBHN" => s.helper(narrow::narrow::<narrow::Subhn>(es), s.vector()),
+        "RSUBHN" => s.helper(narrow::narrow::<narrow::Rsubhn>(es), s.vector()),
+        mnemonic => {
+            let f = long_helper(mnemonic, es)?;
+            s.helper(f, s.vector())
+        }
+    }
+}
+
+/// PMULL: bytes, or 64 bits with FEAT_PMULL.
+fn polynomial(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    match es {
+        0 => s.helper(long::<int::Pmull>(0), s.vector()),
+        3 => {
+            s.has(Feature::Pmull)?;
+            s.v3(V3Op::Pmull64, 3, q)
+        }
+        _ => None,
+    }
+}
+
+/// Extends both sources, then works on wide elements.
+fn inline_long(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
+    let (d, n, m, q) = (s.d(), s.n(), s.m(), s.q());
+    s.emit(Inst::V2 { op: extend, es, q, d: SCRATCH, n });
+    let second = if n == m {
+        SCRATCH
+    } else {
+        s.emit(Inst::V2 { op: extend, es, q, d: SCRATCH + 1, n: m });
+        SCRATCH + 1
+    };
+    s.emit(Inst::V3 { op, es: es + 1, q: true, d, n: SCRATCH, m: second })
+}
+
+/// Extends the second source.
+fn inline_wide(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
+    let (d, n, m, q) = (s.d(), s.n(), s.m(), s.q());
+    s.emit(Inst::V2 { op: extend, es, q, d: SCRATCH, n: m });
+    s.emit(Inst::V3 { op, es: es + 1, q: true, d, n, m: SCRATCH })
+}
+
+/// Widening operations by function.
+pub(super) fn long_helper(mnemonic: &str, es: u8) -> Option<VectorHelper> {
+    let f: BySize = match mnemonic {
+        "SABDL" => long::<int::Sabdl>,
+        "UABDL" => long::<int::Uabdl>,
+        "SABAL" => long::<int::Sabal>,
+        "UABAL" => long::<int::Uabal>,
+        "SMULL" => long::<int::Smull>,
+        "UMULL" => long::<int::Umull>,
+        "SMLAL" => long::<int::Smlal>,
+        "UMLAL" => long::<int::Umlal>,
+        "SMLSL" => long::<int::Smlsl>,
+        "UMLSL" => long::<int::Umlsl>,
+        "SQDMULL" if es > 0 => long::<int::Sqdmull>,
+        "SQDMLAL" if es > 0 => long::<int::Sqdmlal>,
+        "SQDMLSL" if es > 0 => long::<int::Sqdmlsl>,
+        _ => return None,
+    };
+    (es < 3).then(|| f(es))
+}

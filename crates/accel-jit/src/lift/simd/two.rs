@@ -1,0 +1,265 @@
+//! Instructions with one vector source: miscellaneous, across lanes, scalar pairs.
+
+use super::*;
+use crate::helpers::vector::float::{self as fv, Conversion};
+use crate::helpers::vector::{int, narrow, reduce, same as lanewise};
+use crate::ir::{Extend, Width};
+use armlet_arm::fp::{Double, Half, Rounding, Single};
+
+/// Advanced SIMD two-register miscellaneous.
+pub fn misc(s: &mut Simd) -> Option<Flow> {
+    let (es, q) = (s.size(), s.q());
+    if let Some(op) = inline_misc(s.mnemonic) {
+        not_one_lane(es, q)?;
+        return s.v2(op, es, q);
+    }
+    match s.mnemonic {
+        "REV64" => {
+            allowed(es < 3)?;
+            s.v2(V2Op::Rev64, es, q)
+        }
+        "REV32" => {
+            allowed(es < 2)?;
+            s.v2(V2Op::Rev32, es, q)
+        }
+        "REV16" => {
+            allowed(es < 1)?;
+            s.v2(V2Op::Rev16, es, q)
+        }
+        "CNT" => {
+            allowed(es == 0)?;
+            s.v2(V2Op::Cnt, 0, q)
+        }
+        // NOT and RBIT: the size field is part of the opcode.
+        "NOT" => s.v2(V2Op::Not, 0, q),
+        "RBIT" => s.helper(lanewise::<int::Rbit>(0), s.vector()),
+        "XTN" => {
+            allowed(es < 3)?;
+            s.v2(V2Op::Xtn, es, q)
+        }
+        "SHLL" => {
+            allowed(es < 3)?;
+            let (d, n) = (s.d(), s.n());
+            s.emit(Inst::V2 { op: V2Op::Uxtl, es, q, d, n });
+            s.emit(Inst::VShift { op: VShiftOp::Shl, es: es + 1, q: true, d, n: d, imm: 8 << es })
+        }
+        "SADDLP" | "UADDLP" | "SADALP" | "UADALP" => {
+            allowed(es < 3)?;
+            let f = match s.mnemonic {
+                "SADDLP" => lanewise::<int::Saddlp>,
+                "UADDLP" => lanewise::<int::Uaddlp>,
+                "SADALP" => lanewise::<int::Sadalp>,
+                _ => lanewise::<int::Uadalp>,
+            };
+            s.helper(f(es + 1), s.vector())
+        }
+        "CLS" | "CLZ" => {
+            allowed(es < 3)?;
+            let f = if s.u() { lanewise::<int::Clz> } else { lanewise::<int::Cls> };
+            s.helper(f(es), s.vector())
+        }
+        "URECPE" | "URSQRTE" => {
+            allowed(s.sz() == 2)?;
+            let f = if s.u() { lanewise::<int::Ursqrte> } else { lanewise::<int::Urecpe> };
+            s.helper(f(2), s.vector())
+        }
+        "SUQADD" | "USQADD" | "SQABS" | "SQNEG" => {
+            not_one_lane(es, q)?;
+            let f = saturating(s.mnemonic)?(es);
+            s.helper(f, s.vector())
+        }
+        "SQXTN" | "UQXTN" | "SQXTUN" => {
+            allowed(es < 3)?;
+            let f = narrowing(s.mnemonic)?(es);
+            s.helper(f, s.vector())
+        }
+        "FCVTL" => {
+            let f = if s.sz() == 3 { fv::fcvtl::<Single, Double> } else { fv::fcvtl::<Half, Single> };
+            s.helper(f, s.vector())
+        }
+        "FCVTN" => {
+            let f = if s.sz() == 3 { fv::fcvtn::<Double, Single> } else { fv::fcvtn::<Single, Half> };
+            s.helper(f, s.vector())
+        }
+        "FCVTXN" => s.helper(fv::fcvtxn, s.vector()),
+        _ => float_misc(s, s.sz()),
+    }
+}
+
+/// Operations of the IR that allow all element sizes.
+fn inline_misc(mnemonic: &str) -> Option<V2Op> {
+    Some(match mnemonic {
+        "ABS" => V2Op::Abs,
+        "NEG" => V2Op::Neg,
+        "CMEQ" => V2Op::CmEqZero,
+        "CMGT" => V2Op::CmGtZero,
+        "CMGE" => V2Op::CmGeZero,
+        "CMLT" => V2Op::CmLtZero,
+        "CMLE" => V2Op::CmLeZero,
+        _ => return None,
+    })
+}
+
+fn saturating(mnemonic: &str) -> Option<BySize> {
+    Some(match mnemonic {
+        "SUQADD" => lanewise::<int::Suqadd>,
+        "USQADD" => lanewise::<int::Usqadd>,
+        "SQABS" => lanewise::<int::Sqabs>,
+        "SQNEG" => lanewise::<int::Sqneg>,
+        _ => return None,
+    })
+}
+
+fn narrowing(mnemonic: &str) -> Option<BySize> {
+    Some(match mnemonic {
+        "SQXTN" => narrow::narrow::<narrow::Sqxtn>,
+        "UQXTN" => narrow::narrow::<narrow::Uqxtn>,
+        "SQXTUN" => narrow::narrow::<narrow::Sqxtun>,
+        _ => return None,
+    })
+}
+
+/// The rounding mode in a mnemonic's letter.
+pub(super) fn rounding(letter: u8) -> Option<Conversion> {
+    let mode = match letter {
+        b'N' => Some(Rounding::TieEven),
+        b'M' => Some(Rounding::NegInf),
+        b'P' => Some(Rounding::PosInf),
+        b'Z' => Some(Rounding::Zero),
+        b'A' => Some(Rounding::TieAway),
+        b'X' | b'I' => None,
+        _ => return None,
+    };
+    Some(Conversion { exact: letter == b'X', ..Conversion::new(mode) })
+}
+
+/// Floating-point operations with one source, by function, and the parameter; scalars use the same.
+fn float_helper(mnemonic: &str) -> Option<(BySize, u32)> {
+    let name = mnemonic.as_bytes();
+    Some(match mnemonic {
+        "FABS" => (fv::same::<fv::Abs>, 0),
+        "FNEG" => (fv::same::<fv::Neg>, 0),
+        "FSQRT" => (fv::same::<fv::Sqrt>, 0),
+        "FRECPE" => (fv::same::<fv::Recpe>, 0),
+        "FRSQRTE" => (fv::same::<fv::Rsqrte>, 0),
+        "FRECPX" => (fv::same::<fv::Recpx>, 0),
+        "FCMEQ" => (fv::same::<fv::CmeqZero>, 0),
+        "FCMGE" => (fv::same::<fv::CmgeZero>, 0),
+        "FCMGT" => (fv::same::<fv::CmgtZero>, 0),
+        "FCMLE" => (fv::same::<fv::CmleZero>, 0),
+        "FCMLT" => (fv::same::<fv::CmltZero>, 0),
+        "SCVTF" | "UCVTF" => {
+            let c = Conversion { unsigned: name[0] == b'U', ..Conversion::new(None) };
+            (fv::same::<fv::FromInt>, c.pack())
+        }
+        _ if mnemonic.starts_with("FRINT") && name.len() == 6 => {
+            (fv::same::<fv::Rint>, rounding(name[5])?.pack())
+        }
+        _ if mnemonic.starts_with("FCVT") && name.len() == 6 => {
+            let c = Conversion { unsigned: name[5] == b'U', ..rounding(name[4])? };
+            (fv::same::<fv::ToInt>, c.pack())
+        }
+        _ => return None,
+    })
+}
+
+/// Floating point of [`misc`].
+pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
+    let q = s.q();
+    not_one_lane(es, q)?;
+    if es >= 2 {
+        // These two do not depend on FPCR.
+        match s.mnemonic {
+            "FABS" => return s.v2(V2Op::Fabs, es, q),
+            "FNEG" => return s.v2(V2Op::Fneg, es, q),
+            "FSQRT" if s.ctx.fp_inline => return s.v2(V2Op::Fsqrt, es, q),
+            _ => {}
+        }
+    }
+    let (f, param) = float_helper(s.mnemonic)?;
+    s.helper(f(es), s.vector().with(param))
+}
+
+/// Advanced SIMD scalar two-register miscellaneous.
+pub fn scalar_misc(s: &mut Simd) -> Option<Flow> {
+    let es = s.size();
+    if let Some(op) = inline_misc(s.mnemonic) {
+        allowed(es == 3)?;
+        return s.v2(op, 3, false);
+    }
+    if let Some(f) = saturating(s.mnemonic) {
+        return s.helper(f(es), Shape::scalar(es));
+    }
+    if let Some(f) = narrowing(s.mnemonic) {
+        allowed(es < 3)?;
+        return s.helper(f(es), Shape::scalar(es));
+    }
+    if s.mnemonic == "FCVTXN" {
+        return s.helper(fv::fcvtxn, Shape::scalar(2));
+    }
+    float_scalar_misc(s, s.sz())
+}
+
+/// Floating point of [`scalar_misc`].
+pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
+    if s.ctx.fp_inline && es >= 2 {
+        let (double, w) = (es == 3, if es == 3 { Width::X } else { Width::W });
+        let (d, n) = (s.d(), s.n());
+        match s.mnemonic {
+            "SCVTF" | "UCVTF" => {
+                let t = s.b.temp();
+                s.emit(Inst::VGetLane { es, ext: Extend::Zero, d: t, n, lane: 0 });
+                return s.emit(Inst::IntToF { signed: !s.u(), double, w, d, s: t.into() });
+            }
+            "FCVTZS" | "FCVTZU" => {
+                let t = s.b.temp();
+                s.emit(Inst::FToInt { signed: !s.u(), double, w, d: t, n });
+                return s.emit(Inst::VFromGpr { es, d, s: t.into() });
+            }
+            _ => {}
+        }
+    }
+    let (f, param) = float_helper(s.mnemonic)?;
+    s.helper(f(es), Shape::scalar(es).with(param))
+}
+
+/// Advanced SIMD across lanes.
+pub fn all(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic.starts_with('F') {
+        let es = if s.enc.name().ends_with("_H") { 1 } else { 2 };
+        let f: BySize = match s.mnemonic {
+            "FMAXNMV" => fv::reduce::<fv::Maxnm>,
+            "FMINNMV" => fv::reduce::<fv::Minnm>,
+            "FMAXV" => fv::reduce::<fv::Max>,
+            "FMINV" => fv::reduce::<fv::Min>,
+            _ => return None,
+        };
+        return s.helper(f(es), s.vector());
+    }
+    let es = s.size();
+    allowed(es < 2 || (es == 2 && s.q()))?;
+    let f: VectorHelper = match s.mnemonic {
+        "ADDV" => reduce::<int::Add>(es),
+        "SMAXV" => reduce::<int::Smax>(es),
+        "SMINV" => reduce::<int::Smin>(es),
+        "UMAXV" => reduce::<int::Umax>(es),
+        "UMINV" => reduce::<int::Umin>(es),
+        "SADDLV" => [int::saddlv::<0>, int::saddlv::<1>, int::saddlv::<2>][usize::from(es)],
+        "UADDLV" => [int::uaddlv::<0>, int::uaddlv::<1>, int::uaddlv::<2>][usize::from(es)],
+        _ => return None,
+    };
+    s.helper(f, s.vector())
+}
+
+/// Advanced SIMD scalar pairwise.
+pub fn scalar_pair(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic == "ADDP" {
+        allowed(s.size() == 3)?;
+        let (d, n) = (s.d(), s.n());
+        s.emit(Inst::VDupLane { es: 3, q: false, d: SCRATCH, n, lane: 1 });
+        return s.emit(Inst::V3 { op: V3Op::Add, es: 3, q: false, d, n, m: SCRATCH });
+    }
+    let es = if s.enc.name().ends_with("_H") { 1 } else { s.sz() };
+    let f = super::three::float_pairs(s.mnemonic)?;
+    s.helper(f(es), Shape::scalar(es))
+}
