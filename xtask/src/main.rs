@@ -14,6 +14,8 @@ mod run;
 mod session;
 mod suite;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -37,7 +39,17 @@ enum Command {
     Guests(guests::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> Result<()> {
     std::env::set_current_dir(run::root())?;
     match Cli::parse().command {
         Command::Boot(o) => boot::main(&o),

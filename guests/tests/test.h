@@ -1,0 +1,99 @@
+// Shared by the test guests: checks, caught exceptions, code at EL0. A guest's status is 0 if all checks held.
+#ifndef TEST_H
+#define TEST_H
+
+#include "guest.h"
+
+static int failures;
+
+// Compares and tells what differs; goes on with the next check.
+#define CHECK_EQ(what, expected)                                                                       \
+    do {                                                                                               \
+        uint64_t a_ = (uint64_t)(what), b_ = (uint64_t)(expected);                                     \
+        if (a_ != b_) {                                                                                \
+            print("%s:%d: " #what " is 0x%x, wanted 0x%x\n", __FILE__, (uint64_t)__LINE__, a_, b_);    \
+            failures++;                                                                                \
+        }                                                                                              \
+    } while (0)
+#define CHECK(what) CHECK_EQ(!!(what), 1)
+
+// Exception classes (ESR_ELx.EC) and fault status codes.
+enum {
+    EC_UNKNOWN = 0x00, EC_WFX = 0x01, EC_FP = 0x07, EC_ILLEGAL = 0x0e, EC_SVC = 0x15, EC_SYSREG = 0x18,
+    EC_IABORT_LOWER = 0x20, EC_IABORT = 0x21, EC_PC_ALIGN = 0x22, EC_DABORT_LOWER = 0x24, EC_DABORT = 0x25,
+    EC_SP_ALIGN = 0x26, EC_BRK = 0x3c,
+};
+enum { FSC_ADDRESS = 0x00, FSC_TRANSLATION = 0x04, FSC_ACCESS = 0x08, FSC_PERMISSION = 0x0c, FSC_ALIGNMENT = 0x21 };
+#define EC(esr) ((esr) >> 26 & 0x3f)
+#define ISS(esr) ((esr) & 0x1ffffff)
+#define FSC(esr) ((esr) & 0x3f)
+#define WNR(esr) ((esr) >> 6 & 1)
+
+// The last synchronous exception, and how many there were.
+static volatile struct {
+    uint64_t count, vector, esr, far, elr, spsr;
+} caught;
+// Where to go on after an exception; 0 means behind the instruction.
+static volatile uint64_t resume;
+// Called for interrupts.
+static void (*volatile on_irq)(uint32_t intid);
+
+void el0_return(void);
+uint64_t el0_enter(uint64_t (*function)(uint64_t), uint64_t argument, uint64_t stack);
+enum { SVC_RETURN = 0x99 };
+
+__asm__(
+    ".text\n.global el0_enter\nel0_enter:\n"
+    "sub sp, sp, #96\n stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
+    "stp x25, x26, [sp, #48]\n stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"
+    "msr sp_el0, x2\n msr elr_el1, x0\n mov x3, #0x3c0\n msr spsr_el1, x3\n"
+    "mov x0, x1\n adr x30, el0_call_return\n eret\n"
+    "el0_call_return: svc #0x99\n"
+    ".global el0_return\nel0_return:\n"
+    "ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n"
+    "ldp x25, x26, [sp, #48]\n ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n add sp, sp, #96\n ret\n");
+
+void guest_exception(struct frame *f, uint64_t vector) {
+    if ((vector & 3) == 1) { // IRQ
+        uint32_t intid = (uint32_t)ICC_READ(IAR1);
+        if (on_irq)
+            on_irq(intid);
+        return;
+    }
+    if (EC(f->esr) == EC_SVC && vector == VECTOR_SYNC_EL0 && (f->esr & 0xffff) == SVC_RETURN) {
+        f->elr = (uint64_t)el0_return;
+        f->spsr = 0x3c5;
+        return;
+    }
+    caught.count++;
+    caught.vector = vector;
+    caught.esr = f->esr;
+    caught.far = f->far;
+    caught.elr = f->elr;
+    caught.spsr = f->spsr;
+    if (caught.count > 100000) {
+        print("exceptions without end: vector %d ESR 0x%x ELR 0x%x FAR 0x%x\n", vector, f->esr, f->elr, f->far);
+        guest_exit(99);
+    }
+    if (resume)
+        f->elr = resume;
+    else if (EC(f->esr) != EC_SVC)
+        f->elr += 4;
+    f->spsr &= ~(1ul << 20); // IL
+}
+
+// Runs `code` and gives the syndrome of the one exception that it takes, or ~0.
+#define SYNDROME(...)                                       \
+    ({                                                      \
+        uint64_t before_ = caught.count;                    \
+        __VA_ARGS__;                                        \
+        caught.count == before_ + 1 ? caught.esr : ~0ul;    \
+    })
+#define ASM(...) __asm__ volatile(__VA_ARGS__ : : : "memory", "x0", "x1", "x2", "x3", "x16")
+
+static inline int finish(const char *name) {
+    print("%s: %s\n", name, failures ? "FAILED" : "ok");
+    return failures != 0;
+}
+
+#endif
