@@ -478,15 +478,17 @@ impl<M: Machine> Frame<'_, M> {
     }
 
     fn atomic(&mut self, inst: &Inst) -> Step<M::Fault> {
+        // These are aligned whatever their ordering; the machine checks that for ordered ones.
+        let aligned = |mem: Mem| Mem { order: Order::AcquireRelease, ..mem };
         match *inst {
-            Inst::LoadEx { mem, d, d2, addr } => self.load_exclusive(mem, d, d2, self.address(addr)),
+            Inst::LoadEx { mem, d, d2, addr } => self.load_exclusive(aligned(mem), d, d2, self.address(addr)),
             Inst::StoreEx { mem, status, s, s2, addr } => {
                 let values = [self.get(s), s2.map_or(0, |s| self.get(s))];
                 let count = if s2.is_some() { 2 } else { 1 };
-                self.store_exclusive(mem, status, &values[..count], self.address(addr))
+                self.store_exclusive(aligned(mem), status, &values[..count], self.address(addr))
             }
             Inst::AtomicRmw { op, mem, d, s, addr } => {
-                let at = self.address(addr);
+                let (at, mem) = (self.address(addr), aligned(mem));
                 let old = self.load(at, 1 << mem.size, mem)? as u64;
                 let new = rmw(op, old, self.get(s), 8 << mem.size);
                 self.store(at, mem, &[new.into()])?;
@@ -494,7 +496,7 @@ impl<M: Machine> Frame<'_, M> {
                 Ok(())
             }
             Inst::Cas { mem, d, expected, new, addr } => {
-                let at = self.address(addr);
+                let (at, mem) = (self.address(addr), aligned(mem));
                 let old = self.load(at, 1 << mem.size, mem)? as u64;
                 if old == self.get(expected) & (u64::MAX >> (64 - (8 << mem.size))) {
                     self.store(at, mem, &[self.get(new).into()])?;
@@ -502,7 +504,7 @@ impl<M: Machine> Frame<'_, M> {
                 self.set(d, old);
                 Ok(())
             }
-            Inst::CasPair { mem, d, s, addr } => self.cas_pair(mem, d, s, self.address(addr)),
+            Inst::CasPair { mem, d, s, addr } => self.cas_pair(aligned(mem), d, s, self.address(addr)),
             _ => Ok(()),
         }
     }
@@ -533,9 +535,8 @@ impl<M: Machine> Frame<'_, M> {
         let bytes = (values.len() as u64) << mem.size;
         let mut stored = monitor.address == at && monitor.size == bytes;
         if stored {
-            let whole = Mem { size: 0, ..mem };
             let mut now = [0; 16];
-            self.machine.read(at, &mut now[..bytes as usize], whole).map_err(|f| self.fault(f))?;
+            self.machine.read(at, &mut now[..bytes as usize], mem).map_err(|f| self.fault(f))?;
             let held = u128::from(monitor.value_lo) | u128::from(monitor.value_hi) << 64;
             stored = u128::from_le_bytes(now) == held;
         }

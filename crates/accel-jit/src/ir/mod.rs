@@ -232,7 +232,7 @@ pub enum Order {
 pub struct Mem {
     /// log2 of the bytes of one element: 0 to 3, and 4 for vector registers.
     pub size: u8,
-    /// Ordering. Ordered accesses must be aligned (the backend checks).
+    /// Ordering. Ordered accesses must be aligned, and exclusive and atomic ones always (the backend checks).
     pub order: Order,
     /// As EL0 (LDTR, STTR), unless PSTATE.UAO says otherwise.
     pub unprivileged: bool,

@@ -1,0 +1,127 @@
+//! Differential tests of instruction semantics: random instructions on random and adversarial state, executed by
+//! an independent implementation (qemu-user) and by armlet's lifts, compared register by register.
+
+pub mod asm;
+pub mod generate;
+pub mod interp;
+pub mod program;
+pub mod qemu;
+pub mod random;
+pub mod record;
+
+use anyhow::Result;
+use armlet_arm::{Enc, FeatureSet};
+
+use generate::Plan;
+use record::Record;
+
+/// One test case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its number in the run; with the seed it determines everything.
+    pub number: u64,
+    /// The encoding under test.
+    pub enc: Enc,
+    /// The instructions; the one under test is the last.
+    pub body: Vec<u32>,
+    /// The state before.
+    pub record: Record,
+}
+
+/// A difference between the two executors.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    /// The case's number.
+    pub number: u64,
+    /// The encoding under test.
+    pub enc: Enc,
+    /// One line: instruction, differences (oracle/armlet), inputs.
+    pub text: String,
+}
+
+/// Cases per test program.
+const BATCH: usize = 2000;
+
+/// The features of a CPU model.
+///
+/// # Errors
+/// No such model.
+pub fn features(model: &str) -> Result<FeatureSet> {
+    Ok(*armlet_arm::model::CpuModel::by_name(model)?.features())
+}
+
+/// Runs cases `first .. first + count` and returns what differs.
+///
+/// # Errors
+/// The oracle cannot be run.
+pub fn compare(plan: &Plan, first: u64, count: u64) -> Result<Vec<Mismatch>> {
+    let mut out = Vec::new();
+    let mut number = first;
+    while number < first + count {
+        let n = (first + count - number).min(BATCH as u64);
+        let mut cases = Vec::new();
+        for k in number..number + n {
+            cases.extend(plan.case(k, cases.len()));
+        }
+        number += n;
+        out.extend(compare_batch(plan, &cases)?);
+    }
+    Ok(out)
+}
+
+fn compare_batch(plan: &Plan, cases: &[Case]) -> Result<Vec<Mismatch>> {
+    if cases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bodies: Vec<Vec<u32>> = cases.iter().map(|c| c.body.clone()).collect();
+    let code = program::code(&bodies);
+    let expected = qemu::execute(cases, &code)?;
+    let mut out = Vec::new();
+    for (i, (case, want)) in cases.iter().zip(&expected).enumerate() {
+        let got = interp::execute(&plan.features, case, i, &code).record;
+        let differences = want.differences(&got);
+        if !differences.is_empty() {
+            out.push(describe(plan.seed, case, &differences));
+        }
+    }
+    Ok(out)
+}
+
+fn describe(seed: u64, case: &Case, differences: &[String]) -> Mismatch {
+    let word = case.body.last().copied().unwrap_or(0);
+    let r = &case.record;
+    let mut inputs = Vec::new();
+    for at in [0, 5, 16, 10] {
+        let n = (word >> at & 31) as usize;
+        inputs.push(format!("x{n}={:#x} v{n}={:#x}", r.x[n], r.v[n]));
+    }
+    let shown: Vec<_> = differences.iter().take(8).cloned().collect();
+    let text = format!(
+        "{} {word:#010x} seed {seed} case {}: {} | nzcv={:#x} fpcr={:#x} fpsr={:#x} {}",
+        case.enc.name(),
+        case.number,
+        shown.join(", "),
+        r.nzcv,
+        r.fpcr,
+        r.fpsr,
+        inputs.join(" ")
+    );
+    Mismatch { number: case.number, enc: case.enc, text }
+}
+
+/// The encodings that the model has and no lift knows.
+pub fn missing(features: &FeatureSet) -> Vec<Enc> {
+    let mut r = random::Random::new(&[1]);
+    Enc::all()
+        .iter()
+        .copied()
+        .filter(|e| features.has(e.feature()))
+        // UDF and the debug-state instructions are undefined by definition.
+        .filter(|e| !["UDF", "DCPS1", "DCPS2", "DCPS3", "DRPS", "SYSL"].contains(&e.mnemonic()))
+        .filter(|&e| {
+            let words = (0..256).map(|_| e.value() | (r.next() as u32 & !e.mask()));
+            let mut own = words.filter(|&w| armlet_arm::decode(w) == Some(e)).peekable();
+            own.peek().is_some() && own.all(|w| interp::is_missing(features, w))
+        })
+        .collect()
+}

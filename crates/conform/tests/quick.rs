@@ -1,0 +1,71 @@
+//! The quick form of the differential tests: a few cases for each group of encodings, with a fixed seed.
+
+use armlet_conform::{compare, features, generate::Plan, missing, qemu};
+
+/// Set to let the tests pass without the oracle.
+const SKIP: &str = "ARMLET_SKIP_QEMU_USER";
+
+fn quick(filters: &[&str], count: u64) {
+    if !qemu::is_available() {
+        assert!(
+            std::env::var_os(SKIP).is_some(),
+            "qemu-user is missing: install Debian's qemu-user-static (or set {SKIP}=1 to skip)"
+        );
+        eprintln!("skipped: no qemu-user, and {SKIP} is set");
+        return;
+    }
+    let features = features("neoverse-n1").expect("the model exists");
+    let mut lines = Vec::new();
+    for filter in filters {
+        let plan = Plan::new(features, 20_260_901, Some(filter));
+        assert!(!plan.encodings.is_empty(), "nothing is called {filter}");
+        let found = compare(&plan, 0, count).expect("the oracle runs");
+        lines.extend(found.into_iter().map(|m| m.text));
+    }
+    assert!(lines.is_empty(), "{} mismatches (oracle/armlet):\n{}", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn data_processing_immediate() {
+    quick(&["pcreladdr", "addsubimm", "logimm", "movewide", "bitfield", "extract"], 500);
+}
+
+#[test]
+fn data_processing_register() {
+    quick(&["logshift", "addsubshift", "addsubext", "addsubcarry", "condcmp", "condsel"], 500);
+    quick(&["dp_1src", "dp_2src", "dp_3src"], 1000);
+}
+
+#[test]
+fn branches_and_system() {
+    quick(&["branchimm", "branchreg", "compbranch", "condbranch", "testbranch"], 200);
+    quick(&["exception", "hints", "barriers", "systemmove"], 200);
+}
+
+#[test]
+fn loads_and_stores() {
+    quick(&["ldstpos", "ldstimm", "ldstunscaled", "ldstunpriv", "regoff"], 500);
+    quick(&["ldstpair", "ldstnapair", "loadlit"], 500);
+}
+
+#[test]
+fn atomics() {
+    quick(&["ldstord", "ldstexcl", "_memop", "comswap"], 1000);
+}
+
+#[test]
+fn structure_loads_and_stores() {
+    quick(&["asisdlse", "asisdlso"], 1500);
+}
+
+/// The completeness of lifts: what a model has, some lift knows.
+#[test]
+fn no_encoding_of_neoverse_n1_is_missing() {
+    let features = features("neoverse-n1").expect("the model exists");
+    let list: Vec<_> = missing(&features).iter().map(|e| e.name()).collect();
+    let (simd, base): (Vec<&str>, Vec<&str>) =
+        list.iter().partition(|n| n.contains("_asi") || n.contains("_float") || n.contains("_crypto"));
+    assert!(base.is_empty(), "no lift for {base:?}");
+    // Advanced SIMD and floating point come with their own lifts.
+    let _ = simd;
+}
