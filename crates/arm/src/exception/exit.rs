@@ -1,7 +1,7 @@
 //! Exception return (`AArch64.ExceptionReturn`).
 
 use crate::exception::Exception;
-use crate::mmu::Context;
+use crate::mmu::branch_target;
 use crate::model::CpuModel;
 use crate::spec::{mdscr, oslsr};
 use crate::state::{CpuState, ExclusiveMonitor, Pstate};
@@ -26,7 +26,7 @@ pub fn eret(state: &mut CpuState, model: &CpuModel) -> Result<(), Exception> {
     state.monitor = ExclusiveMonitor { address: u64::MAX, ..Default::default() };
     state.set_pstate(new);
     // An illegal return leaves all of PC's bits as ELR has them.
-    state.pc = if illegal { target } else { Context::new(state, model).branch_target(target) };
+    state.pc = if illegal { target } else { branch_target(state.sys[SysReg::TcrEl1], target) };
     Ok(())
 }
 

@@ -31,10 +31,14 @@ pub(super) struct Half {
     pub el0_disabled: bool,
     /// Permissions in table descriptors do not count (HPD).
     pub flat_permissions: bool,
-    /// Descriptors have the LPA2 format; the value is TCR.SHx then.
-    pub lpa2: Option<u8>,
-    /// Descriptors have the 64K granule's 52-bit format.
-    pub lpa: bool,
+    /// Bits of a descriptor that are the same bits of the output address.
+    address_mask: u64,
+    /// Bits of a descriptor that are the upper bits of a 52-bit output address...
+    high_mask: u64,
+    /// ... and how far they have to be moved.
+    high_shift: u8,
+    /// TCR.SHx where that counts rather than the descriptor (LPA2).
+    pub shareability: Option<u8>,
 }
 
 /// Everything that [`translate`](super::translate) needs to know beside memory. Depends on SCTLR_EL1,
@@ -122,6 +126,14 @@ impl Context {
     pub fn branch_target(&self, va: u64) -> u64 {
         if self.half(va).fetch_top == 55 { sign_extend_from_55(va) } else { va }
     }
+}
+
+/// [`Context::branch_target`] for when there is no context at hand; `tcr` is TCR_EL1, of which only bits
+/// that exist in the model can be set.
+pub(crate) fn branch_target(tcr: u64, va: u64) -> u64 {
+    let (ignored, data_only) =
+        if va >> 55 & 1 == 0 { (tcr::TBI0, tcr::TBID0) } else { (tcr::TBI1, tcr::TBID1) };
+    if tcr & (ignored | data_only) == ignored { sign_extend_from_55(va) } else { va }
 }
 
 fn sign_extend_from_55(va: u64) -> u64 {
@@ -213,20 +225,21 @@ impl Half {
             disabled: r.disabled || !valid,
             el0_disabled: r.e0pd,
             flat_permissions: r.hpd,
-            lpa2: lpa2.then_some(r.sh),
-            lpa,
+            address_mask: !((1 << page_shift) - 1) & if lpa2 { (1 << 50) - 1 } else { (1 << 48) - 1 },
+            high_mask: if lpa2 { 3 << 8 } else { u64::from(lpa) * (0xf << 12) },
+            high_shift: if lpa2 { 50 - 8 } else { 48 - 12 },
+            shareability: lpa2.then_some(r.sh),
         };
-        half.base = half.table_base(r.ttbr);
+        half.base = half.table_base(r.ttbr, lpa2 || (lpa && ips == 52));
         half
     }
 
-    /// Address of the first table in TTBR, which is aligned to the table's size.
-    fn table_base(&self, ttbr: u64) -> u64 {
+    /// Address of the first table in TTBR, which is aligned to the table's size; of 52 bits if `wide`.
+    fn table_base(&self, ttbr: u64, wide: bool) -> u64 {
         const BADDR: u64 = 0xffff_ffff_fffe;
         let stride = self.page_shift - 3;
         let resolved_below = self.page_shift + stride * (3 - self.start_level) as u8;
         let size_log2 = self.input_bits - resolved_below + 3;
-        let wide = self.lpa2.is_some() || (self.lpa && self.output_bits == 52);
         if wide {
             let low = ttbr & BADDR & !((1 << size_log2.max(6)) - 1);
             low | (ttbr >> 2 & 0xf) << 48
@@ -237,14 +250,9 @@ impl Half {
 
     /// Address in a descriptor, of the next table or of the page or block, with the low bits that the
     /// granule leaves over cleared.
+    #[inline]
     pub(super) fn output_address(&self, descriptor: u64) -> u64 {
-        let granule_mask = !((1u64 << self.page_shift) - 1);
-        if self.lpa2.is_some() {
-            descriptor & 0x3_ffff_ffff_ffff & granule_mask | (descriptor >> 8 & 3) << 50
-        } else {
-            let low = descriptor & 0xffff_ffff_ffff & granule_mask;
-            if self.lpa { low | (descriptor >> 12 & 0xf) << 48 } else { low }
-        }
+        descriptor & self.address_mask | (descriptor & self.high_mask) << self.high_shift
     }
 
     /// True if the address is one that this half maps; `top` is the highest bit that counts.

@@ -11,6 +11,7 @@ mod walk;
 mod tests;
 
 pub use context::Context;
+pub(crate) use context::branch_target;
 pub use fault::{Fault, FaultKind};
 pub use walk::translate;
 

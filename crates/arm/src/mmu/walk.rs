@@ -77,8 +77,8 @@ fn walk<M: PhysicalMemory + ?Sized>(half: &Half, mem: &M, va: u64) -> Result<Lea
         return Err(Fault::new(FaultKind::AddressSize, 0));
     }
     let mut remaining = va & ((1 << half.input_bits) - 1);
+    let mut shift = half.page_shift + stride * (3 - level) as u8;
     loop {
-        let shift = half.page_shift + stride * (3 - level) as u8;
         let address = base + (remaining >> shift) * 8;
         remaining &= (1 << shift) - 1;
         let Some(descriptor) = mem.read_u64(address) else {
@@ -90,15 +90,17 @@ fn walk<M: PhysicalMemory + ?Sized>(half: &Half, mem: &M, va: u64) -> Result<Lea
         if descriptor & d::VALID == 0 || reserved {
             return Err(Fault::new(FaultKind::Translation, level));
         }
-        if half.output_address(descriptor) >> half.output_bits != 0 {
+        let output = half.output_address(descriptor);
+        if output >> half.output_bits != 0 {
             return Err(Fault::new(FaultKind::AddressSize, level));
         }
         if is_leaf {
             return Ok(Leaf { descriptor, address, level, tables });
         }
         tables |= descriptor;
-        base = half.output_address(descriptor);
+        base = output;
         level += 1;
+        shift -= stride;
     }
 }
 
@@ -141,7 +143,7 @@ fn finish<M: PhysicalMemory + ?Sized>(
         contiguous: descriptor & d::CONTIGUOUS != 0,
         device: attributes & 0xf0 == 0,
         attributes,
-        shareability: half.lpa2.unwrap_or((descriptor >> d::SH_SHIFT & 3) as u8),
+        shareability: half.shareability.unwrap_or((descriptor >> d::SH_SHIFT & 3) as u8),
         permissions,
         non_global: descriptor & d::NG != 0,
         dirty_pending: clean && !make_dirty && permissions.contains(Permissions::EL1_W),

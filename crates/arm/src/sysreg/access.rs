@@ -67,11 +67,11 @@ fn exists(model: &CpuModel, reg: SysReg) -> bool {
     if !model.has(reg.feature()) {
         return false;
     }
-    let (breakpoints, watchpoints) = model.debug_resources();
     let enc = reg.encoding();
     // DBGBVR, DBGBCR, DBGWVR and DBGWCR: op0 = 2, op1 = 0, CRn = 0, CRm = the number, op2 = 4 to 7.
     if enc >> 7 == 2 << 7 {
         let number = usize::from(enc >> 3 & 0xf);
+        let (breakpoints, watchpoints) = model.debug_resources();
         return match enc & 7 {
             4 | 5 => number < breakpoints,
             6 | 7 => number < watchpoints,

@@ -259,24 +259,49 @@ sysregs! {
     Dbgwcr5El1 "DBGWCR5_EL1" 2 0 0 5 7, Rw1, Base, Store(0x1f1f_ffff);
 }
 
-/// (encoding, index), by encoding.
-const SORTED: [(u16, u16); SysReg::COUNT] = {
-    let mut a = [(0u16, 0u16); SysReg::COUNT];
+/// Index of no register.
+const NONE: u8 = u8::MAX;
+/// How many combinations of op0, op1 and CRn have registers.
+const GROUPS: usize = {
+    let mut seen = [false; 512];
+    let mut count = 0;
     let mut i = 0;
     while i < SysReg::COUNT {
-        let item = (SysReg::ENCODINGS[i], i as u16);
-        let mut j = i;
-        while j > 0 && a[j - 1].0 > item.0 {
-            a[j] = a[j - 1];
-            j -= 1;
-        }
-        a[j] = item;
+        let group = SysReg::ENCODINGS[i] as usize >> 7;
+        count += !seen[group] as usize;
+        seen[group] = true;
         i += 1;
     }
-    a
+    count
+};
+
+/// Finds a register by its encoding in two steps: op0, op1 and CRn choose a group, CRm and op2 a register.
+struct Lookup {
+    groups: [u8; 512],
+    registers: [[u8; 128]; GROUPS],
+}
+
+static LOOKUP: Lookup = {
+    assert!(SysReg::COUNT < NONE as usize);
+    let mut table = Lookup { groups: [NONE; 512], registers: [[NONE; 128]; GROUPS] };
+    let mut used = 0;
+    let mut i = 0;
+    while i < SysReg::COUNT {
+        let enc = SysReg::ENCODINGS[i] as usize;
+        if table.groups[enc >> 7] == NONE {
+            table.groups[enc >> 7] = used as u8;
+            used += 1;
+        }
+        let entry = &mut table.registers[table.groups[enc >> 7] as usize][enc & 0x7f];
+        assert!(*entry == NONE, "two registers with one encoding");
+        *entry = i as u8;
+        i += 1;
+    }
+    table
 };
 
 pub(super) fn lookup(enc: u16) -> Option<SysReg> {
-    let at = SORTED.binary_search_by_key(&enc, |&(e, _)| e).ok()?;
-    SysReg::ALL.get(usize::from(SORTED[at].1)).copied()
+    let group = LOOKUP.groups[usize::from(enc >> 7)];
+    let index = LOOKUP.registers.get(usize::from(group))?[usize::from(enc & 0x7f)];
+    SysReg::ALL.get(usize::from(index)).copied()
 }
