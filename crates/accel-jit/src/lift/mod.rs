@@ -87,7 +87,7 @@ fn uses_simd(enc: Enc) -> bool {
 }
 
 /// Advanced SIMD and floating-point data processing.
-fn is_data_simd(c: Class) -> bool {
+pub fn is_data_simd(c: Class) -> bool {
     use Class::*;
     matches!(
         c,
