@@ -1,1 +1,24 @@
-//! Part of armlet.
+//! armlet as a library: build an arm64 machine, run it, look inside.
+//!
+//! ```no_run
+//! use armlet::{End, Machine, MachineConfig};
+//!
+//! let mut config = MachineConfig::default();
+//! config.boot.kernel = Some("Image".into());
+//! let mut machine = Machine::new(config)?;
+//! let log = armlet::serial::to_file(machine.console(), "console.log".as_ref())?;
+//! machine.start()?;
+//! assert_eq!(machine.run(None), End::PoweredOff);
+//! machine.shutdown();
+//! log.finish();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod serial;
+
+pub use armlet_arm as arm;
+pub use armlet_machine::{
+    BootError, ConfigError, Console, End, Machine, MachineConfig, MachineHandle, Statistics, config, cpu,
+    error, spec,
+};
+pub use serial::SerialError;

@@ -1,2 +1,112 @@
 //! The `armlet` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+
+mod args;
+mod escape;
+mod list;
+mod parse;
+mod run;
+mod signals;
+mod terminal;
+
+use args::{Cli, Command};
+
+/// Exit statuses, as `armlet run --help` promises them.
+mod status {
+    pub const DONE: u8 = 0;
+    pub const OTHER: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const CRASHED: u8 = 3;
+    pub const TIMED_OUT: u8 = 4;
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    log_to_stderr(cli.verbose);
+    let status = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Cpus(args) => list::cpus(args.model.as_deref()),
+        Command::Machines => list::machines(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "armlet", &mut script);
+            list::print(&String::from_utf8_lossy(&script))
+        }
+    };
+    ExitCode::from(status)
+}
+
+/// Tells an error in one line.
+fn complain(what: &dyn std::fmt::Display) {
+    let line = what.to_string().replace('\n', " ");
+    eprintln!("armlet: {line}");
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::TRACE,
+    };
+    let start = tracing_subscriber::fmt::time::uptime();
+    let log = tracing_subscriber::fmt().with_max_level(level).with_timer(start);
+    log.with_writer(std::io::stderr).with_ansi(false).with_target(verbose > 0).init();
+}
+
+/// Help as it is; errors in one line with their mend.
+fn usage(e: &clap::Error) -> ExitCode {
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = e.print();
+        return ExitCode::from(status::DONE);
+    }
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = e.print();
+        return ExitCode::from(status::USAGE);
+    }
+    complain(&usage_line(e));
+    ExitCode::from(status::USAGE)
+}
+
+fn usage_line(e: &clap::Error) -> String {
+    let text = |kind| match e.get(kind) {
+        Some(ContextValue::String(s)) => Some(s.clone()),
+        Some(ContextValue::Strings(all)) => Some(all.join(", ")),
+        _ => None,
+    };
+    let option = text(ContextKind::InvalidArg).unwrap_or_default();
+    let name = option.split(' ').next().unwrap_or_default().to_string();
+    let like = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
+    let like = like.map(|s| format!("did you mean '{s}'? ")).unwrap_or_default();
+    match e.kind() {
+        ErrorKind::UnknownArgument => format!("unknown option '{name}': {like}see armlet run --help"),
+        ErrorKind::InvalidSubcommand => {
+            let command = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("unknown command '{command}': {like}use run, cpus, machines or completions")
+        }
+        ErrorKind::ArgumentConflict => format!("{name} is given twice: give it once"),
+        ErrorKind::ValueValidation => match std::error::Error::source(e) {
+            Some(why) => format!("{name}: {why}"),
+            None => format!("{name} has a bad value: see armlet run --help"),
+        },
+        ErrorKind::InvalidValue => {
+            let value = text(ContextKind::InvalidValue).unwrap_or_default();
+            let valid = text(ContextKind::ValidValue).unwrap_or_default();
+            if value.is_empty() {
+                return format!("{name} needs a value: see armlet run --help");
+            }
+            format!("{name} cannot be '{value}': use one of {valid}")
+        }
+        _ => {
+            let rendered = e.render().to_string();
+            let first = rendered.lines().next().unwrap_or_default();
+            format!("{}: see armlet --help", first.trim_start_matches("error: "))
+        }
+    }
+}

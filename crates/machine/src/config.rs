@@ -115,6 +115,8 @@ pub struct BootConfig {
     pub dtb: Option<PathBuf>,
     /// Kernel command line.
     pub append: String,
+    /// Gives the kernel no seed for randomising its address.
+    pub no_kaslr: bool,
 }
 
 /// One disk.
@@ -123,9 +125,10 @@ pub struct BootConfig {
 pub struct DriveConfig {
     /// The image file or block device.
     pub file: PathBuf,
-    /// Format of the image. Never guessed from its contents, which the guest controls.
+    /// Format of the image. Never guessed from its contents, which the guest controls; without one it is raw,
+    /// and an image that looks like another format is refused.
     #[serde(default)]
-    pub format: DriveFormat,
+    pub format: Option<DriveFormat>,
     /// The guest cannot write.
     #[serde(default)]
     pub readonly: bool,

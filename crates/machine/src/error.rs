@@ -42,6 +42,12 @@ pub enum ConfigError {
     TooManyDevices(usize),
     #[error("{0}")]
     Cpu(String),
+    #[error("the board cannot be wired ({0}): this is a fault of this program, please report it")]
+    Wiring(String),
+    #[error("{0}")]
+    Engine(#[from] armlet_engine::EngineError),
+    #[error("{what} cannot be made by the host ({source}): free some memory or raise the limit on threads")]
+    Host { what: &'static str, source: std::io::Error },
     #[error("this host has no KVM for arm64 ({why}): use --accel jit")]
     NoKvm { why: String },
     #[error("unknown option '{option}' of --accel {accel}: {known}")]
@@ -50,8 +56,8 @@ pub enum ConfigError {
     AcceleratorValue { accel: &'static str, option: String, value: String, known: String },
     #[error("accelerator {name} cannot start: {why}")]
     Accelerator { name: &'static str, why: String },
-    #[error("disk '{}': {why}", file.display())]
-    Drive { file: PathBuf, why: String },
+    #[error(transparent)]
+    Drive(#[from] armlet_storage::StorageError),
     #[error(
         "the kernel wants {kernel} pages, which CPU '{cpu}' does not have: choose another with --cpu, or a kernel built for 4K pages"
     )]

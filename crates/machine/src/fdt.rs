@@ -36,8 +36,10 @@ pub struct Description<'a> {
     pub append: &'a str,
     /// First and one past the last address of the initrd.
     pub initrd: Option<(u64, u64)>,
-    /// Entropy for the guest: 8 bytes for the kernel's address randomisation, the rest for its generator.
-    pub seed: &'a [u8; 40],
+    /// Seed for the kernel's address randomisation.
+    pub kaslr_seed: Option<u64>,
+    /// Entropy for the kernel's generator.
+    pub rng_seed: &'a [u8],
 }
 
 /// Makes the flattened tree.
@@ -84,9 +86,10 @@ fn chosen(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
         w.property_u64("linux,initrd-start", start)?;
         w.property_u64("linux,initrd-end", end)?;
     }
-    let (kaslr, rng) = d.seed.split_at(8);
-    w.property("kaslr-seed", kaslr)?;
-    w.property("rng-seed", rng)?;
+    if let Some(seed) = d.kaslr_seed {
+        w.property_u64("kaslr-seed", seed)?;
+    }
+    w.property("rng-seed", d.rng_seed)?;
     w.end_node(node)
 }
 
@@ -239,7 +242,6 @@ mod tests {
     use super::*;
 
     fn tree(cpus: usize, virtio_devices: usize) -> Vec<u8> {
-        let seed = std::array::from_fn(|i| i as u8);
         let description = Description {
             cpu_compatible: "arm,neoverse-n1",
             cpus,
@@ -247,7 +249,8 @@ mod tests {
             virtio_devices,
             append: "console=ttyAMA0",
             initrd: Some((0x4800_0000, 0x4810_0000)),
-            seed: &seed,
+            kaslr_seed: Some(7),
+            rng_seed: &[1; 32],
         };
         generate(&description).unwrap()
     }

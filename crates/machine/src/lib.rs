@@ -1,15 +1,33 @@
 //! The `virt` board: memory map, wiring, device tree, boot, PSCI, semihosting, reset, and the machine that
 //! runs on it.
 //!
-//! Describe a machine with [`MachineConfig`].
+//! Describe a machine with [`MachineConfig`], build it with [`Machine::new`], run it with [`Machine::run`].
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod accelerator;
+mod board;
 pub mod boot;
 pub mod config;
+pub mod console;
+pub mod cpu;
 mod demo;
 pub mod error;
 pub mod fdt;
+mod handler;
+mod machine;
 pub mod psci;
+pub mod semihosting;
 pub mod spec;
+mod statistics;
 
 pub use config::MachineConfig;
+pub use console::Console;
 pub use error::{BootError, ConfigError};
+pub use machine::{End, Machine, MachineHandle};
+pub use statistics::Statistics;
+
+/// Locks `mutex`; a holder that panicked does not take the machine down with it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -146,7 +146,7 @@ impl Boot {
     ///
     /// # Errors
     /// A file that can no longer be read, or a damaged one.
-    pub fn load(&self, ram: &Ram, device_tree: &[u8]) -> Result<Entry, BootError> {
+    pub fn load(&self, ram: &Ram, device_tree: &[u8]) -> Result<(), BootError> {
         if device_tree.len() as u64 > dtb::MAX_SIZE {
             return Err(BootError::DeviceTree("it is longer than 2M".into()));
         }
@@ -155,8 +155,12 @@ impl Boot {
             initrd.load(0, initrd.len, ram, self.layout.initrd)?;
         }
         let fits = ram.write(self.layout.device_tree, device_tree);
-        fits.map_err(|e| BootError::DeviceTree(e.to_string()))?;
-        Ok(Entry { pc: self.layout.entry, device_tree: self.layout.device_tree })
+        fits.map_err(|e| BootError::DeviceTree(e.to_string()))
+    }
+
+    /// Where the first vCPU starts.
+    pub fn entry(&self) -> Entry {
+        Entry { pc: self.layout.entry, device_tree: self.layout.device_tree }
     }
 }
 

@@ -1,0 +1,158 @@
+//! The command line: its shape and its texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use armlet::config::{AcceleratorConfig, CpuConfig, DriveConfig};
+
+use crate::parse::{self, GuestSize, Serial};
+
+/// Runs arm64 machines.
+#[derive(Debug, Parser)]
+#[command(name = "armlet", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Say more about what goes on, on standard error; twice says everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a machine
+    #[command(after_help = EXAMPLES, after_long_help = LONG_HELP)]
+    Run(Box<RunArgs>),
+    /// List the CPU models, or the features of one
+    Cpus(CpusArgs),
+    /// List the machines
+    Machines,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `armlet cpus`.
+#[derive(Debug, Args)]
+pub struct CpusArgs {
+    /// The model whose features to list
+    pub model: Option<String>,
+}
+
+/// Options of `armlet run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Linux Image (plain, gzip'd or EFI zboot) or AArch64 ELF file; without one, a built-in demonstration runs
+    #[arg(short, long, value_name = "FILE", help_heading = "Guest")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(short, long, value_name = "FILE", help_heading = "Guest")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true,
+        help_heading = "Guest"
+    )]
+    pub append: String,
+    /// Device tree to pass instead of the generated one
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    pub dtb: Option<PathBuf>,
+    /// Give the kernel no seed for randomising its address
+    #[arg(long, help_heading = "Guest")]
+    pub no_kaslr: bool,
+
+    /// The machine, as `armlet machines` lists it
+    #[arg(long, value_name = "NAME", default_value = "virt", help_heading = "Machine")]
+    pub machine: String,
+    /// CPU model and features, as `armlet cpus` lists them
+    #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "neoverse-n1", value_parser = parse::cpu, help_heading = "Machine")]
+    pub cpu: CpuConfig,
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::cpu_count, help_heading = "Machine")]
+    pub smp: usize,
+    /// Memory: 2G, 512M, 65536K; a bare number is MiB
+    #[arg(short, long, value_name = "SIZE", default_value = "1G", value_parser = parse::memory, help_heading = "Machine")]
+    pub memory: GuestSize,
+    /// What executes the guest: auto, kvm, jit or dummy, and its options
+    #[arg(long, value_name = "NAME[,OPTION=VALUE]", default_value = "auto", value_parser = parse::accelerator, help_heading = "Machine")]
+    pub accel: AcceleratorConfig,
+    /// A disk; may be given more than once. A comma in the name is written twice
+    #[arg(short, long, value_name = "FILE[,format=raw][,readonly=on][,snapshot=on]", value_parser = parse::drive, help_heading = "Machine")]
+    pub drive: Vec<DriveConfig>,
+    /// Who may use semihosting: bare-metal programs (auto), everyone, no one
+    #[arg(long, value_enum, default_value_t = SemihostingArg::Auto, help_heading = "Machine")]
+    pub semihosting: SemihostingArg,
+    /// End when the guest asks for a reset
+    #[arg(long, help_heading = "Machine")]
+    pub no_reboot: bool,
+
+    /// The serial console: stdio, file:PATH, unix:PATH (listens) or none
+    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse::serial, help_heading = "Control")]
+    pub serial: Serial,
+    /// Wait for a debugger's connection
+    #[arg(long, value_name = "ADDRESS", help_heading = "Control")]
+    pub gdb: Option<String>,
+    /// Listen for a management client
+    #[arg(long, value_name = "unix:PATH", help_heading = "Control")]
+    pub qmp: Option<String>,
+    /// Do not start the guest yet (Ctrl-A p does)
+    #[arg(long, help_heading = "Control")]
+    pub paused: bool,
+    /// End with exit status 4 after this long
+    #[arg(long, value_name = "SECONDS", value_parser = parse::seconds, help_heading = "Control")]
+    pub timeout: Option<std::time::Duration>,
+    /// Write counters of the run to this file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub stats: Option<PathBuf>,
+    /// Write the generated device tree to this file and do not run
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub dump_dtb: Option<PathBuf>,
+}
+
+/// Who may use semihosting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SemihostingArg {
+    /// Bare-metal programs
+    Auto,
+    /// Everyone
+    On,
+    /// No one
+    Off,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  armlet run                                        a demonstration, with nothing else needed
+  armlet run --kernel Image --initrd initrd.gz --append console=ttyAMA0
+  armlet run --kernel Image --drive disk.img --append \"console=ttyAMA0 root=/dev/vda\" --smp 4 --memory 2G
+  armlet run --kernel test.elf --timeout 10         a bare-metal program
+
+On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.";
+
+const LONG_HELP: &str = "\
+Examples:
+  armlet run                                        a demonstration, with nothing else needed
+  armlet run --kernel Image --initrd initrd.gz --append console=ttyAMA0
+  armlet run --kernel Image --drive disk.img --append \"console=ttyAMA0 root=/dev/vda\" --smp 4 --memory 2G
+  armlet run --kernel test.elf --timeout 10         a bare-metal program
+
+Keys on a terminal:
+  Ctrl-A x   quit              Ctrl-A p        pause, and go on
+  Ctrl-A h   show the keys     Ctrl-A Ctrl-A   send one Ctrl-A
+  Ctrl-A b   send a break      Ctrl-A s        press the machine's power key
+
+Exit status:
+  0  the guest powered the machine off (a bare-metal program's own status, if it gives one)
+  1  anything else, such as SIGTERM, SIGINT, SIGHUP or Ctrl-A x
+  2  usage or configuration
+  3  the guest crashed or resets over and over
+  4  --timeout passed";

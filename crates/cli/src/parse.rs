@@ -1,0 +1,205 @@
+//! Values of options. Every error names the mend; the option's name is put before it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use armlet::config::{AcceleratorConfig, AcceleratorKind, CpuConfig, DriveConfig, DriveFormat};
+
+/// A size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestSize(pub u64);
+
+/// Where the serial console goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// Standard input and output.
+    Stdio,
+    /// Output to a file.
+    File(PathBuf),
+    /// A socket that is listened on.
+    Unix(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// `2G`, `512M`, `65536K`, `1GiB`; a bare number is MiB.
+pub fn memory(text: &str) -> Result<GuestSize, String> {
+    let bad = || format!("'{text}' is no size: write 2G, 512M or 65536K");
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+    let number: u64 = trimmed[..digits].parse().map_err(|_| bad())?;
+    let unit = trimmed[digits..].trim().to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "m" | "mb" | "mib" => 20,
+        "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(bad()),
+    };
+    number
+        .checked_mul(1 << shift)
+        .map(GuestSize)
+        .ok_or_else(|| format!("'{text}' is more than any host has: give a smaller size"))
+}
+
+/// A number of CPUs.
+pub fn cpu_count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("'{text}' is no number of CPUs: write 1, 2, 4, ..."))
+}
+
+/// Seconds, also a fraction.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is no time: write a number of seconds above 0, such as 30 or 0.5");
+    let seconds: f64 = text.parse().map_err(|_| bad())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(d) if !d.is_zero() => Ok(d),
+        _ => Err(bad()),
+    }
+}
+
+/// `NAME[,FEATURE=on|off]...`.
+pub fn cpu(text: &str) -> Result<CpuConfig, String> {
+    let mut parts = text.split(',');
+    let model = parts.next().unwrap_or_default().to_string();
+    let mut features = Vec::new();
+    for part in parts {
+        match part.split_once('=') {
+            Some((name, value)) => features.push((name.into(), on_off(name, value)?)),
+            None => return Err(format!("feature '{part}' has no value: write {part}=on or {part}=off")),
+        }
+    }
+    Ok(CpuConfig { model, features })
+}
+
+/// `NAME[,OPTION=VALUE]...`.
+pub fn accelerator(text: &str) -> Result<AcceleratorConfig, String> {
+    let mut parts = text.split(',');
+    let kind = match parts.next().unwrap_or_default() {
+        "auto" => AcceleratorKind::Auto,
+        "kvm" => AcceleratorKind::Kvm,
+        "jit" => AcceleratorKind::Jit,
+        "dummy" => AcceleratorKind::Dummy,
+        other => return Err(format!("unknown accelerator '{other}': use auto, kvm, jit or dummy")),
+    };
+    let mut options = Vec::new();
+    for part in parts {
+        let Some((name, value)) = part.split_once('=') else {
+            return Err(format!("option '{part}' has no value: write {part}=VALUE"));
+        };
+        options.push((name.into(), value.into()));
+    }
+    Ok(AcceleratorConfig { kind, options })
+}
+
+/// `FILE[,format=raw][,readonly=on][,snapshot=on]`; a comma in the file's name is written twice.
+pub fn drive(text: &str) -> Result<DriveConfig, String> {
+    let mut parts = split_commas(text).into_iter();
+    let first = parts.next().unwrap_or_default();
+    let file = first.strip_prefix("file=").unwrap_or(&first);
+    if file.is_empty() {
+        return Err("no file is named: write --drive FILE".into());
+    }
+    let mut drive = DriveConfig { file: file.into(), format: None, readonly: false, snapshot: false };
+    for part in parts {
+        let Some((name, value)) = part.split_once('=') else {
+            return Err(format!("option '{part}' has no value: write {part}=on"));
+        };
+        match name {
+            "format" if value == "raw" => drive.format = Some(DriveFormat::Raw),
+            "format" => {
+                return Err(format!(
+                    "format '{value}' is not known: convert the image to raw, and say format=raw"
+                ));
+            }
+            "readonly" => drive.readonly = on_off(name, value)?,
+            "snapshot" => drive.snapshot = on_off(name, value)?,
+            _ => return Err(format!("unknown option '{name}': use format, readonly or snapshot")),
+        }
+    }
+    Ok(drive)
+}
+
+/// `stdio`, `file:PATH`, `unix:PATH` or `none`.
+pub fn serial(text: &str) -> Result<Serial, String> {
+    match text.split_once(':') {
+        Some(("file", path)) if !path.is_empty() => Ok(Serial::File(path.into())),
+        Some(("unix", path)) if !path.is_empty() => Ok(Serial::Unix(path.into())),
+        None if text == "stdio" => Ok(Serial::Stdio),
+        None if text == "none" => Ok(Serial::None),
+        _ => Err(format!("'{text}' is no place for a console: use stdio, file:PATH, unix:PATH or none")),
+    }
+}
+
+fn on_off(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{name} cannot be '{value}': write {name}=on or {name}=off")),
+    }
+}
+
+/// Splits at commas; two in a row are one that belongs to the text.
+fn split_commas(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == ',' && chars.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(last) = parts.last_mut() {
+            last.push(c);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("2G", 2 << 30),
+            ("512M", 512 << 20),
+            ("512", 512 << 20),
+            ("65536K", 64 << 20),
+            ("1 GiB", 1 << 30),
+            ("1gb", 1 << 30),
+            ("4096b", 4096),
+            ("0", 0),
+        ] {
+            assert_eq!(memory(text), Ok(GuestSize(bytes)), "{text}");
+        }
+        for text in ["", "G", "2X", "-1G", "1.5G", "99999999999999999999", "99999999T"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn drives_keep_commas_that_are_doubled() {
+        let d = drive("a,,b.img,snapshot=on,readonly=off,format=raw").unwrap();
+        assert_eq!(d.file, PathBuf::from("a,b.img"));
+        assert!(d.snapshot && !d.readonly);
+        assert_eq!(drive("file=x").unwrap().file, PathBuf::from("x"));
+        for text in ["", "x,snapshot", "x,format=qcow2", "x,cache=none", "x,readonly=yes"] {
+            assert!(drive(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus_accelerators_serials_and_times() {
+        assert_eq!(cpu("max,lse=off").unwrap().features, [("lse".to_string(), false)]);
+        assert!(cpu("max,lse").is_err());
+        assert_eq!(accelerator("jit,smc=strict").unwrap().options, [("smc".into(), "strict".into())]);
+        assert!(accelerator("tcg").is_err());
+        assert_eq!(serial("file:/tmp/a:b"), Ok(Serial::File("/tmp/a:b".into())));
+        for text in ["", "file:", "tcp:1", "stdio:"] {
+            assert!(serial(text).is_err(), "{text}");
+        }
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "-1", "nan", "inf", "x"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

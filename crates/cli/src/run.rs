@@ -1,0 +1,239 @@
+//! `armlet run`.
+
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use armlet::config::{BootConfig, OnReset, Semihosting};
+use armlet::serial::{self, Carrier, Filter};
+use armlet::{End, Machine, MachineConfig, MachineHandle, SerialError};
+
+use crate::args::{RunArgs, SemihostingArg};
+use crate::escape::{Action, Escape, HELP};
+use crate::parse::Serial;
+use crate::signals::Watch;
+use crate::terminal::{self, RawMode};
+use crate::{complain, status};
+
+/// After this long, a person wants to know what is going on.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Why a run did not begin or ended badly: what to say and the exit status.
+struct Failure(String, u8);
+
+impl Failure {
+    fn usage(e: impl std::fmt::Display) -> Self {
+        Self(e.to_string(), status::USAGE)
+    }
+
+    fn other(e: impl std::fmt::Display) -> Self {
+        Self(e.to_string(), status::OTHER)
+    }
+}
+
+/// Runs a machine; the exit status.
+pub fn run(args: &RunArgs) -> u8 {
+    match try_run(args) {
+        Ok(status) => status,
+        Err(Failure(text, status)) => {
+            terminal::restore();
+            complain(&text);
+            status
+        }
+    }
+}
+
+fn config(args: &RunArgs) -> MachineConfig {
+    MachineConfig {
+        machine: args.machine.clone(),
+        cpu: args.cpu.clone(),
+        smp: args.smp,
+        memory: args.memory.0,
+        accelerator: args.accel.clone(),
+        boot: BootConfig {
+            kernel: args.kernel.clone(),
+            initrd: args.initrd.clone(),
+            dtb: args.dtb.clone(),
+            append: args.append.clone(),
+            no_kaslr: args.no_kaslr,
+        },
+        drives: args.drive.clone(),
+        semihosting: match args.semihosting {
+            SemihostingArg::Auto => Semihosting::Auto,
+            SemihostingArg::On => Semihosting::On,
+            SemihostingArg::Off => Semihosting::Off,
+        },
+        on_reset: if args.no_reboot { OnReset::PowerOff } else { OnReset::Restart },
+        ..MachineConfig::default()
+    }
+}
+
+fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Failure> {
+    if args.gdb.is_some() {
+        return Err(Failure::usage("--gdb is not part of this version yet: leave it out"));
+    }
+    if args.qmp.is_some() {
+        return Err(Failure::usage("--qmp is not part of this version yet: leave it out"));
+    }
+    Ok(())
+}
+
+fn try_run(args: &RunArgs) -> Result<u8, Failure> {
+    refuse_what_is_not_there(args)?;
+    let config = config(args);
+    if let Some(path) = &args.dump_dtb {
+        let tree = Machine::device_tree(&config).map_err(Failure::usage)?;
+        std::fs::write(path, tree).map_err(|e| cannot_write("device tree", path, &e))?;
+        return Ok(status::DONE);
+    }
+    check_stats(args)?;
+    let mut machine = notice("loading", || Machine::new(config)).map_err(Failure::usage)?;
+    for note in machine.notes() {
+        complain(note);
+    }
+    terminal::restore_on_panic();
+    let watch = Watch::start(machine.handle()).map_err(Failure::other)?;
+    let (raw, carrier) = connect(&machine, &args.serial)?;
+    if !args.paused {
+        machine.start().map_err(Failure::other)?;
+    }
+    let end = machine.run(args.timeout);
+    let stats = args.stats.as_ref().map(|path| (path, machine.statistics()));
+    notice("stopping", || machine.shutdown());
+    carrier.finish();
+    drop(raw);
+    drop(watch);
+    if let Some((path, stats)) = stats {
+        let text = serde_json::to_string_pretty(&stats).map_err(Failure::other)?;
+        std::fs::write(path, text + "\n").map_err(|e| cannot_write("statistics", path, &e))?;
+    }
+    outcome(end)
+}
+
+/// The file for `--stats` is written at the end; that it can be is found out at the start.
+fn check_stats(args: &RunArgs) -> Result<(), Failure> {
+    let Some(path) = &args.stats else { return Ok(()) };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    if path.is_dir() || !parent.is_dir() {
+        let why = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Failure(cannot_write("statistics", path, &why).0, status::USAGE));
+    }
+    Ok(())
+}
+
+fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::other(format!("{what} '{path}' cannot be written ({e}): check the path and its permissions"))
+}
+
+fn outcome(end: End) -> Result<u8, Failure> {
+    match end {
+        End::PoweredOff => Ok(status::DONE),
+        End::Exited(code) => Ok(exit_status_of(code)),
+        End::Crashed(why) => {
+            Err(Failure(format!("the guest crashed ({why}): see its last output"), status::CRASHED))
+        }
+        End::ResetLoop => Err(Failure(
+            "the guest resets over and over: see its last output, or add --no-reboot".into(),
+            status::CRASHED,
+        )),
+        End::Quit(who) => Err(Failure::other(format!("ended by {who}"))),
+        End::TimedOut => Err(Failure("--timeout passed: give more, or none".into(), status::TIMED_OUT)),
+        End::Failed(why) => Err(Failure::other(why)),
+    }
+}
+
+/// A program's status as one of a process; one that does not fit is still a failure.
+fn exit_status_of(code: u32) -> u8 {
+    match u8::try_from(code) {
+        Ok(status) => status,
+        Err(_) => u8::try_from(code & 0xff).ok().filter(|s| *s != 0).unwrap_or(status::OTHER),
+    }
+}
+
+/// Says what takes so long, if it does and a person is looking.
+fn notice<R>(what: &str, work: impl FnOnce() -> R) -> R {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
+    let (done, wait) = mpsc::channel::<()>();
+    let line = format!("armlet: {what} ...\r\n");
+    let teller = std::thread::Builder::new().name("notice".into()).spawn(move || {
+        if wait.recv_timeout(LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprint!("{line}");
+        }
+    });
+    let result = work();
+    drop(done);
+    if let Ok(teller) = teller {
+        let _ = teller.join();
+    }
+    result
+}
+
+fn connect(machine: &Machine, place: &Serial) -> Result<(Option<RawMode>, Carrier), Failure> {
+    let console = machine.console();
+    let bad = |e: SerialError| Failure::usage(e);
+    match place {
+        Serial::File(path) => Ok((None, serial::to_file(console, path).map_err(bad)?)),
+        Serial::Unix(path) => Ok((None, serial::to_unix_socket(console, path).map_err(bad)?)),
+        Serial::None => Ok((None, serial::to_nowhere(console).map_err(bad)?)),
+        Serial::Stdio => stdio(machine),
+    }
+}
+
+fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
+    let raw = RawMode::enter();
+    let duplicate = |fd: std::io::Result<OwnedFd>| fd.map_err(Failure::other);
+    let output = duplicate(std::io::stdout().as_fd().try_clone_to_owned())?;
+    let stdin = std::io::stdin();
+    // A terminal that this process does not own is somebody else's to read.
+    let input = if raw.is_some() || !stdin.is_terminal() {
+        let fd = duplicate(stdin.as_fd().try_clone_to_owned())?;
+        Some((fd, filter(raw.is_some(), machine.handle())))
+    } else {
+        None
+    };
+    let handle = machine.handle();
+    let broken = Box::new(move || handle.quit("the end of whoever read standard output"));
+    let carrier = serial::to_descriptors(machine.console(), output, broken, input).map_err(Failure::other)?;
+    Ok((raw, carrier))
+}
+
+/// What is typed goes to the guest as it is, but for the keys that are ours, which only a terminal has.
+fn filter(terminal: bool, machine: MachineHandle) -> Filter {
+    if !terminal {
+        return Box::new(|data| Some(data.to_vec()));
+    }
+    let mut escape = Escape::default();
+    Box::new(move |typed| {
+        let (guest, actions) = escape.feed(typed);
+        let mut sent = 0;
+        for (at, action) in actions {
+            if !machine.console().input.push(&guest[sent..at]) {
+                return None;
+            }
+            sent = at;
+            act(&machine, action);
+        }
+        Some(guest[sent..].to_vec())
+    })
+}
+
+fn act(machine: &MachineHandle, action: Action) {
+    match action {
+        Action::Quit => machine.quit("Ctrl-A x"),
+        Action::Help => eprint!("{HELP}"),
+        Action::Break => machine.send_break(),
+        Action::PowerKey => machine.press_power_key(),
+        Action::Pause => {
+            let running = machine.is_running();
+            let done = if running { machine.pause() } else { machine.resume() };
+            match done {
+                Ok(()) => eprint!("\r\narmlet: {}\r\n", if running { "paused" } else { "running" }),
+                Err(e) => eprint!("\r\narmlet: {e}\r\n"),
+            }
+        }
+    }
+}

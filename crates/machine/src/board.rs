@@ -1,0 +1,136 @@
+//! The devices of the board and their wiring.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use armlet_arm::SysReg;
+use armlet_arm::sysreg::ExternalRegisters;
+use armlet_devices::{GicConfig, GicV3, Pl011};
+use armlet_engine::VcpuShared;
+use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_virtio::{MmioTransport, VirtioDevice};
+
+use crate::config::MachineConfig;
+use crate::console::Console;
+use crate::error::ConfigError;
+use crate::fdt::redistributor_regions;
+use crate::spec;
+
+/// SPIs that the interrupt controller has.
+const SPIS: u32 = 256;
+
+/// The board's devices.
+pub(crate) struct Board {
+    pub(crate) gic: Arc<GicV3>,
+    pub(crate) uart: Arc<Pl011>,
+    pub(crate) transports: Vec<Arc<MmioTransport>>,
+}
+
+/// What a board is made from.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a MachineConfig,
+    pub(crate) ram: Ram,
+    pub(crate) cpus: &'a [Arc<VcpuShared>],
+    pub(crate) console: &'a Console,
+    pub(crate) virtio: Vec<Arc<dyn VirtioDevice>>,
+}
+
+impl Board {
+    /// Makes the devices and maps them.
+    pub(crate) fn new(parts: Parts<'_>) -> Result<(Self, AddressSpace), ConfigError> {
+        let Parts { config, ram, cpus, console, virtio } = parts;
+        let affinities = (0..cpus.len()).map(spec::mpidr_affinity).collect();
+        let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
+        let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
+        let uart = Arc::new(Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _));
+        console.connect(&uart);
+
+        let mut map = AddressSpaceBuilder::new(ram.clone());
+        let mut put = |r: spec::Region, d: Arc<dyn MmioDevice>| map.map(r.base, r.size, d).map_err(wiring);
+        put(spec::GIC_DISTRIBUTOR, gic.distributor())?;
+        let ram_end = spec::RAM_BASE + config.memory;
+        let mut first = 0;
+        for region in redistributor_regions(cpus.len(), ram_end) {
+            let count = (region.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize;
+            put(region, gic.redistributors(first..first + count))?;
+            first += count;
+        }
+        put(spec::UART0, Arc::clone(&uart) as _)?;
+
+        let mut transports = Vec::new();
+        for (n, device) in virtio.into_iter().enumerate() {
+            let slot = spec::virtio_slot_of_device(n);
+            let line = gic.spi(spec::SPI_VIRTIO_MMIO + slot as u32).map_err(wiring)?;
+            let set = Arc::new(move |level| line.set(level));
+            let transport = Arc::new(MmioTransport::new(device, ram.clone(), set));
+            put(spec::virtio_mmio_slot(slot), Arc::clone(&transport) as _)?;
+            transports.push(transport);
+        }
+        let empty: Arc<dyn MmioDevice> = Arc::new(EmptySlot);
+        for n in transports.len()..spec::VIRTIO_MMIO_SLOTS {
+            put(spec::virtio_mmio_slot(spec::virtio_slot_of_device(n)), Arc::clone(&empty))?;
+        }
+        Ok((Self { gic, uart, transports }, map.build()))
+    }
+
+    /// The system registers that live in devices.
+    pub(crate) fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
+        Arc::new(External { gic: Arc::clone(&self.gic) })
+    }
+
+    /// Everything as at power-on. The vCPUs must be stopped.
+    pub(crate) fn reset(&self) {
+        // Those that write guest memory first, so that nothing is overwritten that is loaded afterwards.
+        for transport in &self.transports {
+            transport.reset();
+        }
+        self.uart.reset();
+        self.gic.reset();
+    }
+
+    /// Presses the power key.
+    pub(crate) fn press_power_key(&self) {}
+
+    /// Ends the devices' threads after the work that the guest has handed over; `false` if that took too long.
+    pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
+        self.transports.iter().fold(true, |done, transport| transport.shutdown(deadline) && done)
+    }
+}
+
+fn wiring(e: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Wiring(e.to_string())
+}
+
+/// A virtio-mmio slot without a device: magic and version, device 0 (virtio 4.2.2).
+struct EmptySlot;
+
+impl MmioDevice for EmptySlot {
+    fn name(&self) -> &str {
+        "virtio-mmio (empty)"
+    }
+
+    fn read(&self, offset: u64, _size: AccessSize) -> u64 {
+        match offset {
+            0 => 0x7472_6976,
+            4 => 2,
+            _ => 0,
+        }
+    }
+
+    fn write(&self, _offset: u64, _size: AccessSize, _value: u64) {}
+}
+
+/// Sends a register's access to the device that has it.
+struct External {
+    gic: Arc<GicV3>,
+}
+
+impl ExternalRegisters for External {
+    fn read(&self, cpu: usize, reg: SysReg) -> u64 {
+        self.gic.read_icc(cpu, reg)
+    }
+
+    fn write(&self, cpu: usize, reg: SysReg, value: u64) {
+        self.gic.write_icc(cpu, reg, value);
+    }
+}

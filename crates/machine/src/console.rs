@@ -1,0 +1,179 @@
+//! The machine's end of its serial console: bounded queues in both directions.
+//!
+//! The guest's characters go to [`Console::output`], from which whoever shows them reads. What a person types goes
+//! into [`Console::input`], and from there to the UART as fast as the guest takes it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use armlet_devices::{CharSink, OutputQueue, Pl011};
+
+use crate::lock;
+
+/// Bytes of output that wait for a slow reader.
+const OUTPUT_CAPACITY: usize = 64 << 10;
+/// Bytes of input that wait for a slow guest.
+const INPUT_CAPACITY: usize = 4 << 10;
+
+/// Both directions. Cloning shares the queues.
+#[derive(Clone)]
+pub struct Console {
+    /// From the guest.
+    pub output: Arc<OutputQueue>,
+    /// To the guest.
+    pub input: Arc<InputQueue>,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Console {
+    /// Two empty queues.
+    pub fn new() -> Self {
+        Self { output: Arc::new(OutputQueue::new(OUTPUT_CAPACITY)), input: Arc::new(InputQueue::default()) }
+    }
+
+    /// Output beside the UART (semihosting): takes what fits and tells how much that was.
+    pub fn write(&self, data: &[u8]) -> usize {
+        CharSink::write(&*self.output, data)
+    }
+
+    /// Connects the queues with the UART.
+    pub(crate) fn connect(&self, uart: &Arc<Pl011>) {
+        let _ = self.input.uart.set(Arc::downgrade(uart));
+        let input = Arc::downgrade(&self.input);
+        uart.set_input_ready(Box::new(move || {
+            if let Some(input) = input.upgrade() {
+                input.feed();
+            }
+        }));
+        let weak = Arc::downgrade(uart);
+        self.output.set_room_callback(Box::new(move || {
+            if let Some(uart) = weak.upgrade() {
+                uart.transmit_ready();
+            }
+        }));
+    }
+
+    /// Ends both queues: readers and writers that wait return.
+    pub fn close(&self) {
+        self.output.close();
+        self.input.close();
+    }
+}
+
+/// Input that waits for the guest.
+///
+/// Lock order: this queue, then the UART.
+#[derive(Default)]
+pub struct InputQueue {
+    state: Mutex<InputState>,
+    room: Condvar,
+    filled: Condvar,
+    uart: OnceLock<Weak<Pl011>>,
+}
+
+#[derive(Default)]
+struct InputState {
+    bytes: VecDeque<u8>,
+    closed: bool,
+}
+
+impl InputQueue {
+    /// Gives input to the guest without waiting; returns how much was taken.
+    pub fn offer(&self, data: &[u8]) -> usize {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return data.len();
+        }
+        let n = data.len().min(INPUT_CAPACITY - state.bytes.len());
+        state.bytes.extend(&data[..n]);
+        self.filled.notify_all();
+        self.feed_locked(&mut state);
+        n
+    }
+
+    /// Gives all of `data` to the guest, waiting for room. `false` if the queue was closed before all was
+    /// taken.
+    pub fn push(&self, mut data: &[u8]) -> bool {
+        while !data.is_empty() {
+            let n = self.offer(data);
+            data = &data[n..];
+            let mut state = lock(&self.state);
+            while state.bytes.len() >= INPUT_CAPACITY && !state.closed {
+                state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.closed {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes one byte past the UART (semihosting).
+    pub(crate) fn take_one(&self) -> Option<u8> {
+        let byte = lock(&self.state).bytes.pop_front();
+        if byte.is_some() {
+            self.room.notify_all();
+        }
+        byte
+    }
+
+    /// Waits until there is input, at most for `limit`.
+    pub(crate) fn wait(&self, limit: Duration) {
+        let state = lock(&self.state);
+        let none = |state: &mut InputState| state.bytes.is_empty() && !state.closed;
+        drop(self.filled.wait_timeout_while(state, limit, none));
+    }
+
+    /// Moves what the UART has room for.
+    pub(crate) fn feed(&self) {
+        self.feed_locked(&mut lock(&self.state));
+    }
+
+    fn feed_locked(&self, state: &mut InputState) {
+        let Some(uart) = self.uart.get().and_then(Weak::upgrade) else { return };
+        let taken = uart.receive(state.bytes.make_contiguous());
+        state.bytes.drain(..taken.min(state.bytes.len()));
+        if taken > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    fn close(&self) {
+        lock(&self.state).closed = true;
+        self.room.notify_all();
+        self.filled.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_beyond_the_capacity_waits_and_close_ends_the_wait() {
+        let queue = Arc::new(InputQueue::default());
+        assert_eq!(queue.offer(&[7; INPUT_CAPACITY + 1]), INPUT_CAPACITY);
+        let pusher = {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || queue.push(b"x"))
+        };
+        for _ in 0..INPUT_CAPACITY {
+            assert_eq!(queue.take_one(), Some(7));
+        }
+        assert!(pusher.join().unwrap());
+        assert_eq!(queue.take_one(), Some(b'x'));
+        assert_eq!(queue.offer(&[1; INPUT_CAPACITY]), INPUT_CAPACITY);
+        let pusher = {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || queue.push(b"y"))
+        };
+        queue.close();
+        assert!(!pusher.join().unwrap());
+    }
+}

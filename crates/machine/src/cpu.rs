@@ -1,0 +1,52 @@
+//! What the board needs to know of a CPU model.
+
+use armlet_arm::CpuModel;
+use armlet_arm::feature::Feature;
+
+use crate::boot::PageSize;
+use crate::config::CpuConfig;
+use crate::error::ConfigError;
+use crate::spec;
+
+/// The model that `config` names.
+///
+/// # Errors
+/// [`ConfigError::Cpu`].
+pub fn model(config: &CpuConfig) -> Result<CpuModel, ConfigError> {
+    let mut text = config.model.clone();
+    for (name, on) in &config.features {
+        text.push_str(&format!(",{name}={}", if *on { "on" } else { "off" }));
+    }
+    CpuModel::parse(&text).map_err(|e| ConfigError::Cpu(e.to_string()))
+}
+
+/// The page sizes of a model.
+pub(crate) fn granules(model: &CpuModel) -> Vec<PageSize> {
+    let all = [
+        (Feature::Granule4, PageSize::K4),
+        (Feature::Granule16, PageSize::K16),
+        (Feature::Granule64, PageSize::K64),
+    ];
+    all.into_iter().filter(|(feature, _)| model.has(*feature)).map(|(_, size)| size).collect()
+}
+
+/// `compatible` of the model's device tree nodes.
+pub(crate) fn compatible(model: &CpuModel) -> String {
+    match model.name() {
+        // No core of that name exists; this is what the binding has for models.
+        "max" => "arm,armv8".into(),
+        name => format!("arm,{name}"),
+    }
+}
+
+/// Checks that the model's physical addresses reach all of RAM and the redistributors above it.
+pub(crate) fn check_reach(model: &CpuModel, cpus: usize, memory: u64) -> Result<(), ConfigError> {
+    let bits = u32::from(model.pa_bits());
+    let ram_end = spec::RAM_BASE.saturating_add(memory);
+    let regions = crate::fdt::redistributor_regions(cpus, ram_end);
+    let end = regions.iter().map(|r| r.base + r.size).fold(ram_end, u64::max);
+    if end > 1 << bits {
+        return Err(ConfigError::MemoryBeyondCpu { asked: memory, bits, cpu: model.name().into() });
+    }
+    Ok(())
+}

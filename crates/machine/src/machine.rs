@@ -1,0 +1,473 @@
+//! The machine: built from its description, run to its end.
+//!
+//! Threads: one per vCPU (the engine's), one per disk (the device's), and the caller of [`Machine::run`], which is
+//! the machine's own thread: it alone resets and ends the machine. Other threads use a [`MachineHandle`].
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use armlet_arm::{CpuModel, CpuState};
+use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, MachineState, Power, VcpuShared};
+use armlet_memory::{AddressSpace, Ram};
+use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
+use armlet_virtio::{Block, BlockConfig, VirtioDevice};
+
+use crate::accelerator::{self, Needs};
+use crate::board::{Board, Parts};
+use crate::boot::{self, Boot, KernelKind};
+use crate::config::{DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode};
+use crate::console::Console;
+use crate::error::ConfigError;
+use crate::handler::Handler;
+use crate::semihosting::Semihosting;
+use crate::statistics::Statistics;
+use crate::{cpu, fdt, spec};
+
+/// This many resets within [`RESET_LOOP_TIME`] are a loop that nobody wants to watch.
+const RESET_LOOP_COUNT: usize = 10;
+const RESET_LOOP_TIME: Duration = Duration::from_secs(20);
+/// Longest wait for devices to finish what the guest has handed over.
+const DEVICE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest switched the machine off, or asked for a reset that is to end it.
+    PoweredOff,
+    /// The guest's program ended with this status (semihosting).
+    Exited(u32),
+    /// The guest cannot go on: what happened.
+    Crashed(String),
+    /// The guest resets over and over.
+    ResetLoop,
+    /// Somebody outside ended the machine: who and why.
+    Quit(String),
+    /// The time that was given is over.
+    TimedOut,
+    /// The machine itself failed: what happened.
+    Failed(String),
+}
+
+/// A machine.
+pub struct Machine {
+    shared: Arc<Shared>,
+    events: Receiver<MachineEvent>,
+    notes: Vec<String>,
+}
+
+struct Shared {
+    config: MachineConfig,
+    model: Arc<CpuModel>,
+    memory: Arc<AddressSpace>,
+    board: Board,
+    boot: Boot,
+    disks: Vec<Arc<dyn BlockBackend>>,
+    console: Console,
+    semihosting: Option<Arc<Semihosting>>,
+    accelerator: &'static str,
+    engine: Engine,
+    events: Sender<MachineEvent>,
+}
+
+/// What other threads may do with a machine. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct MachineHandle(Arc<Shared>);
+
+impl MachineHandle {
+    /// Asks the machine to end; `reason` says who and why.
+    pub fn quit(&self, reason: &str) {
+        let _ = self.0.events.send(MachineEvent::Quit { reason: reason.into() });
+    }
+
+    /// Stops the vCPUs without waiting for it.
+    ///
+    /// # Errors
+    /// The machine is ending.
+    pub fn pause(&self) -> Result<(), EngineError> {
+        self.0.engine.request_pause("asked for")
+    }
+
+    /// Starts the vCPUs, or lets them go on.
+    ///
+    /// # Errors
+    /// The machine has failed or is ending.
+    pub fn resume(&self) -> Result<(), EngineError> {
+        match self.0.engine.state() {
+            MachineState::Created => self.0.engine.start("asked for"),
+            _ => self.0.engine.resume("asked for"),
+        }
+    }
+
+    /// True if the vCPUs may execute.
+    pub fn is_running(&self) -> bool {
+        self.state() == MachineState::Running
+    }
+
+    /// What the vCPUs do as a whole.
+    pub fn state(&self) -> MachineState {
+        self.0.engine.state()
+    }
+
+    /// Presses the power key: a guest that listens shuts down in order.
+    pub fn press_power_key(&self) {
+        self.0.board.press_power_key();
+    }
+
+    /// Sends a break condition on the serial line.
+    pub fn send_break(&self) {
+        self.0.board.uart.receive_break();
+    }
+
+    /// The serial console.
+    pub fn console(&self) -> &Console {
+        &self.0.console
+    }
+}
+
+/// What is opened and checked before anything is made.
+struct Opened {
+    model: CpuModel,
+    boot: Boot,
+    accelerator: crate::config::AcceleratorKind,
+    disks: Vec<armlet_storage::Disk>,
+}
+
+impl Opened {
+    fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let model = cpu::model(&config.cpu)?;
+        cpu::check_reach(&model, config.smp, config.memory)?;
+        let accelerator = accelerator::choose(&config.accelerator)?;
+        let boot = Boot::open(&config.boot, config.memory)?;
+        boot::check_page_size(boot.kernel(), &cpu::granules(&model), model.name())?;
+        let disks = config.drives.iter().map(open_disk).collect::<Result<_, _>>()?;
+        Ok(Self { model, boot, accelerator, disks })
+    }
+}
+
+fn open_disk(drive: &DriveConfig) -> Result<armlet_storage::Disk, ConfigError> {
+    let mut options = DiskOptions::new(&drive.file);
+    options.format = drive.format.map(|DriveFormat::Raw| ImageFormat::Raw);
+    options.read_only = drive.readonly;
+    options.snapshot = drive.snapshot;
+    Ok(options.open()?)
+}
+
+impl Machine {
+    /// Builds the machine that `config` describes and loads what it boots. It does not run yet.
+    ///
+    /// # Errors
+    /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
+    pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
+        let Opened { model, boot, accelerator, disks } = Opened::new(&config)?;
+        let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
+        let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
+        let model = Arc::new(model);
+        let notes = disks.iter().flat_map(|d| d.notes.clone()).collect();
+        let disks: Vec<_> = disks.into_iter().map(|d| d.backend).collect();
+        let console = Console::new();
+        let cpus: Vec<_> = (0..config.smp).map(|i| Arc::new(VcpuShared::new(i))).collect();
+        let virtio = virtio_devices(&config, &disks)?;
+        let parts = Parts { config: &config, ram: ram.clone(), cpus: &cpus, console: &console, virtio };
+        let (board, memory) = Board::new(parts)?;
+        let memory = Arc::new(memory);
+        let external = board.external_registers();
+        let needs = Needs { memory: Arc::clone(&memory), model: Arc::clone(&model), external };
+        let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
+        let semihosting = semihosting(&config, &boot, &console).map(Arc::new);
+        let handler = Handler {
+            model: Arc::clone(&model),
+            ram,
+            gic: Arc::clone(&board.gic),
+            cpus: config.smp,
+            semihosting: semihosting.clone(),
+        };
+        let (sender, events) = mpsc::channel();
+        let name = accelerator.name();
+        let engine = Engine::new(EngineConfig::new(accelerator, Arc::new(handler), sender.clone()));
+        let shared = Shared {
+            config,
+            model,
+            memory,
+            board,
+            boot,
+            disks,
+            console,
+            semihosting,
+            accelerator: name,
+            engine,
+            events: sender,
+        };
+        shared.load()?;
+        for vcpu in cpus {
+            let (state, power) = shared.reset_state(vcpu.index());
+            shared.engine.create_vcpu(vcpu, state, power)?;
+        }
+        Ok(Self { shared: Arc::new(shared), events, notes })
+    }
+
+    /// The device tree that the guest of a machine described so would get.
+    ///
+    /// # Errors
+    /// What is wrong with the description.
+    pub fn device_tree(config: &MachineConfig) -> Result<Vec<u8>, ConfigError> {
+        let opened = Opened::new(config)?;
+        device_tree(config, &opened.model, &opened.boot)
+    }
+
+    /// What a user should know about the machine, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle(Arc::clone(&self.shared))
+    }
+
+    /// The serial console.
+    pub fn console(&self) -> &Console {
+        &self.shared.console
+    }
+
+    /// The engine with the machine's vCPUs, for debuggers and tests.
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// The guest-physical address space.
+    pub fn memory(&self) -> &Arc<AddressSpace> {
+        &self.shared.memory
+    }
+
+    /// The CPU model.
+    pub fn cpu_model(&self) -> &Arc<CpuModel> {
+        &self.shared.model
+    }
+
+    /// The accelerator's name.
+    pub fn accelerator(&self) -> &'static str {
+        self.shared.accelerator
+    }
+
+    /// Lets the vCPUs go.
+    ///
+    /// # Errors
+    /// The machine was started before.
+    pub fn start(&self) -> Result<(), EngineError> {
+        self.shared.engine.start("the machine starts")
+    }
+
+    /// Waits for the machine's end, and carries out resets until then; at most for `limit`. The vCPUs do not run
+    /// any more when this returns, the disks are flushed.
+    pub fn run(&mut self, limit: Option<Duration>) -> End {
+        let deadline = limit.and_then(|l| Instant::now().checked_add(l));
+        let mut resets = Resets::default();
+        let end = loop {
+            match self.next_event(deadline) {
+                None => break End::TimedOut,
+                Some(MachineEvent::Reset { .. }) => {
+                    if let Some(end) = self.reset(&mut resets) {
+                        break end;
+                    }
+                }
+                Some(event) => break end_of(event),
+            }
+        };
+        self.stop();
+        end
+    }
+
+    fn next_event(&self, deadline: Option<Instant>) -> Option<MachineEvent> {
+        let gone = || MachineEvent::Quit { reason: "the machine is gone".into() };
+        let Some(deadline) = deadline else { return Some(self.events.recv().unwrap_or_else(|_| gone())) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.events.recv_timeout(left) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(gone()),
+        }
+    }
+
+    fn reset(&self, resets: &mut Resets) -> Option<End> {
+        let shared = &self.shared;
+        if shared.config.on_reset == OnReset::PowerOff {
+            return Some(End::PoweredOff);
+        }
+        if resets.count_one(Instant::now()) {
+            return Some(End::ResetLoop);
+        }
+        tracing::info!("the guest resets the machine");
+        let mut loaded = None;
+        let devices = || {
+            shared.board.reset();
+            if let Some(semihosting) = &shared.semihosting {
+                semihosting.reset();
+            }
+            loaded = Some(shared.load());
+        };
+        let cpu = |index| shared.reset_state(index);
+        let result = shared.engine.reset("the guest's wish", devices, cpu);
+        match (loaded, result) {
+            (Some(Err(e)), _) => Some(End::Failed(e.to_string())),
+            (_, Err(e)) => Some(End::Failed(e.to_string())),
+            _ => None,
+        }
+    }
+
+    /// Stops the vCPUs, then lets the devices finish, then flushes the disks.
+    fn stop(&self) {
+        if let Err(error) = self.shared.engine.pause("the machine ends") {
+            tracing::warn!(%error, "the vCPUs do not stop");
+        }
+        if !self.shared.board.shutdown(DEVICE_PATIENCE) {
+            tracing::warn!("a device did not finish its work in time");
+        }
+        for disk in &self.shared.disks {
+            if disk.read_only() {
+                continue;
+            }
+            if let Err(error) = disk.flush() {
+                tracing::error!(%error, "a disk image cannot be flushed: what the guest wrote last may be lost");
+            }
+        }
+    }
+
+    /// Counters of the run so far; also after [`Machine::run`], before [`Machine::shutdown`].
+    pub fn statistics(&self) -> Statistics {
+        Statistics::collect(self.shared.accelerator, &self.shared.engine)
+    }
+
+    /// Ends all threads. The console's readers see its end.
+    pub fn shutdown(&self) {
+        if let Err(error) = self.shared.engine.shutdown("the machine ends") {
+            tracing::warn!(%error, "threads are left behind");
+        }
+        self.shared.console.close();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Shared {
+    /// Puts everything into RAM.
+    fn load(&self) -> Result<(), ConfigError> {
+        let tree = device_tree(&self.config, &self.model, &self.boot)?;
+        Ok(self.boot.load(self.memory.ram(), &tree)?)
+    }
+
+    /// Registers and power of a vCPU after a reset.
+    fn reset_state(&self, index: usize) -> (CpuState, Power) {
+        let mpidr = armlet_arm::model::mpidr(index as u32);
+        let mut state = self.model.reset_state(index as u32, mpidr);
+        if index != 0 {
+            return (state, Power::Off);
+        }
+        let entry = self.boot.entry();
+        state.pc = entry.pc;
+        state.x[0] = entry.device_tree;
+        (state, Power::On)
+    }
+}
+
+fn end_of(event: MachineEvent) -> End {
+    match event {
+        MachineEvent::PowerOff { .. } => End::PoweredOff,
+        MachineEvent::Exit { status, .. } => End::Exited(status),
+        MachineEvent::Fatal { vcpu, reason } => End::Crashed(format!("CPU {vcpu}: {reason}")),
+        MachineEvent::Panicked { vcpu, reason } => {
+            End::Failed(format!("CPU {vcpu}'s thread failed ({reason}); this is a fault of this program"))
+        }
+        MachineEvent::Quit { reason } => End::Quit(reason),
+        MachineEvent::Reset { .. } => End::ResetLoop,
+    }
+}
+
+/// When the machine was reset lately.
+#[derive(Default)]
+struct Resets(Vec<Instant>);
+
+impl Resets {
+    /// Notes a reset; true if it is one of a loop.
+    fn count_one(&mut self, now: Instant) -> bool {
+        self.0.retain(|&then| now.saturating_duration_since(then) < RESET_LOOP_TIME);
+        self.0.push(now);
+        self.0.len() >= RESET_LOOP_COUNT
+    }
+}
+
+fn virtio_devices(
+    config: &MachineConfig,
+    disks: &[Arc<dyn BlockBackend>],
+) -> Result<Vec<Arc<dyn VirtioDevice>>, ConfigError> {
+    let mut devices: Vec<Arc<dyn VirtioDevice>> = Vec::new();
+    for (n, (disk, drive)) in disks.iter().zip(&config.drives).enumerate() {
+        let name = drive.file.file_name().map_or_else(String::new, |f| f.to_string_lossy().into_owned());
+        let config = BlockConfig { name: format!("disk {n}"), serial: name };
+        let failed = |source| ConfigError::Host { what: "a disk's thread", source };
+        devices.push(Arc::new(Block::new(Arc::clone(disk), config).map_err(failed)?));
+    }
+    Ok(devices)
+}
+
+fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<Vec<u8>, ConfigError> {
+    let mut seed = [0; 40];
+    let failed = |e: rustix::io::Errno| ConfigError::Host { what: "random numbers", source: e.into() };
+    let n = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+    let (kaslr, rng) = seed[..n].split_at(n.min(8));
+    let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| !config.boot.no_kaslr);
+    let description = fdt::Description {
+        cpu_compatible: &cpu::compatible(model),
+        cpus: config.smp,
+        memory: config.memory,
+        virtio_devices: config.drives.len() + usize::from(config.entropy),
+        append: &config.boot.append,
+        initrd: boot.initrd_range(),
+        kaslr_seed: kaslr,
+        rng_seed: rng,
+    };
+    let bad = |e: vm_fdt::Error| crate::BootError::DeviceTree(e.to_string());
+    let generated = fdt::generate(&description).map_err(bad)?;
+    Ok(boot.device_tree(generated, &config.boot.append)?)
+}
+
+fn semihosting(config: &MachineConfig, boot: &Boot, console: &Console) -> Option<Semihosting> {
+    let elf = match boot.kernel().kind() {
+        KernelKind::Elf(elf) => Some(elf),
+        KernelKind::Linux(_) => None,
+    };
+    match config.semihosting {
+        SemihostingMode::Off => return None,
+        SemihostingMode::Auto if elf.is_none() => return None,
+        _ => {}
+    }
+    let end = spec::RAM_BASE + config.memory;
+    let program_end = elf.map_or(spec::RAM_BASE, |e| e.range().1);
+    let tree_end = boot.layout().device_tree + boot::dtb::MAX_SIZE;
+    let start = if tree_end > program_end { tree_end } else { program_end };
+    let start = start.next_multiple_of(4096).min(end);
+    let name = boot.kernel().path().file_name().map_or_else(String::new, |f| f.to_string_lossy().into());
+    let command_line = format!("{name} {}", config.boot.append);
+    Some(Semihosting::new(console.clone(), command_line.trim(), (start, end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_resets_in_a_short_time_are_a_loop_and_slow_ones_are_not() {
+        let start = Instant::now();
+        let mut resets = Resets::default();
+        let quick = (1..=RESET_LOOP_COUNT as u32).map(|i| start + Duration::from_millis(100) * i);
+        assert_eq!(quick.filter(|t| resets.count_one(*t)).count(), 1);
+        let mut resets = Resets::default();
+        let mut slow = (1..100).map(|i| start + Duration::from_secs(3) * i);
+        assert!(!slow.any(|t| resets.count_one(t)));
+    }
+}
