@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use armlet_arm::SysReg;
 use armlet_arm::sysreg::ExternalRegisters;
-use armlet_devices::{GicConfig, GicV3, Pl011};
+use armlet_devices::clock::{COUNTER_FREQUENCY, Clock};
+use armlet_devices::{
+    BoardRegisters, GenericTimers, GicConfig, GicV3, Pl011, TimerLines, TimerQueue, TimerThread,
+};
 use armlet_engine::VcpuShared;
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 use armlet_virtio::{MmioTransport, VirtioDevice};
@@ -23,6 +25,9 @@ const SPIS: u32 = 256;
 pub(crate) struct Board {
     pub(crate) gic: Arc<GicV3>,
     pub(crate) uart: Arc<Pl011>,
+    pub(crate) timers: Arc<GenericTimers>,
+    pub(crate) time: Arc<TimerQueue>,
+    _timer_thread: TimerThread,
     pub(crate) transports: Vec<Arc<MmioTransport>>,
 }
 
@@ -41,6 +46,13 @@ impl Board {
         let Parts { config, ram, cpus, console, virtio } = parts;
         let affinities = (0..cpus.len()).map(spec::mpidr_affinity).collect();
         let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
+        // Time stands still until the machine starts.
+        let time = TimerQueue::new(Arc::new(Clock::new(COUNTER_FREQUENCY)));
+        time.pause();
+        let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
+        let timers = Arc::new(GenericTimers::new(&time, lines));
+        let no_thread = |source| ConfigError::Host { what: "the timers' thread", source };
+        let timer_thread = time.start().map_err(no_thread)?;
         let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
         let uart = Arc::new(Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _));
         console.connect(&uart);
@@ -70,12 +82,12 @@ impl Board {
         for n in transports.len()..spec::VIRTIO_MMIO_SLOTS {
             put(spec::virtio_mmio_slot(spec::virtio_slot_of_device(n)), Arc::clone(&empty))?;
         }
-        Ok((Self { gic, uart, transports }, map.build()))
+        Ok((Self { gic, uart, timers, time, _timer_thread: timer_thread, transports }, map.build()))
     }
 
     /// The system registers that live in devices.
     pub(crate) fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
-        Arc::new(External { gic: Arc::clone(&self.gic) })
+        Arc::new(BoardRegisters::new(Arc::clone(&self.gic), Arc::clone(&self.timers)))
     }
 
     /// Everything as at power-on. The vCPUs must be stopped.
@@ -84,6 +96,7 @@ impl Board {
         for transport in &self.transports {
             transport.reset();
         }
+        self.timers.reset();
         self.uart.reset();
         self.gic.reset();
     }
@@ -93,8 +106,14 @@ impl Board {
 
     /// Ends the devices' threads after the work that the guest has handed over; `false` if that took too long.
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
-        self.transports.iter().fold(true, |done, transport| transport.shutdown(deadline) && done)
+        // Every one is told, also after one that did not make it.
+        self.transports.iter().filter(|transport| !transport.shutdown(deadline)).count() == 0
     }
+}
+
+fn timer_lines(gic: &Arc<GicV3>, cpu: usize) -> Result<TimerLines, ConfigError> {
+    let line = |ppi| gic.ppi(cpu, ppi).map_err(wiring);
+    Ok(TimerLines { physical: line(spec::PPI_TIMER_PHYSICAL)?, virtual_: line(spec::PPI_TIMER_VIRTUAL)? })
 }
 
 fn wiring(e: impl std::fmt::Display) -> ConfigError {
@@ -118,19 +137,4 @@ impl MmioDevice for EmptySlot {
     }
 
     fn write(&self, _offset: u64, _size: AccessSize, _value: u64) {}
-}
-
-/// Sends a register's access to the device that has it.
-struct External {
-    gic: Arc<GicV3>,
-}
-
-impl ExternalRegisters for External {
-    fn read(&self, cpu: usize, reg: SysReg) -> u64 {
-        self.gic.read_icc(cpu, reg)
-    }
-
-    fn write(&self, cpu: usize, reg: SysReg, value: u64) {
-        self.gic.write_icc(cpu, reg, value);
-    }
 }

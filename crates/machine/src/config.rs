@@ -241,8 +241,7 @@ mod tests {
         assert!(matches!(with(&|c| c.smp = 0), ConfigError::NoCpus));
         assert!(matches!(with(&|c| c.smp = 513), ConfigError::TooManyCpus(513)));
         assert!(matches!(with(&|c| c.machine = "raspi4".into()), ConfigError::UnknownMachine(_)));
-        let drive =
-            DriveConfig { file: "x".into(), format: DriveFormat::Raw, readonly: false, snapshot: false };
+        let drive = DriveConfig { file: "x".into(), format: None, readonly: false, snapshot: false };
         assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyDevices(33)));
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use armlet_arm::mmu::{self, Access, AccessKind, PhysicalMemory};
 use armlet_arm::{CpuModel, CpuState, Exception, exception};
-use armlet_devices::GicV3;
+use armlet_devices::clock::COUNTER_FREQUENCY;
+use armlet_devices::timer::spec::CNTKCTL_EL1;
+use armlet_devices::{GenericTimers, GicV3};
 use armlet_engine::{AfterExit, ExitHandler, MachineEvent, Power, PowerControl, PowerOnError};
 use armlet_memory::{AccessSize, Ram};
 
@@ -24,6 +26,7 @@ pub(crate) struct Handler {
     pub(crate) model: Arc<CpuModel>,
     pub(crate) ram: Ram,
     pub(crate) gic: Arc<GicV3>,
+    pub(crate) timers: Arc<GenericTimers>,
     pub(crate) cpus: usize,
     /// `None`: the instruction is undefined.
     pub(crate) semihosting: Option<Arc<Semihosting>>,
@@ -41,6 +44,7 @@ impl ExitHandler for Handler {
             Call::CpuSuspend => Status::Success.register(),
             Call::CpuOff => {
                 self.gic.reset_cpu_interface(vcpu);
+                self.timers.reset_cpu(vcpu);
                 return AfterExit::PowerOff;
             }
             Call::CpuOn { target, entry, context } => self.cpu_on(power, target, entry, context),
@@ -67,6 +71,14 @@ impl ExitHandler for Handler {
             }
             Outcome::Exit(status) => AfterExit::StopMachine(MachineEvent::Exit { vcpu, status }),
         }
+    }
+
+    fn event_stream(&self, vcpu: usize) -> Option<Duration> {
+        const EVNTEN: u64 = 1 << 2;
+        let control = self.timers.read_encoding(vcpu, CNTKCTL_EL1);
+        // One event for each full cycle of the counter's bit EVNTI.
+        let ticks = 2u64 << ((control >> 4) & 0xf);
+        (control & EVNTEN != 0).then(|| Duration::from_nanos(ticks * (1_000_000_000 / COUNTER_FREQUENCY)))
     }
 }
 

@@ -11,7 +11,7 @@ use armlet_arm::{CpuModel, CpuState};
 use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, MachineState, Power, VcpuShared};
 use armlet_memory::{AddressSpace, Ram};
 use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
-use armlet_virtio::{Block, BlockConfig, VirtioDevice};
+use armlet_virtio::{Block, BlockConfig, Entropy, VirtioDevice};
 
 use crate::accelerator::{self, Needs};
 use crate::board::{Board, Parts};
@@ -85,7 +85,9 @@ impl MachineHandle {
     /// # Errors
     /// The machine is ending.
     pub fn pause(&self) -> Result<(), EngineError> {
-        self.0.engine.request_pause("asked for")
+        self.0.engine.request_pause("asked for")?;
+        self.0.board.time.pause();
+        Ok(())
     }
 
     /// Starts the vCPUs, or lets them go on.
@@ -93,6 +95,7 @@ impl MachineHandle {
     /// # Errors
     /// The machine has failed or is ending.
     pub fn resume(&self) -> Result<(), EngineError> {
+        self.0.board.time.resume();
         match self.0.engine.state() {
             MachineState::Created => self.0.engine.start("asked for"),
             _ => self.0.engine.resume("asked for"),
@@ -180,6 +183,7 @@ impl Machine {
             model: Arc::clone(&model),
             ram,
             gic: Arc::clone(&board.gic),
+            timers: Arc::clone(&board.timers),
             cpus: config.smp,
             semihosting: semihosting.clone(),
         };
@@ -256,6 +260,7 @@ impl Machine {
     /// # Errors
     /// The machine was started before.
     pub fn start(&self) -> Result<(), EngineError> {
+        self.shared.board.time.resume();
         self.shared.engine.start("the machine starts")
     }
 
@@ -408,9 +413,13 @@ fn virtio_devices(
     let mut devices: Vec<Arc<dyn VirtioDevice>> = Vec::new();
     for (n, (disk, drive)) in disks.iter().zip(&config.drives).enumerate() {
         let name = drive.file.file_name().map_or_else(String::new, |f| f.to_string_lossy().into_owned());
-        let config = BlockConfig { name: format!("disk {n}"), serial: name };
+        let block = BlockConfig { name: format!("disk {n}"), serial: name };
         let failed = |source| ConfigError::Host { what: "a disk's thread", source };
-        devices.push(Arc::new(Block::new(Arc::clone(disk), config).map_err(failed)?));
+        devices.push(Arc::new(Block::new(Arc::clone(disk), block).map_err(failed)?));
+    }
+    if config.entropy {
+        let failed = |source| ConfigError::Host { what: "the entropy device's thread", source };
+        devices.push(Arc::new(Entropy::new().map_err(failed)?));
     }
     Ok(devices)
 }
