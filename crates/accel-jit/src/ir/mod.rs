@@ -10,6 +10,7 @@
 mod builder;
 pub mod interp;
 mod interp_vector;
+pub mod visit;
 pub use builder::Builder;
 
 use armlet_arm::state::FpEnv;
@@ -495,7 +496,9 @@ pub type VectorHelper = extern "C" fn(&mut FpEnv, &mut [u128; 32], VOperands);
 /// bits 31:28).
 pub type VectorGprHelper = extern "C" fn(&mut FpEnv, &mut [u128; 32], VOperands, u64) -> u64;
 
-/// One IR instruction.
+/// One IR instruction. Field names: d destination, s source, a and b or n and m inputs, w width, q 128-bit form,
+/// es log2 of element bytes, enc system-register encoding.
+#[allow(missing_docs)]
 #[derive(Clone, Copy, Debug)]
 pub enum Inst {
     /// The guest instruction at this offset in the page begins (its word is kept for syndromes).

@@ -1,0 +1,680 @@
+//! A small x86-64 assembler: legacy and VEX encodings into a byte buffer.
+//!
+//! Encodings follow the Intel SDM, volume 2. Only what the code generator uses is here.
+
+/// A general register, by its hardware number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gpr(pub u8);
+
+/// A vector register, by its hardware number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Xmm(pub u8);
+
+#[expect(missing_docs, reason = "register names")]
+mod names {
+    use super::Gpr;
+    pub const RAX: Gpr = Gpr(0);
+    pub const RCX: Gpr = Gpr(1);
+    pub const RDX: Gpr = Gpr(2);
+    pub const RBX: Gpr = Gpr(3);
+    pub const RSP: Gpr = Gpr(4);
+    pub const RBP: Gpr = Gpr(5);
+    pub const RSI: Gpr = Gpr(6);
+    pub const RDI: Gpr = Gpr(7);
+    pub const R8: Gpr = Gpr(8);
+    pub const R9: Gpr = Gpr(9);
+    pub const R10: Gpr = Gpr(10);
+    pub const R11: Gpr = Gpr(11);
+    pub const R12: Gpr = Gpr(12);
+    pub const R13: Gpr = Gpr(13);
+    pub const R14: Gpr = Gpr(14);
+    pub const R15: Gpr = Gpr(15);
+}
+pub use names::*;
+
+/// A memory operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct M {
+    /// Base register.
+    pub base: Gpr,
+    /// Index register (not RSP) and log2 of its scale.
+    pub index: Option<(Gpr, u8)>,
+    /// Displacement.
+    pub disp: i32,
+}
+
+impl M {
+    /// `[base + disp]`
+    pub const fn at(base: Gpr, disp: i32) -> Self {
+        Self { base, index: None, disp }
+    }
+    /// `[base + index << scale + disp]`
+    pub const fn indexed(base: Gpr, index: Gpr, scale: u8, disp: i32) -> Self {
+        Self { base, index: Some((index, scale)), disp }
+    }
+}
+
+/// The r/m operand: register or memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rm {
+    /// Register number.
+    R(u8),
+    /// Memory.
+    M(M),
+}
+
+impl From<Gpr> for Rm {
+    fn from(r: Gpr) -> Self {
+        Self::R(r.0)
+    }
+}
+impl From<Xmm> for Rm {
+    fn from(r: Xmm) -> Self {
+        Self::R(r.0)
+    }
+}
+impl From<M> for Rm {
+    fn from(m: M) -> Self {
+        Self::M(m)
+    }
+}
+
+/// Condition codes, by hardware number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cc(pub u8);
+
+#[expect(missing_docs, reason = "the hardware's names")]
+impl Cc {
+    pub const O: Cc = Cc(0);
+    pub const NO: Cc = Cc(1);
+    pub const B: Cc = Cc(2);
+    pub const AE: Cc = Cc(3);
+    pub const E: Cc = Cc(4);
+    pub const NE: Cc = Cc(5);
+    pub const BE: Cc = Cc(6);
+    pub const A: Cc = Cc(7);
+    pub const S: Cc = Cc(8);
+    pub const NS: Cc = Cc(9);
+    pub const P: Cc = Cc(10);
+    pub const NP: Cc = Cc(11);
+    pub const L: Cc = Cc(12);
+    pub const GE: Cc = Cc(13);
+    pub const LE: Cc = Cc(14);
+    pub const G: Cc = Cc(15);
+    /// The opposite.
+    pub const fn invert(self) -> Cc {
+        Cc(self.0 ^ 1)
+    }
+}
+
+/// The eight classic two-operand operations, by their opcode extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the hardware's names")]
+pub enum Op2 {
+    Add = 0,
+    Or = 1,
+    Adc = 2,
+    Sbb = 3,
+    And = 4,
+    Sub = 5,
+    Xor = 6,
+    Cmp = 7,
+}
+
+/// Shifts and rotates, by their opcode extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the hardware's names")]
+pub enum Shift {
+    Rol = 0,
+    Ror = 1,
+    Rcr = 3,
+    Shl = 4,
+    Shr = 5,
+    Sar = 7,
+}
+
+/// A jump whose displacement is not known yet: offset of its four displacement bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fixup(pub usize);
+
+/// The buffer. `base` is the address at which its first byte will execute.
+#[derive(Default)]
+pub struct Asm {
+    /// Bytes so far.
+    pub buf: Vec<u8>,
+    /// Execution address of `buf[0]`.
+    pub base: u64,
+}
+
+/// Mandatory prefix and opcode map of an SSE/VEX opcode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opc {
+    /// 0 none, 1 = 66, 2 = F3, 3 = F2
+    pub pp: u8,
+    /// 1 = 0F, 2 = 0F38, 3 = 0F3A
+    pub map: u8,
+    /// Opcode byte.
+    pub op: u8,
+    /// VEX.W / REX.W
+    pub w: bool,
+}
+
+/// Shorthand for [`Opc`] tables.
+pub const fn opc(pp: u8, map: u8, op: u8) -> Opc {
+    Opc { pp, map, op, w: false }
+}
+
+/// Shorthand with W set.
+pub const fn opcw(pp: u8, map: u8, op: u8) -> Opc {
+    Opc { pp, map, op, w: true }
+}
+
+impl Asm {
+    /// Starts over at `base`.
+    pub fn reset(&mut self, base: u64) {
+        self.buf.clear();
+        self.base = base;
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// True if nothing was emitted.
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// Execution address of the next byte.
+    pub fn here(&self) -> u64 {
+        self.base + self.buf.len() as u64
+    }
+
+    fn b(&mut self, x: u8) {
+        self.buf.push(x);
+    }
+
+    fn d(&mut self, x: i32) {
+        self.buf.extend_from_slice(&x.to_le_bytes());
+    }
+
+    fn modrm(&mut self, reg: u8, rm: Rm) {
+        let reg = (reg & 7) << 3;
+        let m = match rm {
+            Rm::R(r) => return self.b(0xc0 | reg | (r & 7)),
+            Rm::M(m) => m,
+        };
+        let need_sib = m.index.is_some() || m.base.0 & 7 == 4;
+        let mode = if m.disp == 0 && m.base.0 & 7 != 5 {
+            0
+        } else if (-128..128).contains(&m.disp) {
+            0x40
+        } else {
+            0x80
+        };
+        if need_sib {
+            self.b(mode | reg | 4);
+            let (idx, scale) = m.index.map_or((4, 0), |(i, s)| (i.0 & 7, s));
+            self.b((scale << 6) | (idx << 3) | (m.base.0 & 7));
+        } else {
+            self.b(mode | reg | (m.base.0 & 7));
+        }
+        match mode {
+            0x40 => self.b(m.disp as u8),
+            0x80 => self.d(m.disp),
+            _ => {}
+        }
+    }
+
+    fn rex_bits(reg: u8, rm: Rm) -> u8 {
+        let r = (reg >> 3) << 2;
+        match rm {
+            Rm::R(x) => r | (x >> 3),
+            Rm::M(m) => r | (m.index.map_or(0, |(i, _)| i.0 >> 3) << 1) | (m.base.0 >> 3),
+        }
+    }
+
+    /// Legacy encoding: prefix, map (0 = one byte), opcode, ModRM. `byte` asks for a REX that makes
+    /// SPL..DIL reachable as byte registers.
+    fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
+        match o.pp {
+            1 => self.b(0x66),
+            2 => self.b(0xf3),
+            3 => self.b(0xf2),
+            _ => {}
+        }
+        let rex = Self::rex_bits(reg, rm) | if o.w { 8 } else { 0 };
+        let byte_rex = byte && (reg >= 4 || matches!(rm, Rm::R(4..=7)));
+        if rex != 0 || byte_rex {
+            self.b(0x40 | rex);
+        }
+        match o.map {
+            1 => self.b(0x0f),
+            2 => self.buf.extend_from_slice(&[0x0f, 0x38]),
+            3 => self.buf.extend_from_slice(&[0x0f, 0x3a]),
+            _ => {}
+        }
+        self.b(o.op);
+        self.modrm(reg, rm);
+    }
+
+    /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
+    pub fn vex(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>) {
+        self.vex_l(o, reg, vvvv, rm.into(), 0);
+    }
+
+    fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
+        let rex = Self::rex_bits(reg, rm);
+        let tail = ((!vvvv & 15) << 3) | (l << 2) | o.pp;
+        if rex & 3 == 0 && o.map == 1 && !o.w {
+            self.b(0xc5);
+            self.b(((!rex & 4) << 5) | tail);
+        } else {
+            self.b(0xc4);
+            self.b(((!rex & 7) << 5) | o.map);
+            self.b(if o.w { 0x80 } else { 0 } | tail);
+        }
+        self.b(o.op);
+        self.modrm(reg, rm);
+    }
+
+    /// VEX with an immediate byte.
+    pub fn vex_imm(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>, imm: u8) {
+        self.vex(o, reg, vvvv, rm);
+        self.b(imm);
+    }
+
+    /// VEX on 256-bit registers.
+    pub fn vex256(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>) {
+        self.vex_l(o, reg, vvvv, rm.into(), 1);
+    }
+
+    /// Legacy SSE/system instruction `op reg, rm`.
+    pub fn sse(&mut self, o: Opc, reg: u8, rm: impl Into<Rm>) {
+        self.legacy(o, reg, rm.into(), false);
+    }
+
+    // ---- moves ----
+
+    /// mov d, s (64-bit register to register); nothing if they are the same.
+    pub fn mov(&mut self, d: Gpr, s: Gpr) {
+        if d != s {
+            self.legacy(Opc { pp: 0, map: 0, op: 0x8b, w: true }, d.0, s.into(), false);
+        }
+    }
+
+    /// mov d32, s32: also clears the upper half.
+    pub fn mov32(&mut self, d: Gpr, s: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x8b, w: false }, d.0, s.into(), false);
+    }
+
+    /// Load, 64 (`w`) or 32 bits.
+    pub fn load(&mut self, w: bool, d: Gpr, m: M) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x8b, w }, d.0, m.into(), false);
+    }
+
+    /// Store, 64 (`w`) or 32 bits.
+    pub fn store(&mut self, w: bool, m: M, s: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x89, w }, s.0, m.into(), false);
+    }
+
+    /// 16-bit store.
+    pub fn store16(&mut self, m: M, s: Gpr) {
+        self.legacy(Opc { pp: 1, map: 0, op: 0x89, w: false }, s.0, m.into(), false);
+    }
+
+    /// 8-bit store.
+    pub fn store8(&mut self, m: M, s: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x88, w: false }, s.0, m.into(), true);
+    }
+
+    /// movzx from 8 bits.
+    pub fn movzx8(&mut self, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(opc(0, 1, 0xb6), d.0, s.into(), true);
+    }
+
+    /// movzx from 16 bits.
+    pub fn movzx16(&mut self, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(opc(0, 1, 0xb7), d.0, s.into(), false);
+    }
+
+    /// movsx from 8 bits to 32 or 64.
+    pub fn movsx8(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0xbe, w }, d.0, s.into(), true);
+    }
+
+    /// movsx from 16 bits to 32 or 64.
+    pub fn movsx16(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0xbf, w }, d.0, s.into(), false);
+    }
+
+    /// movsxd: 32 to 64 bits.
+    pub fn movsxd(&mut self, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(opcw(0, 0, 0x63), d.0, s.into(), false);
+    }
+
+    /// mov d, constant; the shortest form that leaves the flags alone.
+    pub fn mov_imm(&mut self, d: Gpr, v: i64) {
+        if let Ok(u) = u32::try_from(v) {
+            if d.0 >= 8 {
+                self.b(0x41);
+            }
+            self.b(0xb8 | (d.0 & 7));
+            self.d(u as i32);
+        } else if let Ok(i) = i32::try_from(v) {
+            self.legacy(opcw(0, 0, 0xc7), 0, d.into(), false);
+            self.d(i);
+        } else {
+            self.b(0x48 | (d.0 >> 3));
+            self.b(0xb8 | (d.0 & 7));
+            self.buf.extend_from_slice(&v.to_le_bytes());
+        }
+    }
+
+    /// mov qword/dword [m], imm32 (sign-extended).
+    pub fn store_imm(&mut self, w: bool, m: M, v: i32) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xc7, w }, 0, m.into(), false);
+        self.d(v);
+    }
+
+    /// lea d, m
+    pub fn lea(&mut self, w: bool, d: Gpr, m: M) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x8d, w }, d.0, m.into(), false);
+    }
+
+    // ---- integer ----
+
+    /// op d, s (s register or memory)
+    pub fn op(&mut self, o: Op2, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 0, op: (o as u8) * 8 + 3, w }, d.0, s.into(), false);
+    }
+
+    /// op [m], s
+    pub fn op_mem(&mut self, o: Op2, w: bool, m: M, s: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: (o as u8) * 8 + 1, w }, s.0, m.into(), false);
+    }
+
+    /// op rm, imm32
+    pub fn op_imm(&mut self, o: Op2, w: bool, d: impl Into<Rm>, v: i32) {
+        if (-128..128).contains(&v) {
+            self.legacy(Opc { pp: 0, map: 0, op: 0x83, w }, o as u8, d.into(), false);
+            self.b(v as u8);
+        } else {
+            self.legacy(Opc { pp: 0, map: 0, op: 0x81, w }, o as u8, d.into(), false);
+            self.d(v);
+        }
+    }
+
+    /// op r8, imm8 on a low byte register
+    pub fn op8_imm(&mut self, o: Op2, d: Gpr, v: i8) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x80, w: false }, o as u8, d.into(), true);
+        self.b(v as u8);
+    }
+
+    /// test a, b
+    pub fn test(&mut self, w: bool, a: impl Into<Rm>, b: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0x85, w }, b.0, a.into(), false);
+    }
+
+    /// test rm, imm32
+    pub fn test_imm(&mut self, w: bool, a: impl Into<Rm>, v: i32) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xf7, w }, 0, a.into(), false);
+        self.d(v);
+    }
+
+    /// bt rm, imm8
+    pub fn bt_imm(&mut self, w: bool, a: impl Into<Rm>, bit: u8) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0xba, w }, 4, a.into(), false);
+        self.b(bit);
+    }
+
+    /// Shift by a constant.
+    pub fn shift_imm(&mut self, s: Shift, w: bool, d: impl Into<Rm>, n: u8) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xc1, w }, s as u8, d.into(), false);
+        self.b(n);
+    }
+
+    /// Shift by CL.
+    pub fn shift_cl(&mut self, s: Shift, w: bool, d: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xd3, w }, s as u8, d.into(), false);
+    }
+
+    /// shlx / shrx / sarx d, s, count: no flags.
+    pub fn shiftx(&mut self, s: Shift, w: bool, d: Gpr, src: impl Into<Rm>, count: Gpr) {
+        let pp = match s {
+            Shift::Shl => 1,
+            Shift::Sar => 2,
+            _ => 3,
+        };
+        self.vex(Opc { pp, map: 2, op: 0xf7, w }, d.0, count.0, src);
+    }
+
+    /// rorx d, s, imm: no flags.
+    pub fn rorx(&mut self, w: bool, d: Gpr, s: impl Into<Rm>, n: u8) {
+        self.vex_imm(Opc { pp: 3, map: 3, op: 0xf0, w }, d.0, 0, s, n);
+    }
+
+    /// andn d, a, b: d = !a & b.
+    pub fn andn(&mut self, w: bool, d: Gpr, a: Gpr, b: impl Into<Rm>) {
+        self.vex(Opc { pp: 0, map: 2, op: 0xf2, w }, d.0, a.0, b);
+    }
+
+    /// imul d, s
+    pub fn imul(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0xaf, w }, d.0, s.into(), false);
+    }
+
+    /// One-operand group: 2 not, 3 neg, 4 mul, 5 imul, 6 div, 7 idiv.
+    pub fn group3(&mut self, ext: u8, w: bool, d: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xf7, w }, ext, d.into(), false);
+    }
+
+    /// cdq / cqo
+    pub fn sign_to_rdx(&mut self, w: bool) {
+        if w {
+            self.b(0x48);
+        }
+        self.b(0x99);
+    }
+
+    /// lzcnt d, s
+    pub fn lzcnt(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 2, map: 1, op: 0xbd, w }, d.0, s.into(), false);
+    }
+
+    /// bswap d
+    pub fn bswap(&mut self, w: bool, d: Gpr) {
+        let rex = (if w { 8 } else { 0 }) | (d.0 >> 3);
+        if rex != 0 {
+            self.b(0x40 | rex);
+        }
+        self.b(0x0f);
+        self.b(0xc8 | (d.0 & 7));
+    }
+
+    /// shrd d, s, imm
+    pub fn shrd(&mut self, w: bool, d: Gpr, s: Gpr, n: u8) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0xac, w }, s.0, d.into(), false);
+        self.b(n);
+    }
+
+    /// cmovcc d, s
+    pub fn cmov(&mut self, cc: Cc, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 1, op: 0x40 | cc.0, w }, d.0, s.into(), false);
+    }
+
+    /// setcc r8
+    pub fn setcc(&mut self, cc: Cc, d: Gpr) {
+        self.legacy(opc(0, 1, 0x90 | cc.0), 0, d.into(), true);
+    }
+
+    /// setcc [m]
+    pub fn setcc_mem(&mut self, cc: Cc, m: M) {
+        self.legacy(opc(0, 1, 0x90 | cc.0), 0, m.into(), true);
+    }
+
+    /// crc32 d, s of `1 << size` bytes (CRC32C)
+    pub fn crc32c(&mut self, size: u8, d: Gpr, s: Gpr) {
+        match size {
+            0 => self.legacy(opc(3, 2, 0xf0), d.0, s.into(), true),
+            1 => {
+                self.b(0x66);
+                self.legacy(opc(3, 2, 0xf1), d.0, s.into(), false);
+            }
+            2 => self.legacy(opc(3, 2, 0xf1), d.0, s.into(), false),
+            _ => self.legacy(opcw(3, 2, 0xf1), d.0, s.into(), false),
+        }
+    }
+
+    // ---- flags and single bytes ----
+
+    /// lahf
+    pub fn lahf(&mut self) {
+        self.b(0x9f);
+    }
+    /// sahf
+    pub fn sahf(&mut self) {
+        self.b(0x9e);
+    }
+    /// cmc
+    pub fn cmc(&mut self) {
+        self.b(0xf5);
+    }
+    /// stc
+    pub fn stc(&mut self) {
+        self.b(0xf9);
+    }
+    /// pause
+    pub fn pause(&mut self) {
+        self.b(0xf3);
+        self.b(0x90);
+    }
+    /// ret
+    pub fn ret(&mut self) {
+        self.b(0xc3);
+    }
+    /// int3
+    pub fn int3(&mut self) {
+        self.b(0xcc);
+    }
+    /// push r64
+    pub fn push(&mut self, r: Gpr) {
+        if r.0 >= 8 {
+            self.b(0x41);
+        }
+        self.b(0x50 | (r.0 & 7));
+    }
+    /// push qword [m]
+    pub fn push_mem(&mut self, m: M) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xff, w: false }, 6, m.into(), false);
+    }
+    /// push imm32, sign-extended
+    pub fn push_imm(&mut self, v: i32) {
+        self.b(0x68);
+        self.d(v);
+    }
+    /// pop r64
+    pub fn pop(&mut self, r: Gpr) {
+        if r.0 >= 8 {
+            self.b(0x41);
+        }
+        self.b(0x58 | (r.0 & 7));
+    }
+
+    // ---- atomics ----
+
+    /// lock op [m], s
+    pub fn lock_op(&mut self, o: Op2, w: bool, m: M, s: Gpr) {
+        self.b(0xf0);
+        self.op_mem(o, w, m, s);
+    }
+    /// `[lock] xadd / cmpxchg / xchg` family with size `1 << size`: opcode of the 8-bit form.
+    fn sized(&mut self, map: u8, op8: u8, size: u8, m: M, s: Gpr) {
+        let o = Opc {
+            pp: u8::from(size == 1),
+            map,
+            op: if size == 0 { op8 } else { op8 + 1 },
+            w: size == 3,
+        };
+        self.legacy(o, s.0, m.into(), size == 0);
+    }
+    /// cmpxchg [m], s (expected in rAX)
+    pub fn cmpxchg(&mut self, lock: bool, size: u8, m: M, s: Gpr) {
+        if lock {
+            self.b(0xf0);
+        }
+        self.sized(1, 0xb0, size, m, s);
+    }
+    /// xadd [m], s
+    pub fn xadd(&mut self, lock: bool, size: u8, m: M, s: Gpr) {
+        if lock {
+            self.b(0xf0);
+        }
+        self.sized(1, 0xc0, size, m, s);
+    }
+    /// xchg [m], s (always locked)
+    pub fn xchg(&mut self, size: u8, m: M, s: Gpr) {
+        self.sized(0, 0x86, size, m, s);
+    }
+
+    // ---- control ----
+
+    /// jmp rel32, to be bound
+    pub fn jmp(&mut self) -> Fixup {
+        self.b(0xe9);
+        self.d(0);
+        Fixup(self.buf.len() - 4)
+    }
+    /// jcc rel32, to be bound
+    pub fn jcc(&mut self, cc: Cc) -> Fixup {
+        self.b(0x0f);
+        self.b(0x80 | cc.0);
+        self.d(0);
+        Fixup(self.buf.len() - 4)
+    }
+    /// jmp to an absolute address in range
+    pub fn jmp_to(&mut self, target: u64) {
+        let f = self.jmp();
+        self.bind_to(f, target);
+    }
+    /// jcc to an absolute address in range
+    pub fn jcc_to(&mut self, cc: Cc, target: u64) {
+        let f = self.jcc(cc);
+        self.bind_to(f, target);
+    }
+    /// call an absolute address in range
+    pub fn call_to(&mut self, target: u64) {
+        self.b(0xe8);
+        self.d(0);
+        self.bind_to(Fixup(self.buf.len() - 4), target);
+    }
+    /// jmp rm
+    pub fn jmp_rm(&mut self, rm: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xff, w: false }, 4, rm.into(), false);
+    }
+    /// call rm
+    pub fn call_rm(&mut self, rm: impl Into<Rm>) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xff, w: false }, 2, rm.into(), false);
+    }
+    /// Makes a jump go to the next byte.
+    pub fn bind(&mut self, f: Fixup) {
+        let target = self.here();
+        self.bind_to(f, target);
+    }
+    /// Makes a jump go to `target`.
+    pub fn bind_to(&mut self, f: Fixup, target: u64) {
+        let next = self.base + f.0 as u64 + 4;
+        let rel = target.wrapping_sub(next) as i64;
+        let rel = i32::try_from(rel).expect("code cache spans less than 2 GiB");
+        self.buf[f.0..f.0 + 4].copy_from_slice(&rel.to_le_bytes());
+    }
+    /// ldmxcsr [m]
+    pub fn ldmxcsr(&mut self, m: M) {
+        self.legacy(opc(0, 1, 0xae), 2, m.into(), false);
+    }
+    /// stmxcsr [m]
+    pub fn stmxcsr(&mut self, m: M) {
+        self.legacy(opc(0, 1, 0xae), 3, m.into(), false);
+    }
+}

@@ -1,0 +1,15 @@
+//! What the host CPU must have.
+
+/// Names of the features that this CPU lacks and translated code needs; empty if all are there.
+pub fn missing() -> Vec<&'static str> {
+    macro_rules! need {
+        ($($name:tt)*) => {
+            [$(($name, std::arch::is_x86_feature_detected!($name))),*]
+        };
+    }
+    need!("avx2" "bmi1" "bmi2" "lzcnt" "popcnt" "fma" "f16c" "aes" "pclmulqdq" "sse4.2" "cmpxchg16b")
+        .into_iter()
+        .filter(|(_, there)| !there)
+        .map(|(name, _)| name)
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! Branches, exceptions and hints: everything that leaves a block.
+
+use super::locate::Loc;
+use super::*;
+use crate::mmu::{JUMP_CACHE_ENTRIES, TlbSet};
+use crate::runtime::exit::Exit;
+use crate::runtime::state::JitState;
+
+const PAGE: i64 = 4096;
+
+impl Generator {
+    pub(super) fn control(&mut self, inst: &Inst) {
+        match *inst {
+            Inst::BranchIf { test, target } => self.branch_if(test, target),
+            Inst::Branch { target } => self.branch(target),
+            Inst::BranchReg { target, .. } => self.branch_reg(target),
+            Inst::Raise(raise) => {
+                self.clobber_flags();
+                let (exit, arg) = Exit::from_raise(raise);
+                self.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), arg as i32);
+                self.leave(exit, i64::from(self.offset));
+            }
+            Inst::Eret => {
+                self.clobber_flags();
+                self.leave(Exit::Eret, i64::from(self.offset));
+            }
+            Inst::Hint(hint) => self.hint(hint),
+            _ => unreachable!("not a control instruction"),
+        }
+    }
+
+    /// Leaves translated code with PC at page + offset.
+    pub(super) fn leave(&mut self, exit: Exit, offset: i64) {
+        self.asm.store_imm(false, field(std::mem::offset_of!(JitState, exit_code)), exit as i32);
+        self.asm.mov_imm(RAX, offset);
+        self.asm.jmp_to(self.thunks.leave_at_offset);
+    }
+
+    fn hint(&mut self, hint: Hint) {
+        self.clobber_flags();
+        match hint {
+            Hint::Yield => self.asm.pause(),
+            Hint::Wfi => self.leave(Exit::Wfi, i64::from(self.offset)),
+            Hint::Wfe => self.leave(Exit::Wfe, i64::from(self.offset)),
+            Hint::Sev => self.leave(Exit::Sev, i64::from(self.offset)),
+            Hint::Sevl => self.leave(Exit::Sevl, i64::from(self.offset)),
+        }
+    }
+
+    fn poll(&mut self) {
+        self.asm.op_imm(Op2::Cmp, false, field(std::mem::offset_of!(JitState, poll)), 0);
+    }
+
+    /// Evaluates a test; the result is the host condition under which it holds.
+    fn test(&mut self, test: Test) -> Cc {
+        match test {
+            Test::Flags(cond) => {
+                let cc = self.host_condition(cond);
+                self.save_nzcv();
+                cc
+            }
+            Test::Zero(w, r) | Test::NonZero(w, r) => {
+                self.clobber_flags();
+                match self.loc(r) {
+                    Loc::Host(g) => self.asm.test(w == Width::X, g, g),
+                    Loc::Memory(m) => self.asm.op_imm(Op2::Cmp, w == Width::X, m, 0),
+                }
+                if matches!(test, Test::Zero(..)) { Cc::E } else { Cc::NE }
+            }
+            Test::BitClear(r, bit) | Test::BitSet(r, bit) => {
+                self.clobber_flags();
+                let loc = self.loc(r);
+                let set = matches!(test, Test::BitSet(..));
+                if bit < 31 {
+                    self.asm.test_imm(false, loc, 1 << bit);
+                    if set { Cc::NE } else { Cc::E }
+                } else {
+                    self.asm.bt_imm(true, loc, bit);
+                    if set { Cc::B } else { Cc::AE }
+                }
+            }
+        }
+    }
+
+    fn branch_if(&mut self, test: Test, target: i64) {
+        if let Test::Flags(c) = test
+            && c.always()
+        {
+            let skip = self.asm.jmp();
+            self.asm.bind(skip);
+            return self.branch(target);
+        }
+        let cc = self.test(test);
+        if !(0..PAGE).contains(&target) {
+            let taken = self.asm.jcc(cc);
+            return self.defer(move |g| {
+                g.asm.bind(taken);
+                g.jump_across(target);
+            });
+        }
+        if target > i64::from(self.offset) {
+            let taken = self.asm.jcc(cc);
+            return self.exit_site(taken, target as u16);
+        }
+        let skip = self.asm.jcc(cc.invert());
+        self.back_edge(target as u16);
+        self.asm.bind(skip);
+    }
+
+    /// Jump backwards in the page, polling on the way.
+    fn back_edge(&mut self, target: u16) {
+        self.poll();
+        let go = self.asm.jcc(Cc::E);
+        self.exit_site(go, target);
+        self.asm.mov_imm(RAX, i64::from(target));
+        self.asm.jmp_to(self.thunks.poll);
+    }
+
+    /// Makes the jump at `fixup` a patchable one; its stub goes behind the block.
+    fn exit_site(&mut self, fixup: Fixup, target: u16) {
+        let site = self.exits.len();
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, stub: 0, number_at: 0, target });
+        self.defer(move |g| {
+            g.exits[site].stub = g.asm.len() as u32;
+            g.asm.bind(fixup);
+            g.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), 0);
+            g.exits[site].number_at = g.asm.len() as u32 - 4;
+            g.asm.mov_imm(RAX, i64::from(target));
+            g.asm.jmp_to(g.thunks.chain);
+        });
+    }
+
+    fn branch(&mut self, target: i64) {
+        self.clobber_flags();
+        if !(0..PAGE).contains(&target) {
+            return self.jump_across(target);
+        }
+        if target > i64::from(self.offset) {
+            let go = self.asm.jmp();
+            self.exit_site(go, target as u16);
+        } else {
+            self.back_edge(target as u16);
+        }
+    }
+
+    /// To another page: by virtual address, through the jump cache.
+    fn jump_across(&mut self, target: i64) {
+        self.page_relative(RAX, target);
+        self.jump_to_rax();
+    }
+
+    fn branch_reg(&mut self, target: Opnd) {
+        self.clobber_flags();
+        self.move_into(Width::X, RAX, target);
+        self.jump_to_rax();
+    }
+
+    /// Continues at the virtual address in rax. All temporaries are dead.
+    fn jump_to_rax(&mut self) {
+        let entry = std::mem::offset_of!(TlbSet, jumps) as i32;
+        self.asm.mov32(RCX, RAX);
+        self.asm.op_imm(Op2::And, false, RCX, (JUMP_CACHE_ENTRIES as i32 - 1) << 2);
+        self.poll();
+        self.asm.jcc_to(Cc::NE, self.thunks.indirect);
+        self.asm.op(Op2::Cmp, true, RAX, M::indexed(R15, RCX, 2, entry));
+        self.asm.jcc_to(Cc::NE, self.thunks.indirect);
+        self.asm.jmp_rm(M::indexed(R15, RCX, 2, entry + 8));
+    }
+}

@@ -1,0 +1,266 @@
+//! Scalar floating point on the host's unit, with the reference interpreter for NaNs.
+//!
+//! MXCSR holds the guest's rounding mode, and its cumulative flags are the guest's. Blocks that use this
+//! are only translated while FPCR asks for IEEE defaults otherwise (no flush-to-zero, no default NaN). A
+//! result that is not a NaN is then the Arm result; a NaN is computed again by the reference.
+
+use super::vector::*;
+use super::*;
+use crate::runtime::state::JitState;
+
+impl Generator {
+    /// Scalar opcode prefix: F2 for double, F3 for single.
+    fn scalar(double: bool, op: u8) -> Opc {
+        opc(if double { 3 } else { 2 }, 1, op)
+    }
+
+    /// Compares `x` with itself: parity tells of a NaN.
+    fn is_nan(&mut self, double: bool, x: Xmm) {
+        self.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x);
+    }
+
+    /// Zeroes what is above the scalar in X0 unless it is known to be zero, and makes it the value of `d`.
+    fn scalar_result(&mut self, double: bool, d: VReg, clean: bool) {
+        let r = self.vector_dest(d);
+        if clean {
+            self.asm.vex(opc(1, 1, 0x28), r.0, 0, X0);
+        } else if double {
+            self.asm.vex(opc(2, 1, 0x7e), r.0, 0, X0);
+        } else {
+            // insertps with a zero mask for the upper three elements
+            self.asm.vex_imm(opc(1, 3, 0x21), r.0, X0.0, X0, 0b1110);
+        }
+        self.vector_store(d, r, true);
+    }
+
+    /// Branches to the reference if the flags say unordered; it writes the home of `d` itself.
+    fn slow_if_unordered(&mut self, inst: &Inst, d: VReg) -> impl FnOnce(&mut Generator) + use<> {
+        let nan = self.asm.jcc(Cc::P);
+        let inst = *inst;
+        move |g: &mut Generator| {
+            let back = g.asm.here();
+            let copies = g.vectors.snapshot();
+            g.defer(move |g| {
+                g.asm.bind(nan);
+                let at = g.keep(&inst);
+                g.asm.push_imm(0);
+                g.asm.mov_imm(RAX, at);
+                g.call_thunk(g.thunks.vector);
+                g.pop_words(1);
+                g.restore_vectors(&copies);
+                g.asm.jmp_to(back);
+                let _ = d;
+            });
+        }
+    }
+
+    pub(super) fn float(&mut self, inst: &Inst) {
+        match *inst {
+            Inst::F1 { op: op @ (F1Op::Mov | F1Op::Neg | F1Op::Abs), double, d, n } => {
+                self.float_bits(op, double, d, n);
+            }
+            Inst::F1 { op, double, d, n } => self.float1(inst, op, double, d, n),
+            Inst::F2 { op, double, d, n, m } => self.float2(inst, op, double, (d, n, m)),
+            Inst::F3 { op, double, d, n, m, a } => {
+                self.clobber_flags();
+                let (n, m, a) = (self.vector_value(n), self.vector_value(m), self.vector_value(a));
+                self.asm.vex(opc(1, 1, 0x28), X0.0, 0, a);
+                // 231 forms: x0 = ±(n * m) ± x0
+                let op = match op {
+                    F3Op::Madd => 0xb9,
+                    F3Op::Nmsub => 0xbb,
+                    F3Op::Msub => 0xbd,
+                    F3Op::Nmadd => 0xbf,
+                };
+                let o = Opc { pp: 1, map: 2, op, w: double };
+                self.asm.vex(o, X0.0, n.0, m);
+                self.is_nan(double, X0);
+                let finish = self.slow_if_unordered(inst, d);
+                self.scalar_result(double, d, false);
+                finish(self);
+            }
+            _ => unreachable!("not a scalar float instruction"),
+        }
+    }
+
+    fn float_bits(&mut self, op: F1Op, double: bool, d: VReg, n: VReg) {
+        let clean = self.upper_is_zero(n) && double;
+        let n = self.vector_value(n);
+        let sign = if double {
+            std::mem::offset_of!(JitState, consts.sign64)
+        } else {
+            std::mem::offset_of!(JitState, consts.sign32)
+        };
+        match op {
+            F1Op::Neg => self.asm.vex(opc(0, 1, 0x57), X0.0, n.0, field(sign)),
+            F1Op::Abs => {
+                self.asm.vex(opc(1, 1, 0x6f), X1.0, 0, field(sign));
+                self.asm.vex(opc(0, 1, 0x55), X0.0, X1.0, n);
+            }
+            _ => self.asm.vex(opc(1, 1, 0x28), X0.0, 0, n),
+        }
+        // Negation sets the upper sign bits of a clean register.
+        self.scalar_result(double, d, clean && op != F1Op::Neg);
+    }
+
+    fn float1(&mut self, inst: &Inst, op: F1Op, double: bool, d: VReg, n: VReg) {
+        self.clobber_flags();
+        let n = self.vector_value(n);
+        let out_double = if op == F1Op::Cvt { !double } else { double };
+        match op {
+            F1Op::Sqrt => self.asm.vex(Self::scalar(double, 0x51), X0.0, n.0, n),
+            F1Op::Cvt => self.asm.vex(Self::scalar(double, 0x5a), X0.0, n.0, n),
+            _ => {
+                let imm = match op {
+                    F1Op::RintN => 8,
+                    F1Op::RintM => 8 | 1,
+                    F1Op::RintP => 8 | 2,
+                    F1Op::RintZ => 8 | 3,
+                    F1Op::RintX => 4,
+                    _ => 8 | 4,
+                };
+                let o = opc(1, 3, if double { 0x0b } else { 0x0a });
+                self.asm.vex_imm(o, X0.0, n.0, n, imm);
+            }
+        }
+        self.is_nan(out_double, X0);
+        let finish = self.slow_if_unordered(inst, d);
+        self.scalar_result(out_double, d, false);
+        finish(self);
+    }
+
+    fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
+        self.clobber_flags();
+        let clean = double && self.upper_is_zero(n);
+        let (n, m) = (self.vector_value(n), self.vector_value(m));
+        let mut clean = clean;
+        let simple = match op {
+            F2Op::Add => Some(0x58),
+            F2Op::Mul | F2Op::Nmul => Some(0x59),
+            F2Op::Sub => Some(0x5c),
+            F2Op::Div => Some(0x5e),
+            _ => None,
+        };
+        if let Some(code) = simple {
+            self.asm.vex(Self::scalar(double, code), X0.0, n.0, m);
+            self.is_nan(double, X0);
+        } else {
+            // Ordered operands only: then min and max agree but for the sign of zeros.
+            self.asm.vex(opc(u8::from(double), 1, 0x2e), n.0, 0, m);
+        }
+        let finish = self.slow_if_unordered(inst, d);
+        match op {
+            F2Op::Nmul => {
+                let sign = if double {
+                    std::mem::offset_of!(JitState, consts.sign64)
+                } else {
+                    std::mem::offset_of!(JitState, consts.sign32)
+                };
+                self.asm.vex(opc(0, 1, 0x57), X0.0, X0.0, field(sign));
+                clean = false;
+            }
+            F2Op::Min | F2Op::Minnm => {
+                self.asm.vex(Self::scalar(double, 0x5d), X0.0, n.0, m);
+                self.asm.vex(Self::scalar(double, 0x5d), X1.0, m.0, n);
+                self.asm.vex(opc(0, 1, 0x56), X0.0, X0.0, X1);
+                clean = false;
+            }
+            F2Op::Max | F2Op::Maxnm => {
+                self.asm.vex(Self::scalar(double, 0x5f), X0.0, n.0, m);
+                self.asm.vex(Self::scalar(double, 0x5f), X1.0, m.0, n);
+                self.asm.vex(opc(0, 1, 0x54), X0.0, X0.0, X1);
+                clean = false;
+            }
+            _ => {}
+        }
+        self.scalar_result(double, d, clean);
+        finish(self);
+    }
+
+    pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {
+        self.nzcv = Nzcv::Slot;
+        let s = self.scratch();
+        let n = self.vector_value(n);
+        let m = match m {
+            Some(m) => self.vector_value(m),
+            None => {
+                self.asm.vex(opc(1, 1, 0xef), X1.0, X1.0, X1);
+                X1
+            }
+        };
+        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.asm.lahf();
+        self.asm.shift_imm(Shift::Shr, false, RAX, 8);
+        self.asm.op_imm(Op2::And, false, RAX, 0x45);
+        self.asm.lea(true, s, field(std::mem::offset_of!(JitState, consts.fcmp_slots)));
+        self.asm.movzx16(RAX, M::indexed(s, RAX, 1, 0));
+        let slot = self.nzcv_slot();
+        self.asm.store16(slot, RAX);
+    }
+
+    pub(super) fn fselect(&mut self, es: u8, cond: Cond, d: VReg, n: VReg, m: VReg) {
+        let (n, m) = (self.vector_value(n), self.vector_value(m));
+        self.asm.vex(opc(1, 1, 0x28), X0.0, 0, n);
+        if !cond.always() {
+            let cc = self.host_condition(cond);
+            let keep = self.asm.jcc(cc);
+            self.asm.vex(opc(1, 1, 0x28), X0.0, 0, m);
+            self.asm.bind(keep);
+        }
+        match es {
+            3 => self.scalar_result(true, d, false),
+            2 => self.scalar_result(false, d, false),
+            _ => {
+                self.asm.vex(opc(1, 1, 0xef), X1.0, X1.0, X1);
+                self.asm.vex_imm(opc(1, 3, 0x0e), X0.0, X1.0, X0, 1);
+                self.vector_result(d, X0, true);
+            }
+        }
+    }
+
+    pub(super) fn float_to_int(&mut self, inst: &Inst) {
+        let Inst::FToInt { signed, double, w, d, n } = *inst else { unreachable!("checked by the caller") };
+        if !signed {
+            self.vector_slow(inst);
+            let g = self.dest(d, RAX);
+            self.asm.mov(g, RAX);
+            return self.done(d, g);
+        }
+        self.clobber_flags();
+        let n = self.vector_value(n);
+        let o = Opc { w: w == Width::X, ..Self::scalar(double, 0x2c) };
+        self.asm.vex(o, RAX.0, 0, n);
+        // The host says MIN for everything that does not fit.
+        self.asm.op_imm(Op2::Cmp, w == Width::X, RAX, 1);
+        let odd = self.asm.jcc(Cc::O);
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        let inst = *inst;
+        self.defer(move |g| {
+            g.asm.bind(odd);
+            let at = g.keep(&inst);
+            g.asm.push_imm(0);
+            g.asm.mov_imm(RAX, at);
+            g.call_thunk(g.thunks.vector);
+            g.pop_words(1);
+            g.restore_vectors(&copies);
+            g.asm.jmp_to(back);
+        });
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    pub(super) fn int_to_float(&mut self, inst: &Inst) {
+        let Inst::IntToF { signed, double, w, d, s } = *inst else { unreachable!("checked by the caller") };
+        if !signed && w == Width::X {
+            return self.vector_slow(inst);
+        }
+        self.move_into(w, RAX, s);
+        self.asm.vex(opc(1, 1, 0xef), X0.0, X0.0, X0);
+        let wide = w == Width::X || !signed;
+        let o = Opc { w: wide, ..Self::scalar(double, 0x2a) };
+        self.asm.vex(o, X0.0, X0.0, RAX);
+        self.scalar_result(double, d, true);
+    }
+}

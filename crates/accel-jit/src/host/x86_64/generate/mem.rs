@@ -1,0 +1,680 @@
+//! Loads, stores, atomics and barriers through the software TLB.
+//!
+//! A probe compares the page of the access's last byte with the entry of its first byte's page: it fails
+//! if the page is not there *or* the access crosses into another, so unaligned accesses need no test of
+//! their own. Where alignment is demanded the low bits stay in the comparison instead.
+
+use super::locate::Loc;
+use super::*;
+use crate::mmu::{SlowAccess, TlbSet};
+use crate::runtime::exit::Exit;
+use crate::runtime::state::JitState;
+
+/// The value of a store, captured for its slow path.
+#[derive(Clone, Copy)]
+enum Value {
+    Loc(Loc),
+    Imm(i32),
+}
+
+/// A successful probe: where the data is, and how to get at the slow path.
+struct Probed {
+    /// Host memory operand.
+    host: M,
+    /// The virtual address, valid until a pinned or scratch register changes.
+    address: M,
+    /// To be bound by the slow path.
+    miss: Fixup,
+    /// Scratch registers: the first is the index of `host`, the second is free again.
+    free: Gpr,
+}
+
+#[derive(Clone, Copy)]
+struct Probe {
+    bytes: u8,
+    write: bool,
+    aligned: bool,
+    unprivileged: bool,
+}
+
+impl Generator {
+    pub(super) fn memory(&mut self, inst: &Inst) {
+        match *inst {
+            Inst::CheckSp => self.check_sp(),
+            Inst::Load { mem, ext, d, addr } => self.load(mem, ext, d, addr),
+            Inst::LoadPair { mem, ext, d1, d2, addr } => self.load_pair(mem, ext, (d1, d2), addr),
+            Inst::Store { mem, s, addr } => self.store(mem, s, addr),
+            Inst::StorePair { mem, s1, s2, addr } => self.store_pair(mem, (s1, s2), addr),
+            Inst::LoadV { mem, d, addr } => self.load_v(mem, d, None, addr),
+            Inst::LoadVPair { mem, d1, d2, addr } => self.load_v(mem, d1, Some(d2), addr),
+            Inst::StoreV { mem, s, addr } => self.store_v(mem, s, None, addr),
+            Inst::StoreVPair { mem, s1, s2, addr } => self.store_v(mem, s1, Some(s2), addr),
+            Inst::LoadEx { mem, d, d2: None, addr } => self.load_exclusive(mem, d, addr),
+            Inst::LoadEx { mem, d, d2: Some(d2), addr } => self.load_exclusive_pair(mem, (d, d2), addr),
+            Inst::StoreEx { mem, status, s, s2: None, addr } => self.store_exclusive(mem, status, s, addr),
+            Inst::StoreEx { mem, status, s, s2: Some(s2), addr } => {
+                self.store_exclusive_pair(mem, status, (s, s2), addr);
+            }
+            Inst::ClearEx => {
+                self.asm.store_imm(true, field(std::mem::offset_of!(JitState, cpu.monitor.address)), -1);
+            }
+            Inst::AtomicRmw { op, mem, d, s, addr } => self.atomic(op, mem, d, s, addr),
+            Inst::Cas { mem, d, expected, new, addr } => self.cas(mem, d, expected, new, addr),
+            Inst::CasPair { mem, d, s, addr } => self.cas_pair(mem, d, s, addr),
+            Inst::Barrier(b) => self.barrier(b),
+            _ => unreachable!("not a memory instruction"),
+        }
+    }
+
+    fn check_sp(&mut self) {
+        self.clobber_flags();
+        self.asm.test_imm(false, Rm::from(R13), 15);
+        let bad = self.asm.jcc(Cc::NE);
+        let offset = i64::from(self.offset);
+        self.defer(move |g| {
+            g.asm.bind(bad);
+            g.leave(Exit::SpAlignment, offset);
+        });
+    }
+
+    fn describe(&self, mem: Mem, write: bool) -> SlowAccess {
+        SlowAccess::new(self.offset, mem.size)
+            .with_write(write)
+            .with_unprivileged(mem.unprivileged)
+            .with_aligned(mem.order != Order::Plain || self.options.align_check)
+    }
+
+    fn probe_for(&self, mem: Mem, count: u8, write: bool) -> Probe {
+        Probe {
+            bytes: count << mem.size,
+            write,
+            aligned: mem.order != Order::Plain || self.options.align_check,
+            unprivileged: mem.unprivileged,
+        }
+    }
+
+    /// The address as one host operand: base in a register (rax if it has none), constant displacement.
+    fn address(&mut self, addr: Addr) -> M {
+        let base = match addr.base {
+            Opnd::Reg(r) => match self.loc(r) {
+                Loc::Host(g) => g,
+                Loc::Memory(m) => {
+                    self.asm.load(true, RAX, m);
+                    RAX
+                }
+            },
+            Opnd::Imm(v) => {
+                self.asm.mov_imm(RAX, v);
+                RAX
+            }
+        };
+        match addr.index {
+            None => M::at(base, addr.disp),
+            Some(i) if addr.shift <= 3 => {
+                let m = match self.loc(i) {
+                    Loc::Host(gi) => M::indexed(base, gi, addr.shift, addr.disp),
+                    Loc::Memory(m) => {
+                        let t = self.scratch();
+                        self.asm.load(true, t, m);
+                        M::indexed(base, t, addr.shift, addr.disp)
+                    }
+                };
+                self.asm.lea(true, RAX, m);
+                M::at(RAX, 0)
+            }
+            Some(i) => {
+                let t = self.scratch();
+                self.move_into(Width::X, t, Opnd::Reg(i));
+                self.asm.shift_imm(Shift::Shl, true, t, addr.shift);
+                self.asm.lea(true, RAX, M::indexed(base, t, 0, addr.disp));
+                M::at(RAX, 0)
+            }
+        }
+    }
+
+    /// An index in memory, or one that is shifted by 4, takes a scratch register of its own and gives it
+    /// back as soon as the address is in rax.
+    fn address_then_scratch(&mut self, addr: Addr) -> (M, Gpr, Gpr) {
+        let needs = match addr.index {
+            Some(i) => addr.shift > 3 || matches!(self.loc(i), Loc::Memory(_)),
+            None => false,
+        };
+        if needs {
+            let address = self.address(addr);
+            // The index's scratch register is dead now: use it as the first of the two.
+            let s = self.locations.taken_scratch();
+            let t = self.scratch();
+            return (address, s, t);
+        }
+        let s = self.scratch();
+        let t = self.scratch();
+        // Taking scratch registers may have moved the index to memory.
+        let moved = matches!(addr.index, Some(i) if matches!(self.loc(i), Loc::Memory(_)));
+        if moved && let Some(i) = addr.index {
+            self.move_into(Width::X, s, Opnd::Reg(i));
+            let base = self.value(addr.base, RAX);
+            self.asm.lea(true, RAX, M::indexed(base, s, addr.shift, addr.disp));
+            return (M::at(RAX, 0), s, t);
+        }
+        let address = self.address(addr);
+        (address, s, t)
+    }
+
+    fn probe(&mut self, addr: Addr, p: Probe) -> Probed {
+        self.clobber_flags();
+        let (address, s, t) = self.address_then_scratch(addr);
+        self.probe_at(address, p, (s, t))
+    }
+
+    fn probe_at(&mut self, address: M, p: Probe, (s, t): (Gpr, Gpr)) -> Probed {
+        if address.disp == 0 {
+            self.asm.rorx(true, s, address.base, 8);
+        } else {
+            self.asm.lea(true, s, address);
+            self.asm.rorx(true, s, s, 8);
+        }
+        self.asm.op_imm(Op2::And, false, s, 0x3ff0);
+        let last = if p.aligned { 0 } else { i32::from(p.bytes) - 1 };
+        self.asm.lea(true, t, M::at(address.base, address.disp.wrapping_add(last)));
+        let mask = if p.aligned { -4096 | (i32::from(p.bytes) - 1) } else { -4096 };
+        self.asm.op_imm(Op2::And, true, t, mask);
+        let table = if p.write {
+            std::mem::offset_of!(TlbSet, write) as i32
+        } else {
+            std::mem::offset_of!(TlbSet, read) as i32
+        };
+        let entry = if p.unprivileged {
+            self.asm.op(Op2::Add, true, s, field(std::mem::offset_of!(JitState, tlb_unprivileged)));
+            M::at(s, table)
+        } else {
+            M::indexed(R15, s, 0, table)
+        };
+        self.asm.op(Op2::Cmp, true, t, entry);
+        let miss = self.asm.jcc(Cc::NE);
+        self.asm.load(true, s, M { disp: entry.disp + 8, ..entry });
+        let host = M { base: address.base, index: Some((s, 0)), disp: address.disp };
+        Probed { host, address, miss, free: t }
+    }
+
+    // ---- plain loads and stores ----
+
+    fn load_extended(&mut self, size: u8, ext: Extend, g: Gpr, m: M) {
+        let x = ext == Extend::SignX;
+        match (size, ext) {
+            (0, Extend::Zero) => self.asm.movzx8(g, m),
+            (1, Extend::Zero) => self.asm.movzx16(g, m),
+            (0, _) => self.asm.movsx8(x, g, m),
+            (1, _) => self.asm.movsx16(x, g, m),
+            (2, Extend::SignX) => self.asm.movsxd(g, m),
+            (2, _) => self.asm.load(false, g, m),
+            _ => self.asm.load(true, g, m),
+        }
+    }
+
+    /// Emits the call of a slow load behind the block: result in rax, then on to the next byte of the fast
+    /// path. `after` runs between.
+    fn slow_load(&mut self, p: &Probed, access: SlowAccess, after: impl FnOnce(&mut Generator) + 'static) {
+        let (miss, address) = (p.miss, p.address);
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        self.defer(move |g| {
+            g.asm.bind(miss);
+            g.asm.lea(true, RAX, address);
+            g.asm.push_imm(access.bits());
+            g.call_thunk(g.thunks.load);
+            g.pop_words(1);
+            g.restore_vectors(&copies);
+            after(g);
+            g.asm.jmp_to(back);
+        });
+    }
+
+    fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
+        let p = self.probe(addr, self.probe_for(mem, 1, false));
+        let g = self.dest(d, RAX);
+        self.load_extended(mem.size, ext, g, p.host);
+        let access = self.describe(mem, false).with_extend(ext);
+        self.slow_load(&p, access, move |c| c.asm.mov(g, RAX));
+        self.done(d, g);
+    }
+
+    fn load_pair(&mut self, mem: Mem, ext: Extend, (d1, d2): (Reg, Reg), addr: Addr) {
+        let p = self.probe(addr, self.probe_for(mem, 2, false));
+        // The first result must not destroy the address of the second.
+        let g1 = match self.dest(d1, p.free) {
+            g if g == p.host.base => p.free,
+            g => g,
+        };
+        let g2 = self.dest(d2, RAX);
+        self.load_extended(mem.size, ext, g1, p.host);
+        let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
+        self.load_extended(mem.size, ext, g2, second);
+        let access = self.describe(mem, false).with_extend(ext).with_pair(true);
+        self.slow_load(&p, access, move |c| {
+            c.asm.mov(g1, RAX);
+            c.asm.load(true, g2, field(std::mem::offset_of!(JitState, result2)));
+        });
+        self.done(d1, g1);
+        self.done(d2, g2);
+    }
+
+    fn capture(&mut self, s: Opnd) -> Option<Value> {
+        match s {
+            Opnd::Reg(r) => Some(Value::Loc(self.loc(r))),
+            Opnd::Imm(v) => i32::try_from(v).ok().map(Value::Imm),
+        }
+    }
+
+    fn push_value(&mut self, v: Value) {
+        match v {
+            Value::Loc(Loc::Host(g)) => self.asm.push(g),
+            Value::Loc(Loc::Memory(m)) => self.asm.push_mem(m),
+            Value::Imm(i) => self.asm.push_imm(i),
+        }
+    }
+
+    fn store_value(&mut self, size: u8, v: Value, m: M, t: Gpr) {
+        let g = match v {
+            Value::Imm(i) if size >= 2 => return self.asm.store_imm(size == 3, m, i),
+            Value::Imm(i) => {
+                self.asm.mov_imm(t, i64::from(i));
+                t
+            }
+            Value::Loc(Loc::Host(g)) => g,
+            Value::Loc(Loc::Memory(slot)) => {
+                self.asm.load(true, t, slot);
+                t
+            }
+        };
+        match size {
+            0 => self.asm.store8(m, g),
+            1 => self.asm.store16(m, g),
+            2 => self.asm.store(false, m, g),
+            _ => self.asm.store(true, m, g),
+        }
+    }
+
+    fn slow_store(&mut self, p: &Probed, access: SlowAccess, values: [Option<Value>; 2]) {
+        let (miss, address) = (p.miss, p.address);
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        self.defer(move |g| {
+            g.asm.bind(miss);
+            g.asm.lea(true, RAX, address);
+            let mut words = 1;
+            for v in [values[1], values[0]].into_iter().flatten() {
+                g.push_value(v);
+                words += 1;
+            }
+            g.asm.push_imm(access.bits());
+            g.call_thunk(g.thunks.store);
+            g.pop_words(words);
+            g.restore_vectors(&copies);
+            g.asm.jmp_to(back);
+        });
+    }
+
+    fn store(&mut self, mem: Mem, s: Opnd, addr: Addr) {
+        let p = self.probe(addr, self.probe_for(mem, 1, true));
+        let v = self.capture(s).expect("lifts put large constants into temporaries");
+        self.store_value(mem.size, v, p.host, p.free);
+        let access = self.describe(mem, true);
+        self.slow_store(&p, access, [Some(v), None]);
+        self.after_store(mem);
+    }
+
+    fn store_pair(&mut self, mem: Mem, (s1, s2): (Opnd, Opnd), addr: Addr) {
+        let p = self.probe(addr, self.probe_for(mem, 2, true));
+        let v1 = self.capture(s1).expect("lifts put large constants into temporaries");
+        let v2 = self.capture(s2).expect("lifts put large constants into temporaries");
+        self.store_value(mem.size, v1, p.host, p.free);
+        let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
+        self.store_value(mem.size, v2, second, p.free);
+        let access = self.describe(mem, true).with_pair(true);
+        self.slow_store(&p, access, [Some(v1), Some(v2)]);
+    }
+
+    /// A store-release must not be passed by a later load-acquire: the host lets loads pass stores.
+    fn after_store(&mut self, mem: Mem) {
+        if self.options.smp && matches!(mem.order, Order::Release | Order::AcquireRelease) {
+            self.fence();
+        }
+    }
+
+    fn fence(&mut self) {
+        self.asm.push_imm(0);
+        self.asm.lock_op(Op2::Or, false, M::at(RSP, 0), RAX);
+        self.pop_words(1);
+    }
+
+    // ---- vector loads and stores ----
+
+    fn load_v(&mut self, mem: Mem, d: VReg, d2: Option<VReg>, addr: Addr) {
+        let count = if d2.is_some() { 2 } else { 1 };
+        let p = self.probe(addr, self.probe_for(mem, count, false));
+        let back_of = |g: &mut Generator, d: VReg, m: M| {
+            let r = g.vector_dest(d);
+            g.load_vector(mem.size, r, m);
+            r
+        };
+        // Both registers first: taking the second must not evict the first before it is stored.
+        let r1 = back_of(self, d, p.host);
+        self.vector_store(d, r1, mem.size != 4);
+        let mut r2 = None;
+        if let Some(d2) = d2 {
+            let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
+            let r = back_of(self, d2, second);
+            self.vector_store(d2, r, mem.size != 4);
+            r2 = Some(r);
+        }
+        let access = self.describe(mem, false).with_pair(d2.is_some()).with_vector(true);
+        let (miss, address) = (p.miss, p.address);
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        self.defer(move |g| {
+            g.asm.bind(miss);
+            g.asm.lea(true, RAX, address);
+            // The slow path writes the registers' homes itself.
+            g.asm.push_imm(i32::from(d) | (i32::from(d2.unwrap_or(0)) << 8));
+            g.asm.push_imm(access.bits());
+            g.call_thunk(g.thunks.load);
+            g.pop_words(2);
+            g.restore_vectors(&copies);
+            let _ = (r1, r2);
+            g.asm.jmp_to(back);
+        });
+    }
+
+    fn store_v(&mut self, mem: Mem, s: VReg, s2: Option<VReg>, addr: Addr) {
+        let count = if s2.is_some() { 2 } else { 1 };
+        let r1 = self.vector_value(s);
+        let r2 = s2.map(|v| self.vector_value(v));
+        let p = self.probe(addr, self.probe_for(mem, count, true));
+        self.store_vector(mem.size, r1, p.host);
+        if let Some(r2) = r2 {
+            let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
+            self.store_vector(mem.size, r2, second);
+        }
+        let access = self.describe(mem, true).with_pair(s2.is_some()).with_vector(true);
+        let numbers = Value::Imm(i32::from(s) | (i32::from(s2.unwrap_or(0)) << 8));
+        self.slow_store(&p, access, [Some(numbers), None]);
+        self.after_store(mem);
+    }
+
+    fn load_vector(&mut self, size: u8, x: Xmm, m: M) {
+        match size {
+            0 => {
+                self.asm.vex(opc(1, 1, 0xef), x.0, x.0, x);
+                self.asm.vex_imm(opc(1, 3, 0x20), x.0, x.0, m, 0);
+            }
+            1 => {
+                self.asm.vex(opc(1, 1, 0xef), x.0, x.0, x);
+                self.asm.vex_imm(opc(1, 1, 0xc4), x.0, x.0, m, 0);
+            }
+            2 => self.asm.vex(opc(1, 1, 0x6e), x.0, 0, m),
+            3 => self.asm.vex(opc(2, 1, 0x7e), x.0, 0, m),
+            _ => self.asm.vex(opc(2, 1, 0x6f), x.0, 0, m),
+        }
+    }
+
+    fn store_vector(&mut self, size: u8, x: Xmm, m: M) {
+        match size {
+            0 => self.asm.vex_imm(opc(1, 3, 0x14), x.0, 0, m, 0),
+            1 => self.asm.vex_imm(opc(1, 3, 0x15), x.0, 0, m, 0),
+            2 => self.asm.vex(opc(1, 1, 0x7e), x.0, 0, m),
+            3 => self.asm.vex(opc(1, 1, 0xd6), x.0, 0, m),
+            _ => self.asm.vex(opc(2, 1, 0x7f), x.0, 0, m),
+        }
+    }
+
+    // ---- exclusives and atomics ----
+
+    /// Probes for an atomic access; a miss fills the TLB (or faults) and tries again. The host address ends
+    /// up in the first register, the second is free, rax holds the virtual address.
+    fn atomic_address(&mut self, mem: Mem, addr: Addr, write: bool) -> (Gpr, Gpr) {
+        self.clobber_flags();
+        let (address, s, t) = self.address_then_scratch(addr);
+        if address != M::at(RAX, 0) {
+            self.asm.lea(true, RAX, address);
+        }
+        self.probe_rax(mem, write, (s, t));
+        (s, t)
+    }
+
+    fn probe_rax(&mut self, mem: Mem, write: bool, (s, t): (Gpr, Gpr)) {
+        let retry = self.asm.here();
+        let probe = Probe { aligned: true, ..self.probe_for(mem, 1, write) };
+        let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
+        let access = self.describe(mem, write).with_aligned(true).with_atomic(true);
+        let copies = self.vectors.snapshot();
+        let miss = p.miss;
+        self.defer(move |g| {
+            g.asm.bind(miss);
+            g.asm.push_imm(access.bits());
+            g.call_thunk(g.thunks.fill);
+            g.pop_words(1);
+            g.restore_vectors(&copies);
+            g.asm.jmp_to(retry);
+        });
+        self.asm.lea(true, s, p.host);
+    }
+
+    fn load_exclusive(&mut self, mem: Mem, d: Reg, addr: Addr) {
+        let (s, t) = self.atomic_address(mem, addr, false);
+        self.load_extended(mem.size, Extend::Zero, t, M::at(s, 0));
+        self.asm.store(true, field(std::mem::offset_of!(JitState, cpu.monitor.address)), RAX);
+        self.asm.store(true, field(std::mem::offset_of!(JitState, cpu.monitor.value_lo)), t);
+        let size = field(std::mem::offset_of!(JitState, cpu.monitor.size));
+        self.asm.store_imm(true, size, 1 << mem.size);
+        let g = self.dest(d, t);
+        self.asm.mov(g, t);
+        self.done(d, g);
+    }
+
+    fn store_exclusive(&mut self, mem: Mem, status: Reg, v: Opnd, addr: Addr) {
+        self.clobber_flags();
+        let (address, s, t) = self.address_then_scratch(addr);
+        if address != M::at(RAX, 0) {
+            self.asm.lea(true, RAX, address);
+        }
+        let open = field(std::mem::offset_of!(JitState, cpu.monitor.address));
+        self.asm.op(Op2::Cmp, true, RAX, open);
+        let fail1 = self.asm.jcc(Cc::NE);
+        let size = field(std::mem::offset_of!(JitState, cpu.monitor.size));
+        self.asm.op_imm(Op2::Cmp, true, size, 1 << mem.size);
+        let fail2 = self.asm.jcc(Cc::NE);
+        self.probe_rax(mem, true, (s, t));
+        self.move_into(Width::X, t, v);
+        self.asm.load(true, RAX, field(std::mem::offset_of!(JitState, cpu.monitor.value_lo)));
+        self.lock_cmpxchg(mem.size, M::at(s, 0), t);
+        self.asm.setcc(Cc::NE, RAX);
+        self.asm.movzx8(RAX, RAX);
+        let done = self.asm.jmp();
+        self.asm.bind(fail1);
+        self.asm.bind(fail2);
+        self.asm.mov_imm(RAX, 1);
+        self.asm.bind(done);
+        self.asm.store_imm(true, open, -1);
+        let g = self.dest(status, RAX);
+        self.asm.mov(g, RAX);
+        self.done(status, g);
+    }
+
+    fn lock_cmpxchg(&mut self, size: u8, m: M, s: Gpr) {
+        self.asm.cmpxchg(self.options.smp, size, m, s);
+    }
+
+    fn address_in_rax(&mut self, addr: Addr) {
+        let (address, _, _) = self.address_then_scratch(addr);
+        if address != M::at(RAX, 0) {
+            self.asm.lea(true, RAX, address);
+        }
+    }
+
+    fn load_exclusive_pair(&mut self, mem: Mem, (d, d2): (Reg, Reg), addr: Addr) {
+        self.clobber_flags();
+        self.address_in_rax(addr);
+        self.asm.push_imm(self.describe(mem, false).with_pair(true).with_aligned(true).bits());
+        self.call_thunk(self.thunks.load_exclusive_pair);
+        self.pop_words(1);
+        self.vectors.clear();
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+        let g = self.dest(d2, RAX);
+        self.asm.load(true, g, field(std::mem::offset_of!(JitState, result2)));
+        self.done(d2, g);
+    }
+
+    fn store_exclusive_pair(&mut self, mem: Mem, status: Reg, (s1, s2): (Opnd, Opnd), addr: Addr) {
+        self.clobber_flags();
+        self.address_in_rax(addr);
+        let v1 = self.capture(s1).expect("registers or zero");
+        let v2 = self.capture(s2).expect("registers or zero");
+        self.push_value(v2);
+        self.push_value(v1);
+        self.asm.push_imm(self.describe(mem, true).with_pair(true).with_aligned(true).bits());
+        self.call_thunk(self.thunks.store_exclusive_pair);
+        self.pop_words(3);
+        self.vectors.clear();
+        let g = self.dest(status, RAX);
+        self.asm.mov(g, RAX);
+        self.done(status, g);
+    }
+
+    fn cas_pair(&mut self, mem: Mem, d: Reg, s: Reg, addr: Addr) {
+        self.clobber_flags();
+        self.address_in_rax(addr);
+        self.asm.push_imm(i32::from(d.0) | (i32::from(s.0) << 8));
+        self.asm.push_imm(self.describe(mem, true).with_pair(true).with_aligned(true).bits());
+        self.call_thunk(self.thunks.cas_pair);
+        self.pop_words(2);
+        self.vectors.clear();
+    }
+
+    fn cas(&mut self, mem: Mem, d: Reg, expected: Opnd, new: Opnd, addr: Addr) {
+        let (s, t) = self.atomic_address(mem, addr, true);
+        self.move_into(Width::X, t, new);
+        self.move_into(Width::X, RAX, expected);
+        self.lock_cmpxchg(mem.size, M::at(s, 0), t);
+        self.zero_extend(mem.size, RAX);
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    fn zero_extend(&mut self, size: u8, g: Gpr) {
+        match size {
+            0 => self.asm.movzx8(g, g),
+            1 => self.asm.movzx16(g, g),
+            2 => self.asm.mov32(g, g),
+            _ => {}
+        }
+    }
+
+    fn atomic(&mut self, op: RmwOp, mem: Mem, d: Reg, v: Opnd, addr: Addr) {
+        let (s, t) = self.atomic_address(mem, addr, true);
+        let m = M::at(s, 0);
+        match op {
+            RmwOp::Add => {
+                self.move_into(Width::X, t, v);
+                self.asm.xadd(self.options.smp, mem.size, m, t);
+                self.zero_extend(mem.size, t);
+                self.asm.mov(RAX, t);
+            }
+            RmwOp::Swp => {
+                self.move_into(Width::X, t, v);
+                self.asm.xchg(mem.size, m, t);
+                self.zero_extend(mem.size, t);
+                self.asm.mov(RAX, t);
+            }
+            _ => self.atomic_loop(op, mem, v, (s, t)),
+        }
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    /// Compare-and-swap until it holds; the old value ends in rax.
+    fn atomic_loop(&mut self, op: RmwOp, mem: Mem, v: Opnd, (s, t): (Gpr, Gpr)) {
+        let m = M::at(s, 0);
+        let u = self.scratch();
+        self.move_into(Width::X, u, v);
+        let signed = matches!(op, RmwOp::Smax | RmwOp::Smin);
+        if op == RmwOp::Clr {
+            self.asm.group3(2, true, u);
+        } else if matches!(op, RmwOp::Smax | RmwOp::Smin | RmwOp::Umax | RmwOp::Umin) {
+            self.extend(mem.size, signed, u, u);
+        }
+        self.load_extended(mem.size, Extend::Zero, RAX, m);
+        let again = self.asm.here();
+        self.extend(mem.size, signed, t, RAX);
+        match op {
+            RmwOp::Clr => self.asm.op(Op2::And, true, t, u),
+            RmwOp::Eor => self.asm.op(Op2::Xor, true, t, u),
+            RmwOp::Set => self.asm.op(Op2::Or, true, t, u),
+            _ => {
+                self.asm.op(Op2::Cmp, true, t, u);
+                let cc = match op {
+                    RmwOp::Smax => Cc::L,
+                    RmwOp::Smin => Cc::G,
+                    RmwOp::Umax => Cc::B,
+                    _ => Cc::A,
+                };
+                self.asm.cmov(cc, true, t, u);
+            }
+        }
+        self.lock_cmpxchg(mem.size, m, t);
+        self.asm.jcc_to(Cc::NE, again);
+        self.zero_extend(mem.size, RAX);
+    }
+
+    fn extend(&mut self, size: u8, signed: bool, d: Gpr, s: Gpr) {
+        match (size, signed) {
+            (0, true) => self.asm.movsx8(true, d, s),
+            (1, true) => self.asm.movsx16(true, d, s),
+            (2, true) => self.asm.movsxd(d, s),
+            (0, false) => self.asm.movzx8(d, s),
+            (1, false) => self.asm.movzx16(d, s),
+            (2, false) => self.asm.mov32(d, s),
+            _ => self.asm.mov(d, s),
+        }
+    }
+
+    fn barrier(&mut self, b: Barrier) {
+        match b {
+            Barrier::Load | Barrier::Store | Barrier::Instruction => {}
+            Barrier::Full if self.options.smp => {
+                self.clobber_flags();
+                self.fence();
+            }
+            Barrier::Sync if self.options.smp => {
+                self.clobber_flags();
+                self.fence();
+                self.asm.op_imm(Op2::Cmp, false, field(std::mem::offset_of!(JitState, sync_pending)), 0);
+                let wait = self.asm.jcc(Cc::NE);
+                let back = self.asm.here();
+                let copies = self.vectors.snapshot();
+                let offset = i32::from(self.offset);
+                self.defer(move |g| {
+                    g.asm.bind(wait);
+                    g.asm.push_imm(offset);
+                    g.call_thunk(g.thunks.sync);
+                    g.pop_words(1);
+                    g.restore_vectors(&copies);
+                    g.asm.jmp_to(back);
+                });
+            }
+            Barrier::Full | Barrier::Sync => {}
+        }
+    }
+
+    pub(super) fn pop_words(&mut self, n: i32) {
+        self.asm.lea(true, RSP, M::at(RSP, 8 * n));
+    }
+
+    pub(super) fn call_thunk(&mut self, thunk: u64) {
+        self.asm.call_to(thunk);
+    }
+}
+

@@ -1,0 +1,290 @@
+//! Tier 1: one pass from IR to host code.
+//!
+//! Guest registers stay where [`regs`](super::regs) says, so state is always precise between IR
+//! instructions, apart from NZCV: that may be in EFLAGS only, and is stored to its slot before it would be
+//! lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
+//! Slow paths are emitted behind the block and jump back.
+
+mod control;
+mod float;
+mod int;
+mod locate;
+mod mem;
+mod system;
+mod vector;
+mod vector_ops;
+
+use super::asm::*;
+use super::regs::*;
+use super::thunks::Thunks;
+use crate::ir::*;
+
+use locate::Locations;
+use vector::VectorCache;
+
+/// What code generation depends on, besides the block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Other vCPUs exist: ordered accesses and atomics need fences and locks.
+    pub smp: bool,
+    /// Count blocks.
+    pub count: bool,
+    /// Every access must be aligned (SCTLR_EL1.A, or the MMU is off).
+    pub align_check: bool,
+    /// EL1 with SP_EL1: hot system registers are accessed inline.
+    pub el1h: bool,
+    /// TLB sets hold writes for this machine's strict code tracking (no effect on code).
+    pub el0: bool,
+}
+
+/// A jump to another block in the same page that can be patched.
+#[derive(Clone, Copy, Debug)]
+pub struct ExitSite {
+    /// Offset of the displacement in the code.
+    pub fixup: u32,
+    /// Offset of the stub that it goes to at first.
+    pub stub: u32,
+    /// Offset of the stub's exit-number immediate.
+    pub number_at: u32,
+    /// Offset in the page of the guest instruction to go to.
+    pub target: u16,
+}
+
+/// How NZCV is kept at this point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Nzcv {
+    /// In the slot.
+    Slot,
+    /// In EFLAGS, with this carry; also in the slot if `saved`.
+    Host { carry: Carry, saved: bool },
+}
+
+/// How CF relates to the guest's C.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Carry {
+    /// CF is NOT C (after a subtraction).
+    Inverted,
+    /// CF is C (after an addition or a logical operation).
+    Same,
+}
+
+type Cold = Box<dyn FnOnce(&mut Generator)>;
+
+/// Turns blocks into host code; reused for block after block.
+pub struct Generator {
+    /// The code.
+    pub asm: Asm,
+    /// Patchable exits of the last block.
+    pub exits: Vec<ExitSite>,
+    /// Offset of the inner entry (page_va is already right).
+    pub inner_entry: u32,
+    /// IR instructions that slow paths of this block execute; the owner keeps them alive at this address.
+    pub slow_insts: Vec<Box<Inst>>,
+    thunks: Thunks,
+    options: Options,
+    locations: Locations,
+    vectors: VectorCache,
+    nzcv: Nzcv,
+    nzcv_live: Vec<bool>,
+    cold: Vec<Cold>,
+    index: usize,
+    offset: u16,
+    word: u32,
+}
+
+impl Generator {
+    /// A generator that calls `thunks`.
+    pub fn new(thunks: Thunks) -> Self {
+        Self {
+            asm: Asm::default(),
+            exits: Vec::new(),
+            inner_entry: 0,
+            slow_insts: Vec::new(),
+            thunks,
+            options: Options::default(),
+            locations: Locations::default(),
+            vectors: VectorCache::default(),
+            nzcv: Nzcv::Slot,
+            nzcv_live: Vec::new(),
+            cold: Vec::new(),
+            index: 0,
+            offset: 0,
+            word: 0,
+        }
+    }
+
+    /// Generates code for `block`, to execute at `base`. The result is in the public fields.
+    pub fn generate(&mut self, block: &Block, base: u64, options: Options) {
+        self.asm.reset(base);
+        self.exits.clear();
+        self.slow_insts.clear();
+        self.options = options;
+        self.nzcv = Nzcv::Slot;
+        self.vectors.clear();
+        self.locations.prepare(block);
+        self.find_live_flags(block);
+        self.entries();
+        for (i, inst) in block.insts.iter().enumerate() {
+            self.index = i;
+            self.locations.at = i;
+            self.inst(inst);
+            self.locations.release(i);
+        }
+        while let Some(cold) = (!self.cold.is_empty()).then(|| self.cold.remove(0)) {
+            cold(self);
+        }
+        // Room to overwrite both entries when the block is invalidated.
+        while self.asm.len() < self.inner_entry as usize + 16 {
+            self.asm.int3();
+        }
+    }
+
+    /// Outer entry: rax holds the virtual address; sets the page. Inner entry follows.
+    fn entries(&mut self) {
+        self.asm.op_imm(Op2::And, true, RAX, -4096);
+        self.asm.store(true, field(std::mem::offset_of!(crate::runtime::state::JitState, page_va)), RAX);
+        self.inner_entry = self.asm.len() as u32;
+        if self.options.count {
+            let m = field(std::mem::offset_of!(crate::runtime::state::JitState, blocks_run));
+            self.asm.op_imm(Op2::Add, true, m, 1);
+        }
+    }
+
+    fn find_live_flags(&mut self, block: &Block) {
+        self.nzcv_live.clear();
+        self.nzcv_live.resize(block.insts.len() + 1, false);
+        let mut live = true;
+        for (i, inst) in block.insts.iter().enumerate().rev() {
+            let u = inst.flag_use();
+            live = u.reads || u.leaves || (live && !u.writes);
+            self.nzcv_live[i] = live;
+        }
+    }
+
+    /// True if NZCV as it was before the current instruction is wanted by it or later.
+    fn nzcv_needed(&self) -> bool {
+        self.nzcv_live[self.index]
+    }
+
+    /// Stores NZCV to its slot if it is only in EFLAGS and somebody may want it. Clobbers rax, keeps EFLAGS.
+    fn save_nzcv(&mut self) {
+        if let Nzcv::Host { carry, saved: false } = self.nzcv
+            && self.nzcv_needed()
+        {
+            if carry == Carry::Same {
+                self.asm.cmc();
+            }
+            self.asm.lahf();
+            self.asm.setcc(Cc::O, RAX);
+            self.asm.store16(self.nzcv_slot(), RAX);
+            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: true };
+        }
+    }
+
+    /// To be called before EFLAGS is clobbered by an instruction that does not define NZCV.
+    fn clobber_flags(&mut self) {
+        self.save_nzcv();
+        self.nzcv = Nzcv::Slot;
+    }
+
+    fn nzcv_slot(&self) -> M {
+        field(std::mem::offset_of!(crate::runtime::state::JitState, nzcv))
+    }
+
+    /// The host condition for `cond`; brings NZCV into EFLAGS if it is not there. May clobber rax.
+    fn host_condition(&mut self, cond: Cond) -> Cc {
+        self.flags_to_host();
+        let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
+        if matches!(cond.0, 8 | 9) && carry == Carry::Same {
+            self.asm.cmc();
+            carry = Carry::Inverted;
+            self.nzcv = Nzcv::Host { carry, saved };
+        }
+        let inverted = carry == Carry::Inverted;
+        match cond.0 {
+            0 => Cc::E,
+            1 => Cc::NE,
+            2 if inverted => Cc::AE,
+            2 => Cc::B,
+            3 if inverted => Cc::B,
+            3 => Cc::AE,
+            4 => Cc::S,
+            5 => Cc::NS,
+            6 => Cc::O,
+            7 => Cc::NO,
+            8 => Cc::A,
+            9 => Cc::BE,
+            10 => Cc::GE,
+            11 => Cc::L,
+            12 => Cc::G,
+            _ => Cc::LE,
+        }
+    }
+
+    /// Loads NZCV from its slot into EFLAGS if it is not there. Clobbers rax then.
+    fn flags_to_host(&mut self) {
+        if self.nzcv == Nzcv::Slot {
+            let slot = self.nzcv_slot();
+            self.asm.movzx16(RAX, slot);
+            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
+            self.asm.sahf();
+            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: true };
+        }
+    }
+
+    /// Defers emission of a slow path to behind the block.
+    fn defer(&mut self, cold: impl FnOnce(&mut Generator) + 'static) {
+        self.cold.push(Box::new(cold));
+    }
+
+    fn inst(&mut self, inst: &Inst) {
+        match inst {
+            Inst::Start { offset, word } => {
+                self.offset = *offset;
+                self.word = *word;
+            }
+            Inst::Mov { .. }
+            | Inst::Alu { .. }
+            | Inst::AluFlags { .. }
+            | Inst::AddCarry { .. }
+            | Inst::Unary { .. }
+            | Inst::Extract { .. }
+            | Inst::Insert { .. }
+            | Inst::Extr { .. }
+            | Inst::MulHigh { .. }
+            | Inst::Div { .. }
+            | Inst::Crc32 { .. }
+            | Inst::Select { .. }
+            | Inst::CondCompare { .. }
+            | Inst::GetNzcv { .. }
+            | Inst::SetNzcv { .. }
+            | Inst::PcRel { .. } => self.integer(inst),
+            Inst::CheckSp
+            | Inst::Load { .. }
+            | Inst::LoadPair { .. }
+            | Inst::Store { .. }
+            | Inst::StorePair { .. }
+            | Inst::LoadV { .. }
+            | Inst::LoadVPair { .. }
+            | Inst::StoreV { .. }
+            | Inst::StoreVPair { .. }
+            | Inst::LoadEx { .. }
+            | Inst::StoreEx { .. }
+            | Inst::ClearEx
+            | Inst::AtomicRmw { .. }
+            | Inst::Cas { .. }
+            | Inst::CasPair { .. }
+            | Inst::Barrier(_) => self.memory(inst),
+            Inst::BranchIf { .. }
+            | Inst::Branch { .. }
+            | Inst::BranchReg { .. }
+            | Inst::Raise(_)
+            | Inst::Eret
+            | Inst::Hint(_) => self.control(inst),
+            Inst::SysRead { .. } | Inst::SysWrite { .. } | Inst::PstateImm { .. } | Inst::Sys { .. } => {
+                self.system(inst);
+            }
+            _ => self.vector(inst),
+        }
+    }
+}

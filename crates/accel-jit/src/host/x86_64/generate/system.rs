@@ -1,0 +1,129 @@
+//! System registers and system instructions: the hot ones inline, the rest through one slow path.
+
+use armlet_arm::SysReg;
+use armlet_arm::sysreg::encoding;
+
+use super::*;
+use crate::runtime::exit::Exit;
+use crate::runtime::state::JitState;
+
+const DAIF: u16 = encoding(3, 3, 4, 2, 1);
+const CURRENT_EL: u16 = encoding(3, 0, 4, 2, 2);
+const SP_EL0: u16 = encoding(3, 0, 4, 1, 0);
+const DAIF_BITS: i32 = 0x3c0;
+
+fn register(r: SysReg) -> M {
+    field(std::mem::offset_of!(JitState, cpu.sys) + r as usize * 8)
+}
+
+fn pstate() -> M {
+    field(std::mem::offset_of!(JitState, cpu.pstate))
+}
+
+impl Generator {
+    pub(super) fn system(&mut self, inst: &Inst) {
+        match *inst {
+            Inst::SysRead { d, enc } => self.sys_read(d, enc),
+            Inst::SysWrite { enc, s } => self.sys_write(enc, s),
+            Inst::PstateImm { op1, op2, imm } => self.pstate_imm(op1, op2, imm),
+            Inst::Sys { s, .. } => {
+                self.system_slow(Some(s));
+            }
+            _ => unreachable!("not a system instruction"),
+        }
+    }
+
+    /// Where a register that needs no more than a load or store is.
+    fn inline_home(&self, enc: u16, write: bool) -> Option<M> {
+        if enc == SysReg::TpidrEl0.encoding() {
+            return Some(register(SysReg::TpidrEl0));
+        }
+        if enc == SysReg::TpidrroEl0.encoding() && (!write || self.options.el1h) {
+            return Some(register(SysReg::TpidrroEl0));
+        }
+        if !self.options.el1h {
+            return None;
+        }
+        if enc == SP_EL0 {
+            return Some(field(std::mem::offset_of!(JitState, cpu.sp_el)));
+        }
+        let both = [SysReg::TpidrEl1, SysReg::ElrEl1, SysReg::EsrEl1, SysReg::FarEl1];
+        let reads = [SysReg::SpsrEl1, SysReg::Ttbr0El1, SysReg::Ttbr1El1, SysReg::SctlrEl1, SysReg::TcrEl1];
+        let find = |set: &[SysReg]| set.iter().find(|r| r.encoding() == enc).map(|r| register(*r));
+        find(&both).or_else(|| if write { None } else { find(&reads) })
+    }
+
+    fn sys_read(&mut self, d: Reg, enc: u16) {
+        if let Some(home) = self.inline_home(enc, false) {
+            let g = self.dest(d, RAX);
+            self.asm.load(true, g, home);
+            return self.done(d, g);
+        }
+        if !self.options.el0 && (enc == DAIF || enc == CURRENT_EL) {
+            self.clobber_flags();
+            let g = self.dest(d, RAX);
+            self.asm.load(false, g, pstate());
+            let mask = if enc == DAIF { DAIF_BITS } else { 0xc };
+            self.asm.op_imm(Op2::And, false, g, mask);
+            return self.done(d, g);
+        }
+        self.system_slow(None);
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    fn sys_write(&mut self, enc: u16, s: Opnd) {
+        if let Some(home) = self.inline_home(enc, true) {
+            let g = self.value(s, RAX);
+            return self.asm.store(true, home, g);
+        }
+        if !self.options.el0 && enc == DAIF {
+            self.clobber_flags();
+            self.move_into(Width::W, RAX, s);
+            self.asm.op_imm(Op2::And, false, RAX, DAIF_BITS);
+            self.asm.op_imm(Op2::And, false, pstate(), !DAIF_BITS);
+            self.asm.op_mem(Op2::Or, false, pstate(), RAX);
+            return self.check_interrupts();
+        }
+        self.system_slow(Some(s));
+    }
+
+    fn pstate_imm(&mut self, op1: u8, op2: u8, imm: u8) {
+        if !self.options.el0 && op1 == 3 && matches!(op2, 6 | 7) {
+            self.clobber_flags();
+            let mask = i32::from(imm & 15) << 6;
+            if op2 == 6 {
+                return self.asm.op_imm(Op2::Or, false, pstate(), mask);
+            }
+            self.asm.op_imm(Op2::And, false, pstate(), !mask);
+            return self.check_interrupts();
+        }
+        self.system_slow(None);
+    }
+
+    /// After interrupts may have been unmasked: leaves if a line may be up.
+    fn check_interrupts(&mut self) {
+        let hint = field(std::mem::offset_of!(JitState, irq_hint));
+        self.asm.op_imm(Op2::Cmp, false, hint, 0);
+        let pending = self.asm.jcc(Cc::NE);
+        let next = i64::from(self.offset) + 4;
+        self.defer(move |g| {
+            g.asm.bind(pending);
+            g.leave(Exit::Look, next);
+        });
+    }
+
+    /// The instruction word tells the slow path everything; the value goes in rax, the result comes in rax.
+    fn system_slow(&mut self, s: Option<Opnd>) {
+        self.clobber_flags();
+        if let Some(s) = s {
+            self.move_into(Width::X, RAX, s);
+        }
+        self.asm.push_imm(self.word as i32);
+        self.asm.push_imm(i32::from(self.offset));
+        self.call_thunk(self.thunks.system);
+        self.pop_words(2);
+        self.vectors.clear();
+    }
+}

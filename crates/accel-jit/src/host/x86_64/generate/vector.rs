@@ -1,0 +1,206 @@
+//! Vector instructions: copies of vector registers in host registers, and dispatch.
+//!
+//! Every result is written through to its home at once, so the copies are only ever a shortcut for reads
+//! and nothing has to be saved at exits, faults or calls.
+
+use super::*;
+use crate::runtime::state::JitState;
+
+/// First host register that holds copies; those below are scratch.
+const FIRST_COPY: u8 = 4;
+const COPIES: usize = 12;
+
+/// Which vector registers have copies, and whether their upper half is known to be zero.
+#[derive(Clone, Copy, Default)]
+pub(super) struct VectorCache {
+    holds: [Option<(VReg, bool)>; COPIES],
+    next: usize,
+}
+
+/// The copies at some point, to be reloaded after a call.
+#[derive(Clone, Copy)]
+pub(super) struct Snapshot([Option<(VReg, bool)>; COPIES]);
+
+impl VectorCache {
+    pub fn clear(&mut self) {
+        self.holds = [None; COPIES];
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.holds)
+    }
+
+    fn find(&self, v: VReg) -> Option<usize> {
+        self.holds.iter().position(|h| matches!(h, Some((x, _)) if *x == v))
+    }
+
+    fn take(&mut self) -> usize {
+        if let Some(free) = self.holds.iter().position(Option::is_none) {
+            return free;
+        }
+        self.next = (self.next + 1) % COPIES;
+        self.next
+    }
+}
+
+/// Scratch vector registers.
+pub(super) const X0: Xmm = Xmm(0);
+pub(super) const X1: Xmm = Xmm(1);
+pub(super) const X2: Xmm = Xmm(2);
+pub(super) const X3: Xmm = Xmm(3);
+
+impl Generator {
+    pub(super) fn restore_vectors(&mut self, s: &Snapshot) {
+        for (i, h) in s.0.iter().enumerate() {
+            if let Some((v, _)) = h {
+                self.asm.vex(opc(1, 1, 0x6f), FIRST_COPY + i as u8, 0, v_slot(*v));
+            }
+        }
+    }
+
+    /// A host register with the value of `v`.
+    pub(super) fn vector_value(&mut self, v: VReg) -> Xmm {
+        if let Some(i) = self.vectors.find(v) {
+            return Xmm(FIRST_COPY + i as u8);
+        }
+        let i = self.vectors.take();
+        self.vectors.holds[i] = Some((v, false));
+        let x = Xmm(FIRST_COPY + i as u8);
+        self.asm.vex(opc(1, 1, 0x6f), x.0, 0, v_slot(v));
+        x
+    }
+
+    /// The value of `v` as an operand: a copy, or its home.
+    pub(super) fn vector_operand(&mut self, v: VReg) -> Rm {
+        self.vector_value(v).into()
+    }
+
+    /// True if the upper half of `v` is known to be zero.
+    pub(super) fn upper_is_zero(&self, v: VReg) -> bool {
+        self.vectors.find(v).is_some_and(|i| matches!(self.vectors.holds[i], Some((_, true))))
+    }
+
+    /// The host register to compute a new value of `v` in; it may be an operand's register, so write it by
+    /// the last instruction only. Follow with [`Generator::vector_store`].
+    pub(super) fn vector_dest(&mut self, v: VReg) -> Xmm {
+        let i = match self.vectors.find(v) {
+            Some(i) => i,
+            None => self.vectors.take(),
+        };
+        self.vectors.holds[i] = Some((v, false));
+        Xmm(FIRST_COPY + i as u8)
+    }
+
+    /// Writes `x`, from [`Generator::vector_dest`], through to the home of `v`.
+    pub(super) fn vector_store(&mut self, v: VReg, x: Xmm, upper_zero: bool) {
+        let i = usize::from(x.0 - FIRST_COPY);
+        self.vectors.holds[i] = Some((v, upper_zero));
+        self.asm.vex(opc(1, 1, 0x7f), x.0, 0, v_slot(v));
+    }
+
+    /// Takes a result in scratch register `x` as the new value of `v`; the upper half is cleared unless `q`.
+    pub(super) fn vector_result(&mut self, v: VReg, x: Xmm, q: bool) {
+        let d = self.vector_dest(v);
+        if q {
+            self.asm.vex(opc(1, 1, 0x6f), d.0, 0, x);
+        } else {
+            self.asm.vex(opc(2, 1, 0x7e), d.0, 0, x);
+        }
+        self.vector_store(v, d, !q);
+    }
+
+    /// An address at which `inst` stays, for slow paths.
+    pub(super) fn keep(&mut self, inst: &Inst) -> i64 {
+        let boxed = Box::new(*inst);
+        let address = std::ptr::from_ref(&*boxed) as i64;
+        self.slow_insts.push(boxed);
+        address
+    }
+
+    /// Executes a vector instruction by the reference interpreter: the general register result is in rax.
+    pub(super) fn vector_slow(&mut self, inst: &Inst) {
+        self.clobber_flags();
+        let s = match inst {
+            Inst::VDupGpr { s, .. }
+            | Inst::VInsGpr { s, .. }
+            | Inst::VFromGpr { s, .. }
+            | Inst::IntToF { s, .. }
+            | Inst::VHelperGpr { s, .. } => *s,
+            _ => Opnd::Imm(0),
+        };
+        let at = self.keep(inst);
+        self.move_into(Width::X, RAX, s);
+        self.asm.push(RAX);
+        self.asm.mov_imm(RAX, at);
+        self.call_thunk(self.thunks.vector);
+        self.pop_words(1);
+        self.vectors.clear();
+    }
+
+    /// A vector helper without general registers, called directly.
+    fn helper(&mut self, f: VectorHelper, op: VOperands) {
+        self.clobber_flags();
+        self.push_operands(op);
+        self.asm.mov_imm(RAX, f as usize as i64);
+        self.call_thunk(self.thunks.helper);
+        self.pop_words(1);
+        self.vectors.clear();
+    }
+
+    fn push_operands(&mut self, op: VOperands) {
+        let packed =
+            u64::from_le_bytes([op.d, op.n, op.m, op.a, 0, 0, 0, 0]) | (u64::from(op.imm) << 32);
+        self.asm.mov_imm(RAX, packed as i64);
+        self.asm.push(RAX);
+    }
+
+    fn helper_gpr(&mut self, f: VectorGprHelper, op: VOperands, s: Opnd, d: Reg, nzcv: bool) {
+        if nzcv {
+            self.nzcv = Nzcv::Slot;
+        } else {
+            self.clobber_flags();
+        }
+        self.move_into(Width::X, RAX, s);
+        self.asm.push(RAX);
+        self.push_operands(op);
+        self.asm.mov_imm(RAX, f as usize as i64);
+        self.call_thunk(self.thunks.helper);
+        self.pop_words(2);
+        self.vectors.clear();
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+        if nzcv {
+            let s = self.scratch();
+            self.asm.shift_imm(Shift::Shr, false, RAX, 28);
+            self.asm.lea(true, s, field(std::mem::offset_of!(JitState, consts.nzcv_slots)));
+            self.asm.movzx16(RAX, M::indexed(s, RAX, 1, 0));
+            let slot = self.nzcv_slot();
+            self.asm.store16(slot, RAX);
+        }
+    }
+
+    pub(super) fn vector(&mut self, inst: &Inst) {
+        match *inst {
+            Inst::VHelper { f, op } => self.helper(f, op),
+            Inst::VHelperGpr { f, op, s, d, nzcv } => self.helper_gpr(f, op, s, d, nzcv),
+            Inst::VConst { d, lo, hi } => self.v_const(d, lo, hi),
+            Inst::V3 { .. } => self.v3(inst),
+            Inst::V2 { .. } => self.v2(inst),
+            Inst::VShift { .. } => self.v_shift(inst),
+            Inst::VExt { q, d, n, m, imm } => self.v_ext(q, d, n, m, imm),
+            Inst::VDupLane { es, q, d, n, lane } => self.v_dup_lane(es, q, d, n, lane),
+            Inst::VDupGpr { es, q, d, s } => self.v_dup_gpr(es, q, d, s),
+            Inst::VInsLane { es, d, dl, n, nl } => self.v_ins_lane(es, d, dl, n, nl),
+            Inst::VInsGpr { es, d, lane, s } => self.v_ins_gpr(es, d, lane, s),
+            Inst::VGetLane { es, ext, d, n, lane } => self.v_get_lane(es, ext, d, n, lane),
+            Inst::VFromGpr { es, d, s } => self.v_from_gpr(es, d, s),
+            Inst::F2 { .. } | Inst::F1 { .. } | Inst::F3 { .. } => self.float(inst),
+            Inst::FCmp { double, signal, n, m } => self.fcmp(double, signal, n, m),
+            Inst::FSelect { es, cond, d, n, m } => self.fselect(es, cond, d, n, m),
+            Inst::FToInt { .. } => self.float_to_int(inst),
+            Inst::IntToF { .. } => self.int_to_float(inst),
+            _ => unreachable!("not a vector instruction"),
+        }
+    }
+}

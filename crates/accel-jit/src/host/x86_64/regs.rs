@@ -1,0 +1,65 @@
+//! Where guest registers live while translated code runs.
+//!
+//! | host | use |
+//! |---|---|
+//! | rbp | [`JitState`] + 128, so that X0 to X30 are reached with one displacement byte |
+//! | r15 | the current [`TlbSet`](crate::mmu::TlbSet) |
+//! | rax | scratch inside one IR instruction; virtual address at a block's outer entry |
+//! | rcx, rdx, r14 | temporaries |
+//! | rbx, rsi, rdi, r8 to r13 | nine guest registers, see [`PINNED`] |
+//! | xmm0 to xmm3 | scratch inside one IR instruction |
+//! | xmm4 to xmm15 | copies of vector registers, written through to the state |
+
+use super::asm::*;
+use crate::ir::Reg;
+use crate::runtime::state::JitState;
+
+/// Offset that rbp points past the start of the state.
+pub const STATE_BIAS: i32 = 128;
+
+/// Guest registers that have a host register of their own.
+pub const PINNED: [(u8, Gpr); 9] = [
+    (0, RBX),
+    (1, RSI),
+    (2, RDI),
+    (3, R8),
+    (4, R9),
+    (8, R10),
+    (19, R11),
+    (20, R12),
+    (31, R13),
+];
+
+/// The host register of a guest register, if it has one.
+pub const fn pinned(r: Reg) -> Option<Gpr> {
+    let mut i = 0;
+    while i < PINNED.len() {
+        if PINNED[i].0 == r.0 {
+            return Some(PINNED[i].1);
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Host registers that hold temporaries, in the order of preference.
+pub const TEMPS: [Gpr; 3] = [RCX, RDX, R14];
+
+/// A field of the state, by its offset.
+pub const fn field(offset: usize) -> M {
+    M::at(RBP, offset as i32 - STATE_BIAS)
+}
+
+/// The memory home of general register `r` (X0 to X30, SP).
+pub const fn x_slot(r: u8) -> M {
+    field(std::mem::offset_of!(JitState, cpu.x) + r as usize * 8)
+}
+
+/// The memory home of vector register `v` (0 to 31, then scratch).
+pub const fn v_slot(v: u8) -> M {
+    if v < 32 {
+        field(std::mem::offset_of!(JitState, cpu.v) + v as usize * 16)
+    } else {
+        field(std::mem::offset_of!(JitState, v_scratch) + (v as usize - 32) * 16)
+    }
+}

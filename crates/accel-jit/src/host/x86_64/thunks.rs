@@ -1,0 +1,226 @@
+//! Shared pieces of host code: entering and leaving translated code, and calling Rust from it.
+
+use super::asm::*;
+use super::regs::*;
+use crate::runtime::exit::Exit;
+use crate::runtime::state::JitState;
+
+/// Rust functions that translated code calls on its slow paths. The first argument is the state, the second
+/// rax, the others the words that were pushed, last pushed first. All return 0 to go on (results are in the
+/// state) or 1 to leave (PC is set).
+pub type SlowPath = extern "sysv64" fn(*mut JitState, u64, u64, u64, u64) -> u64;
+
+/// Where translated code finds its slow paths' implementations.
+#[derive(Clone, Copy)]
+pub struct SlowPaths {
+    /// Loads.
+    pub load: SlowPath,
+    /// Stores.
+    pub store: SlowPath,
+    /// Fills the TLB for an atomic access.
+    pub fill: SlowPath,
+    /// LDXP, LDAXP.
+    pub load_exclusive_pair: SlowPath,
+    /// STXP, STLXP.
+    pub store_exclusive_pair: SlowPath,
+    /// CASP.
+    pub cas_pair: SlowPath,
+    /// MRS, MSR, SYS.
+    pub system: SlowPath,
+    /// DSB with maintenance outstanding.
+    pub sync: SlowPath,
+    /// CRC32 with the ISO polynomial.
+    pub crc32: SlowPath,
+    /// A vector IR instruction by the reference.
+    pub vector: SlowPath,
+}
+
+/// Addresses of the shared pieces.
+#[derive(Clone, Copy, Default, Debug)]
+#[expect(missing_docs, reason = "named as in SlowPaths")]
+pub struct Thunks {
+    pub load: u64,
+    pub store: u64,
+    pub fill: u64,
+    pub load_exclusive_pair: u64,
+    pub store_exclusive_pair: u64,
+    pub cas_pair: u64,
+    pub system: u64,
+    pub sync: u64,
+    pub crc32: u64,
+    pub vector: u64,
+    /// Calls the vector helper in rax; operands and an input on the stack; its result is in rax.
+    pub helper: u64,
+    /// `fn(state, code, virtual address)`: enters translated code.
+    pub enter: u64,
+    /// Leaves with PC = page + rax; the reason is stored already.
+    pub leave_at_offset: u64,
+    /// The same for [`Exit::Look`].
+    pub poll: u64,
+    /// The same for [`Exit::Chain`].
+    pub chain: u64,
+    /// Leaves with PC = rax for [`Exit::Indirect`].
+    pub indirect: u64,
+}
+
+macro_rules! at {
+    ($($field:tt)+) => { field(std::mem::offset_of!(JitState, $($field)+)) };
+}
+
+fn save_pinned(a: &mut Asm) {
+    for (r, g) in PINNED {
+        a.store(true, x_slot(r), g);
+    }
+}
+
+fn load_pinned(a: &mut Asm) {
+    for (r, g) in PINNED {
+        a.load(true, g, x_slot(r));
+    }
+}
+
+const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
+
+/// Emits all thunks into `a`, which must be reset to where they will execute.
+pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
+    let mut t = Thunks { enter: emit_enter(a), ..Thunks::default() };
+    let leave = emit_leave(a);
+    t.leave_at_offset = a.here();
+    emit_leave_at_offset(a, leave);
+    t.poll = a.here();
+    a.store_imm(false, at!(exit_code), Exit::Look as i32);
+    a.jmp_to(t.leave_at_offset);
+    t.chain = a.here();
+    a.store_imm(false, at!(exit_code), Exit::Chain as i32);
+    a.jmp_to(t.leave_at_offset);
+    t.indirect = a.here();
+    a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
+    a.store(true, at!(cpu.pc), RAX);
+    a.jmp_to(leave);
+    // Pinned registers are in the state already.
+    let leave_saved = emit_leave_saved(a);
+    for (address, f) in [
+        (&mut t.load, slow.load),
+        (&mut t.store, slow.store),
+        (&mut t.fill, slow.fill),
+        (&mut t.load_exclusive_pair, slow.load_exclusive_pair),
+        (&mut t.store_exclusive_pair, slow.store_exclusive_pair),
+        (&mut t.cas_pair, slow.cas_pair),
+        (&mut t.system, slow.system),
+        (&mut t.sync, slow.sync),
+        (&mut t.crc32, slow.crc32),
+        (&mut t.vector, slow.vector),
+    ] {
+        *address = emit_slow(a, f, leave_saved);
+    }
+    t.helper = emit_helper(a);
+    t
+}
+
+fn emit_enter(a: &mut Asm) -> u64 {
+    let here = a.here();
+    for g in SAVED {
+        a.push(g);
+    }
+    a.lea(true, RSP, M::at(RSP, -8));
+    a.lea(true, RBP, M::at(RDI, STATE_BIAS));
+    a.store(true, at!(host_sp), RSP);
+    a.stmxcsr(at!(mxcsr_host));
+    a.ldmxcsr(at!(mxcsr_guest));
+    a.mov(RAX, RDX);
+    a.mov(RCX, RSI);
+    a.load(true, R15, at!(tlb));
+    load_pinned(a);
+    a.jmp_rm(RCX);
+    here
+}
+
+fn emit_leave(a: &mut Asm) -> u64 {
+    let here = a.here();
+    save_pinned(a);
+    emit_return(a);
+    here
+}
+
+fn emit_leave_saved(a: &mut Asm) -> u64 {
+    let here = a.here();
+    a.store_imm(false, at!(exit_code), Exit::Done as i32);
+    emit_return(a);
+    here
+}
+
+fn emit_return(a: &mut Asm) {
+    a.load(true, RSP, at!(host_sp));
+    a.stmxcsr(at!(mxcsr_guest));
+    a.ldmxcsr(at!(mxcsr_host));
+    a.lea(true, RSP, M::at(RSP, 8));
+    for g in SAVED.into_iter().rev() {
+        a.pop(g);
+    }
+    a.ret();
+}
+
+fn emit_leave_at_offset(a: &mut Asm, leave: u64) {
+    a.op(Op2::Add, true, RAX, at!(page_va));
+    a.store(true, at!(cpu.pc), RAX);
+    a.jmp_to(leave);
+}
+
+/// Host registers of temporaries, which slow paths keep.
+const TEMP_SLOTS: usize = TEMPS.len();
+
+fn temp_slot(i: usize) -> M {
+    field(std::mem::offset_of!(JitState, saved) + i * 8)
+}
+
+/// `call`ed with rax and up to three words pushed before; returns with the result in rax.
+fn emit_slow(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
+    let here = a.here();
+    save_pinned(a);
+    for (i, g) in TEMPS.iter().enumerate().take(TEMP_SLOTS) {
+        a.store(true, temp_slot(i), *g);
+    }
+    a.lea(true, RDI, M::at(RBP, -STATE_BIAS));
+    a.mov(RSI, RAX);
+    a.load(true, RDX, M::at(RSP, 8));
+    a.load(true, RCX, M::at(RSP, 16));
+    a.load(true, R8, M::at(RSP, 24));
+    a.mov(RBX, RSP);
+    a.op_imm(Op2::And, true, RSP, -16);
+    a.mov_imm(RAX, f as usize as i64);
+    a.call_rm(RAX);
+    a.mov(RSP, RBX);
+    a.test(false, RAX, RAX);
+    a.jcc_to(Cc::NE, leave_saved);
+    load_pinned(a);
+    for (i, g) in TEMPS.iter().enumerate().take(TEMP_SLOTS) {
+        a.load(true, *g, temp_slot(i));
+    }
+    a.load(true, R15, at!(tlb));
+    a.load(true, RAX, at!(result));
+    a.ret();
+    here
+}
+
+/// Calls `rax(env, registers, operands, input)`.
+fn emit_helper(a: &mut Asm) -> u64 {
+    let here = a.here();
+    save_pinned(a);
+    for (i, g) in TEMPS.iter().enumerate().take(TEMP_SLOTS) {
+        a.store(true, temp_slot(i), *g);
+    }
+    a.lea(true, RDI, at!(cpu.fp));
+    a.lea(true, RSI, at!(cpu.v));
+    a.load(true, RDX, M::at(RSP, 8));
+    a.load(true, RCX, M::at(RSP, 16));
+    a.mov(RBX, RSP);
+    a.op_imm(Op2::And, true, RSP, -16);
+    a.call_rm(RAX);
+    a.mov(RSP, RBX);
+    load_pinned(a);
+    for (i, g) in TEMPS.iter().enumerate().take(TEMP_SLOTS) {
+        a.load(true, *g, temp_slot(i));
+    }
+    a.ret();
+    here
+}

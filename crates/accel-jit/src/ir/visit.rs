@@ -1,0 +1,145 @@
+//! Which registers and flags an IR instruction reads and writes.
+
+use super::*;
+
+/// What an instruction does with NZCV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlagUse {
+    /// Reads NZCV.
+    pub reads: bool,
+    /// Writes all of NZCV.
+    pub writes: bool,
+    /// May leave the block, or show the state to Rust code: NZCV must be in its slot if it is live.
+    pub leaves: bool,
+}
+
+impl Inst {
+    /// Calls `f` for each register that is read.
+    pub fn for_each_use(&self, mut f: impl FnMut(Reg)) {
+        let mut o = |o: &Opnd| {
+            if let Opnd::Reg(r) = o {
+                f(*r);
+            }
+        };
+        match self {
+            Inst::Mov { s, .. }
+            | Inst::Unary { s, .. }
+            | Inst::Extract { s, .. }
+            | Inst::SetNzcv { s }
+            | Inst::SysWrite { s, .. }
+            | Inst::Sys { s, .. }
+            | Inst::VDupGpr { s, .. }
+            | Inst::VInsGpr { s, .. }
+            | Inst::VFromGpr { s, .. }
+            | Inst::IntToF { s, .. }
+            | Inst::VHelperGpr { s, .. }
+            | Inst::BranchReg { target: s, .. } => o(s),
+            Inst::Alu { a, b, .. }
+            | Inst::AluFlags { a, b, .. }
+            | Inst::AddCarry { a, b, .. }
+            | Inst::MulHigh { a, b, .. }
+            | Inst::Div { a, b, .. }
+            | Inst::Select { a, b, .. }
+            | Inst::CondCompare { a, b, .. }
+            | Inst::Crc32 { acc: a, data: b, .. }
+            | Inst::Extr { hi: a, lo: b, .. }
+            | Inst::Insert { into: a, s: b, .. } => {
+                o(a);
+                o(b);
+            }
+            Inst::BranchIf { test, .. } => match test {
+                Test::Zero(_, r) | Test::NonZero(_, r) | Test::BitClear(r, _) | Test::BitSet(r, _) => f(*r),
+                Test::Flags(_) => {}
+            },
+            _ => self.for_each_memory_use(f),
+        }
+    }
+
+    fn for_each_memory_use(&self, mut f: impl FnMut(Reg)) {
+        let mut o = |o: &Opnd| {
+            if let Opnd::Reg(r) = o {
+                f(*r);
+            }
+        };
+        let addr = match self {
+            Inst::Load { addr, .. }
+            | Inst::LoadPair { addr, .. }
+            | Inst::LoadV { addr, .. }
+            | Inst::LoadVPair { addr, .. }
+            | Inst::StoreV { addr, .. }
+            | Inst::StoreVPair { addr, .. }
+            | Inst::LoadEx { addr, .. } => addr,
+            Inst::Store { s, addr, .. } | Inst::AtomicRmw { s, addr, .. } => {
+                o(s);
+                addr
+            }
+            Inst::StorePair { s1, s2, addr, .. } => {
+                o(s1);
+                o(s2);
+                addr
+            }
+            Inst::StoreEx { s, s2, addr, .. } => {
+                o(s);
+                if let Some(s2) = s2 {
+                    o(s2);
+                }
+                addr
+            }
+            Inst::Cas { expected, new, addr, .. } => {
+                o(expected);
+                o(new);
+                addr
+            }
+            Inst::CasPair { d, s, addr, .. } => {
+                for r in [*d, Reg(d.0 + 1), *s, Reg(s.0 + 1)] {
+                    o(&Opnd::Reg(r));
+                }
+                addr
+            }
+            _ => return,
+        };
+        o(&addr.base);
+        if let Some(i) = addr.index {
+            f(i);
+        }
+    }
+
+    /// NZCV effects.
+    pub fn flag_use(&self) -> FlagUse {
+        let (reads, writes, leaves) = match self {
+            Inst::AluFlags { op, .. } => (matches!(op, FlagOp::Adc | FlagOp::Sbc), true, false),
+            Inst::AddCarry { .. } | Inst::Select { .. } | Inst::GetNzcv { .. } | Inst::FSelect { .. } => {
+                (true, false, false)
+            }
+            Inst::CondCompare { .. } => (true, true, false),
+            Inst::SetNzcv { .. } | Inst::FCmp { .. } => (false, true, false),
+            Inst::VHelperGpr { nzcv, .. } => (false, *nzcv, false),
+            Inst::BranchIf { test, .. } => (matches!(test, Test::Flags(_)), false, true),
+            Inst::Branch { .. }
+            | Inst::BranchReg { .. }
+            | Inst::Raise(_)
+            | Inst::Eret
+            | Inst::Hint(_)
+            | Inst::SysRead { .. }
+            | Inst::SysWrite { .. }
+            | Inst::PstateImm { .. }
+            | Inst::Sys { .. }
+            | Inst::CheckSp
+            | Inst::Load { .. }
+            | Inst::LoadPair { .. }
+            | Inst::Store { .. }
+            | Inst::StorePair { .. }
+            | Inst::LoadV { .. }
+            | Inst::LoadVPair { .. }
+            | Inst::StoreV { .. }
+            | Inst::StoreVPair { .. }
+            | Inst::LoadEx { .. }
+            | Inst::StoreEx { .. }
+            | Inst::AtomicRmw { .. }
+            | Inst::Cas { .. }
+            | Inst::CasPair { .. } => (false, false, true),
+            _ => (false, false, false),
+        };
+        FlagUse { reads, writes, leaves }
+    }
+}

@@ -1,0 +1,11 @@
+//! The software TLB: per vCPU, one set for EL1 and several for the address spaces of EL0.
+//!
+//! A set holds separate tables for reads and writes, so a hit implies the permission; a table for
+//! instruction pages; and the jump cache, which maps virtual addresses of branch targets to host code. The
+//! tag is the whole virtual page number with its top byte, so a tagged pointer just has its own line.
+
+mod access;
+mod sets;
+
+pub use access::SlowAccess;
+pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, PAGE_LINES, PageLine, TlbSet, TlbSets};

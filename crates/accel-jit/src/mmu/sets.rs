@@ -1,0 +1,333 @@
+//! TLB sets and their invalidation.
+
+use armlet_arm::sysop::TlbiTarget;
+
+/// Lines of each data table.
+pub const LINES: usize = 1024;
+/// Lines of the table of instruction pages.
+pub const PAGE_LINES: usize = 512;
+/// Entries of the jump cache.
+pub const JUMP_CACHE_ENTRIES: usize = 4096;
+/// A tag that no access compares equal to (tags have low bits clear, or only those below 16).
+const NO_TAG: u64 = u64::MAX;
+/// Address spaces of EL0 that are kept.
+const EL0_SETS: usize = 15;
+
+/// One data translation: host address = virtual address + addend.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Line {
+    /// Virtual page, tag byte included.
+    pub tag: u64,
+    /// What to add.
+    pub addend: u64,
+}
+
+/// One branch target.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Jump {
+    /// Virtual address.
+    pub va: u64,
+    /// Outer entry of its block.
+    pub host: u64,
+}
+
+/// Translation of an instruction page.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PageLine {
+    /// Virtual page.
+    pub tag: u64,
+    /// Physical page.
+    pub pa: u64,
+}
+
+/// The translations of one address space at one exception level.
+#[repr(C, align(64))]
+pub struct TlbSet {
+    /// Pages that may be read.
+    pub read: [Line; LINES],
+    /// Pages that may be written.
+    pub write: [Line; LINES],
+    /// Branch targets.
+    pub jumps: [Jump; JUMP_CACHE_ENTRIES],
+    /// Pages that may be executed.
+    pub pages: [PageLine; PAGE_LINES],
+    /// Lines of blocks larger than a page may be here.
+    has_blocks: bool,
+    /// Lines of the lower half of the address space may be here.
+    has_lower: bool,
+    /// Non-global lines of the upper half may be here.
+    upper_non_global: bool,
+    /// Anything was filled since the last flush.
+    used: bool,
+}
+
+const LINE: Line = Line { tag: NO_TAG, addend: 0 };
+const JUMP: Jump = Jump { va: NO_TAG, host: 0 };
+const PAGE: PageLine = PageLine { tag: NO_TAG, pa: 0 };
+
+impl TlbSet {
+    fn index(va: u64) -> usize {
+        (va >> 12) as usize & (LINES - 1)
+    }
+
+    fn page_index(va: u64) -> usize {
+        (va >> 12) as usize & (PAGE_LINES - 1)
+    }
+
+    /// Adds a data translation.
+    pub fn fill(&mut self, va: u64, addend: u64, write: bool, block: bool, non_global: bool) {
+        let line = Line { tag: va & !0xfff, addend };
+        let table = if write { &mut self.write } else { &mut self.read };
+        table[Self::index(va)] = line;
+        self.note(va, block, non_global);
+    }
+
+    fn note(&mut self, va: u64, block: bool, non_global: bool) {
+        self.used = true;
+        self.has_blocks |= block;
+        if va >> 55 & 1 == 0 {
+            self.has_lower = true;
+        } else {
+            self.upper_non_global |= non_global;
+        }
+    }
+
+    /// The physical page of an instruction page, if it is known.
+    pub fn page(&self, va: u64) -> Option<u64> {
+        let line = &self.pages[Self::page_index(va)];
+        (line.tag == va & !0xfff).then_some(line.pa)
+    }
+
+    /// Adds an instruction page.
+    pub fn fill_page(&mut self, va: u64, pa: u64, block: bool, non_global: bool) {
+        let i = Self::page_index(va);
+        // Jump cache entries are only as good as the line that vouches for them.
+        if self.pages[i].tag != NO_TAG {
+            self.forget_jumps(self.pages[i].tag);
+        }
+        self.pages[i] = PageLine { tag: va & !0xfff, pa };
+        self.note(va, block, non_global);
+    }
+
+    fn forget_jumps(&mut self, page: u64) {
+        let first = (page >> 2) as usize & (JUMP_CACHE_ENTRIES - 1);
+        for j in &mut self.jumps[first..first + 1024] {
+            if j.va & !0xfff == page {
+                *j = JUMP;
+            }
+        }
+    }
+
+    /// Remembers where the block at `va` is.
+    pub fn fill_jump(&mut self, va: u64, host: u64) {
+        self.jumps[(va >> 2) as usize & (JUMP_CACHE_ENTRIES - 1)] = Jump { va, host };
+        self.used = true;
+    }
+
+    /// Where the block at `va` is.
+    pub fn jump(&self, va: u64) -> Option<u64> {
+        let j = &self.jumps[(va >> 2) as usize & (JUMP_CACHE_ENTRIES - 1)];
+        (j.va == va).then_some(j.host)
+    }
+
+    /// Forgets all branch targets.
+    pub fn clear_jumps(&mut self) {
+        self.jumps = [JUMP; JUMP_CACHE_ENTRIES];
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        if !self.used {
+            return;
+        }
+        self.read = [LINE; LINES];
+        self.write = [LINE; LINES];
+        self.pages = [PAGE; PAGE_LINES];
+        self.clear_jumps();
+        self.has_blocks = false;
+        self.has_lower = false;
+        self.upper_non_global = false;
+        self.used = false;
+    }
+
+    /// Forgets the lower half of the address space (of TTBR0_EL1).
+    pub fn clear_lower(&mut self) {
+        if !self.has_lower {
+            return;
+        }
+        self.clear_if(|tag| tag >> 55 & 1 == 0);
+        self.has_lower = false;
+    }
+
+    /// Forgets lines whose tag is chosen.
+    fn clear_if(&mut self, chosen: impl Fn(u64) -> bool) {
+        for line in self.read.iter_mut().chain(&mut self.write) {
+            if line.tag != NO_TAG && chosen(line.tag) {
+                *line = LINE;
+            }
+        }
+        for i in 0..PAGE_LINES {
+            let tag = self.pages[i].tag;
+            if tag != NO_TAG && chosen(tag) {
+                self.forget_jumps(tag);
+                self.pages[i] = PAGE;
+            }
+        }
+    }
+
+    fn invalidate_range(&mut self, start: u64, last: u64) {
+        if !self.used {
+            return;
+        }
+        // Compare addresses without the tag byte.
+        let bare = |va: u64| va << 8 >> 8;
+        let (start, last) = (bare(start) & !0xfff, bare(last) | 0xfff);
+        if self.has_blocks || (last - start) >> 12 >= 64 {
+            // A line of a larger block goes with any address in the block: 1 GiB is the largest that a
+            // page-sized neighbour could come from, 2 MiB (or 32 MiB, 512 MiB) the usual.
+            let grain = if self.has_blocks { 0x3fff_ffff } else { 0xfff };
+            let (start, last) = (start & !grain, last | grain);
+            return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
+        }
+        let mut va = start;
+        while va <= last {
+            for table in [&mut self.read, &mut self.write] {
+                let line = &mut table[Self::index(va)];
+                if line.tag != NO_TAG && bare(line.tag) == va {
+                    *line = LINE;
+                }
+            }
+            let i = Self::page_index(va);
+            let tag = self.pages[i].tag;
+            if tag != NO_TAG && bare(tag) == va {
+                self.forget_jumps(tag);
+                self.pages[i] = PAGE;
+            }
+            va += 0x1000;
+        }
+    }
+}
+
+/// What tells address spaces of EL0 apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SpaceKey {
+    /// TTBR0_EL1.
+    pub ttbr0: u64,
+    /// TTBR1_EL1 (its ASID counts if TCR_EL1.A1).
+    pub ttbr1: u64,
+}
+
+struct Space {
+    key: SpaceKey,
+    asid: u16,
+    set: Box<TlbSet>,
+    last_used: u64,
+}
+
+/// All sets of a vCPU.
+pub struct TlbSets {
+    el1: Box<TlbSet>,
+    spaces: Vec<Space>,
+    current: usize,
+    clock: u64,
+}
+
+/// A set with nothing in it, made on the heap without passing over the stack.
+fn empty_set() -> Box<TlbSet> {
+    let mut set: Box<TlbSet> = zeroed_set();
+    set.used = true;
+    set.clear();
+    set
+}
+
+#[expect(unsafe_code, reason = "a large plain-data structure is made in place")]
+fn zeroed_set() -> Box<TlbSet> {
+    // SAFETY: TlbSet is integers and booleans only, for which all-zero bytes are valid values.
+    unsafe { Box::new_zeroed().assume_init() }
+}
+
+impl Default for TlbSets {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TlbSets {
+    /// Empty.
+    pub fn new() -> Self {
+        let space = Space { key: SpaceKey::default(), asid: 0, set: empty_set(), last_used: 0 };
+        Self { el1: empty_set(), spaces: vec![space], current: 0, clock: 0 }
+    }
+
+    /// EL1's set.
+    pub fn el1(&mut self) -> &mut TlbSet {
+        &mut self.el1
+    }
+
+    /// The set of EL0's current address space.
+    pub fn el0(&mut self) -> &mut TlbSet {
+        &mut self.spaces[self.current].set
+    }
+
+    /// Makes `key` EL0's current address space.
+    pub fn switch(&mut self, key: SpaceKey, asid: u16) {
+        self.clock += 1;
+        if let Some(i) = self.spaces.iter().position(|s| s.key == key) {
+            self.current = i;
+        } else if self.spaces.len() < EL0_SETS {
+            self.current = self.spaces.len();
+            self.spaces.push(Space { key, asid, set: empty_set(), last_used: 0 });
+        } else {
+            let oldest = self.spaces.iter().enumerate().min_by_key(|(_, s)| s.last_used);
+            self.current = oldest.map_or(0, |(i, _)| i);
+            self.spaces[self.current].set.clear();
+        }
+        let s = &mut self.spaces[self.current];
+        s.key = key;
+        s.asid = asid;
+        s.last_used = self.clock;
+    }
+
+    fn for_each(&mut self, mut f: impl FnMut(&mut TlbSet)) {
+        f(&mut self.el1);
+        for s in &mut self.spaces {
+            f(&mut s.set);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.for_each(TlbSet::clear);
+    }
+
+    /// Forgets all branch targets (code has moved or changed).
+    pub fn clear_jumps(&mut self) {
+        self.for_each(TlbSet::clear_jumps);
+    }
+
+    /// Carries out a TLBI.
+    pub fn invalidate(&mut self, target: TlbiTarget) {
+        match target {
+            TlbiTarget::Nothing => {}
+            TlbiTarget::All => self.clear(),
+            TlbiTarget::Asid(asid) => {
+                for s in &mut self.spaces {
+                    if s.asid == asid {
+                        s.set.clear();
+                    }
+                }
+                if self.el1.upper_non_global {
+                    self.el1.clear();
+                } else {
+                    self.el1.clear_lower();
+                }
+            }
+            // An ASID is not compared here: more goes than has to.
+            TlbiTarget::Va { va, .. } => self.for_each(|s| s.invalidate_range(va, va)),
+            TlbiTarget::Range { start, last, .. } => self.for_each(|s| s.invalidate_range(start, last)),
+        }
+    }
+}

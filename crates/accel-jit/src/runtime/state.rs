@@ -1,0 +1,162 @@
+//! The state that translated code works on.
+
+use std::sync::atomic::{AtomicU8, AtomicU32};
+
+use armlet_arm::CpuState;
+
+use crate::ir::VECTOR_SCRATCH;
+use crate::mmu::TlbSet;
+
+/// How many temporaries may wait in memory at once.
+pub const SPILL_SLOTS: usize = 256;
+
+/// Everything that translated code reaches through rbp. One per vCPU, at a fixed address.
+///
+/// While translated code runs, the guest registers of [`PINNED`](crate::host::x86_64::regs::PINNED) are in
+/// host registers and NZCV is in `nzcv`; both are written back before any Rust code sees `cpu`.
+#[repr(C, align(64))]
+pub struct JitState {
+    /// Architectural state.
+    pub cpu: CpuState,
+    /// NZCV as LAHF and SETO leave it in AX: bit 0 V, bit 8 NOT C, bit 14 Z, bit 15 N.
+    pub nzcv: u16,
+    /// Nonzero: leave translated code at the next poll.
+    pub poll: AtomicU32,
+    /// Nonzero: an interrupt line may be up; look when DAIF is cleared.
+    pub irq_hint: AtomicU8,
+    /// Virtual address of the 4 KiB page that is executing.
+    pub page_va: u64,
+    /// The TLB set for the current EL (also in r15).
+    pub tlb: *mut TlbSet,
+    /// The TLB set for unprivileged accesses (LDTR, STTR).
+    pub tlb_unprivileged: *mut TlbSet,
+    /// Stack pointer inside translated code, to unwind to.
+    pub host_sp: u64,
+    /// Host's MXCSR, and the guest's.
+    pub mxcsr_host: u32,
+    /// Guest's MXCSR: rounding mode and cumulative flags.
+    pub mxcsr_guest: u32,
+    /// Why translated code was left; see [`Exit`](super::exit::Exit).
+    pub exit_code: u32,
+    /// What goes with it.
+    pub exit_arg: u64,
+    /// Second result of a slow path.
+    pub result: u64,
+    /// Third.
+    pub result2: u64,
+    /// Nonzero: maintenance was broadcast to other vCPUs and not yet waited for.
+    pub sync_pending: u32,
+    /// Host registers across slow paths: rcx, rdx, r14.
+    pub saved: [u64; 4],
+    /// Blocks entered, if counting.
+    pub blocks_run: u64,
+    /// Constants for translated code.
+    pub consts: Consts,
+    /// Scratch vector registers.
+    pub v_scratch: [u128; VECTOR_SCRATCH as usize],
+    /// Temporaries that found no host register.
+    pub spill: [u64; SPILL_SLOTS],
+    /// Link to the Rust side of the vCPU.
+    pub vcpu: *mut super::vcpu::JitCore,
+}
+
+/// Vector constants that translated code needs in memory.
+#[repr(C, align(16))]
+pub struct Consts {
+    /// Sign bits of two doubles.
+    pub sign64: u128,
+    /// Sign bits of four singles.
+    pub sign32: u128,
+    /// Low 64 bits set.
+    pub low64: u128,
+    /// Low 32 bits set.
+    pub low32: u128,
+    /// All bits set.
+    pub ones: u128,
+    /// Byte shuffles: reverse in 8, 4 and 2 byte groups.
+    pub rev64_8: u128,
+    /// Reverse bytes in words.
+    pub rev32_8: u128,
+    /// Reverse bytes in halfwords.
+    pub rev16_8: u128,
+    /// Reverse halfwords in doublewords.
+    pub rev64_16: u128,
+    /// Reverse halfwords in words.
+    pub rev32_16: u128,
+    /// 0x0f in each byte.
+    pub nibble: u128,
+    /// Bits set in each nibble value.
+    pub nibble_count: u128,
+    /// Bytes even first: 0 2 4 … 14, 1 3 … 15.
+    pub deinterleave8: u128,
+    /// Halfwords even first.
+    pub deinterleave16: u128,
+    /// 0x70 in each byte (TBL index clamp).
+    pub tbl_clamp: u128,
+    /// NZCV in the translated code's form, by its architectural value.
+    pub nzcv_slots: [u16; 16],
+    /// NZCV in the translated code's form, by what UCOMISD leaves in AH, masked with 0x45.
+    pub fcmp_slots: [u16; 72],
+}
+
+const fn bytes(b: [u8; 16]) -> u128 {
+    u128::from_le_bytes(b)
+}
+
+impl Default for Consts {
+    fn default() -> Self {
+        Self {
+            sign64: 0x8000_0000_0000_0000_8000_0000_0000_0000,
+            sign32: 0x8000_0000_8000_0000_8000_0000_8000_0000,
+            low64: u64::MAX as u128,
+            low32: u32::MAX as u128,
+            ones: u128::MAX,
+            rev64_8: bytes([7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8]),
+            rev32_8: bytes([3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12]),
+            rev16_8: bytes([1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14]),
+            rev64_16: bytes([6, 7, 4, 5, 2, 3, 0, 1, 14, 15, 12, 13, 10, 11, 8, 9]),
+            rev32_16: bytes([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13]),
+            nibble: bytes([0x0f; 16]),
+            nibble_count: bytes([0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4]),
+            deinterleave8: bytes([0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]),
+            deinterleave16: bytes([0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]),
+            tbl_clamp: bytes([0x70; 16]),
+            nzcv_slots: std::array::from_fn(|i| nzcv_from_arm((i as u32) << 28)),
+            fcmp_slots: std::array::from_fn(fcmp_slot),
+        }
+    }
+}
+
+/// Unordered is 0011, equal 0110, less 1000, greater 0010 (Arm ARM, FPCompare).
+fn fcmp_slot(ah: usize) -> u16 {
+    let nzcv = match (ah & 4 != 0, ah & 0x40 != 0, ah & 1 != 0) {
+        (true, ..) => 0b0011,
+        (_, true, _) => 0b0110,
+        (.., true) => 0b1000,
+        _ => 0b0010,
+    };
+    nzcv_from_arm(nzcv << 28)
+}
+
+/// NZCV in bits 31:28, from the form that translated code keeps.
+pub const fn nzcv_to_arm(slot: u16) -> u32 {
+    let s = slot as u32;
+    ((s & 0x8000) << 16) | ((s & 0x4000) << 16) | ((!s & 0x100) << 21) | ((s & 1) << 28)
+}
+
+/// The form that translated code keeps, from NZCV in bits 31:28.
+pub const fn nzcv_from_arm(nzcv: u32) -> u16 {
+    (((nzcv >> 16) & 0xc000) | ((!nzcv >> 21) & 0x100) | ((nzcv >> 28) & 1)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_survive_both_conversions() {
+        for f in 0..16u32 {
+            assert_eq!(nzcv_to_arm(nzcv_from_arm(f << 28)), f << 28);
+        }
+    }
+}
