@@ -82,6 +82,11 @@ impl VcpuShared {
         self.sleeper.wake();
     }
 
+    /// Sets the event register from the vCPU's own thread, where nobody sleeps (SEVL, exception return).
+    pub fn set_event(&self) {
+        self.event.store(true, Ordering::Release);
+    }
+
     /// Clears the event register and tells whether it was set (WFE).
     pub fn take_event(&self) -> bool {
         self.event.swap(false, Ordering::AcqRel)

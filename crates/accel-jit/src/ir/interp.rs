@@ -620,3 +620,51 @@ fn rmw(op: RmwOp, old: u64, s: u64, bits: u32) -> u64 {
         RmwOp::Swp => s,
     }
 }
+
+/// A machine without memory or system registers, for vector instructions alone.
+struct Nothing;
+
+impl Machine for Nothing {
+    type Fault = ();
+
+    fn read(&mut self, _: u64, _: &mut [u8], _: Mem) -> Result<(), ()> {
+        Err(())
+    }
+
+    fn write(&mut self, _: u64, _: &[u8], _: Mem) -> Result<(), ()> {
+        Err(())
+    }
+
+    fn system(&mut self, _: &mut CpuState, _: SystemOp) -> Result<u64, ()> {
+        Err(())
+    }
+}
+
+/// Executes one vector instruction on `cpu`. `input` stands for its general register source, and the
+/// result is what its general register destination would get.
+pub fn vector_instruction(
+    inst: &Inst,
+    cpu: &mut CpuState,
+    scratch: &mut [u128; VECTOR_SCRATCH as usize],
+    input: u64,
+) -> u64 {
+    const RESULT: Reg = Reg(Reg::FIRST_TEMP);
+    let mut inst = *inst;
+    match &mut inst {
+        Inst::VDupGpr { s, .. }
+        | Inst::VInsGpr { s, .. }
+        | Inst::VFromGpr { s, .. }
+        | Inst::IntToF { s, .. }
+        | Inst::VHelperGpr { s, .. } => *s = Opnd::Imm(input as i64),
+        _ => {}
+    }
+    if let Inst::FToInt { d, .. } | Inst::VGetLane { d, .. } | Inst::VHelperGpr { d, .. } = &mut inst {
+        *d = RESULT;
+    }
+    let temps = vec![0; RESULT.0 as usize + 1];
+    let mut frame = Frame { cpu, machine: &mut Nothing, page: 0, temps, scratch: *scratch, offset: 0 };
+    frame.vector(&inst);
+    let result = frame.temps[RESULT.0 as usize];
+    *scratch = frame.scratch;
+    result
+}

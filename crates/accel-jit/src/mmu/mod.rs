@@ -8,4 +8,4 @@ mod access;
 mod sets;
 
 pub use access::SlowAccess;
-pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, PAGE_LINES, PageLine, TlbSet, TlbSets};
+pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};

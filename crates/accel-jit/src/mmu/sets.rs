@@ -153,6 +153,20 @@ impl TlbSet {
         self.used = false;
     }
 
+    /// True if there may be non-global lines of the upper half.
+    pub fn has_upper_non_global(&self) -> bool {
+        self.upper_non_global
+    }
+
+    /// Forgets write permissions to a page of host memory.
+    pub fn forget_writes_to(&mut self, host_page: u64) {
+        for line in &mut self.write {
+            if line.tag != NO_TAG && line.tag.wrapping_add(line.addend) == host_page {
+                *line = LINE;
+            }
+        }
+    }
+
     /// Forgets the lower half of the address space (of TTBR0_EL1).
     pub fn clear_lower(&mut self) {
         if !self.has_lower {
@@ -272,6 +286,13 @@ impl TlbSets {
         &mut self.spaces[self.current].set
     }
 
+    /// Forgets the branch targets of EL0.
+    pub fn clear_el0_jumps(&mut self) {
+        for s in &mut self.spaces {
+            s.set.clear_jumps();
+        }
+    }
+
     /// Makes `key` EL0's current address space.
     pub fn switch(&mut self, key: SpaceKey, asid: u16) {
         self.clock += 1;
@@ -289,6 +310,11 @@ impl TlbSets {
         s.key = key;
         s.asid = asid;
         s.last_used = self.clock;
+    }
+
+    /// Forgets write permissions to a page of host memory.
+    pub fn forget_writes_to(&mut self, host_page: u64) {
+        self.for_each(|s| s.forget_writes_to(host_page));
     }
 
     fn for_each(&mut self, mut f: impl FnMut(&mut TlbSet)) {

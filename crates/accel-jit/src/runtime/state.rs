@@ -60,6 +60,35 @@ pub struct JitState {
     pub vcpu: *mut super::vcpu::JitCore,
 }
 
+impl JitState {
+    /// Ready to run from `cpu`, once its TLB sets are in place.
+    pub fn new(cpu: CpuState) -> Self {
+        Self {
+            nzcv: nzcv_from_arm(cpu.pstate.bits()),
+            cpu,
+            poll: AtomicU32::new(1),
+            irq_hint: AtomicU8::new(1),
+            page_va: 0,
+            tlb: std::ptr::null_mut(),
+            tlb_unprivileged: std::ptr::null_mut(),
+            host_sp: 0,
+            mxcsr_host: 0x1f80,
+            mxcsr_guest: 0x1f80,
+            exit_code: 0,
+            exit_arg: 0,
+            result: 0,
+            result2: 0,
+            sync_pending: 0,
+            saved: [0; 4],
+            blocks_run: 0,
+            consts: Consts::default(),
+            v_scratch: [0; VECTOR_SCRATCH as usize],
+            spill: [0; SPILL_SLOTS],
+            vcpu: std::ptr::null_mut(),
+        }
+    }
+}
+
 /// Vector constants that translated code needs in memory.
 #[repr(C, align(16))]
 pub struct Consts {

@@ -612,7 +612,8 @@ impl Generator {
         self.pop_words(2);
         self.vectors.clear();
         let g = self.dest(d, RAX);
-        self.done(d, g_or_rax(&mut self.asm, g));
+        self.asm.mov(g, RAX);
+        self.done(d, g);
     }
 
     fn select(&mut self, op: SelectOp, w: Width, d: Reg, cond: Cond, (a, b): (Opnd, Opnd)) {
@@ -752,10 +753,4 @@ impl Generator {
             }
         }
     }
-}
-
-/// The thunk's result is in rax: move it if the destination is elsewhere.
-fn g_or_rax(asm: &mut Asm, g: Gpr) -> Gpr {
-    asm.mov(g, RAX);
-    g
 }

@@ -1,0 +1,233 @@
+//! The code cache of one vCPU: memory, blocks, and the jumps between them.
+//!
+//! One vCPU's translated code is its own: publishing, chaining and patching need no synchronisation, and
+//! maintenance by other vCPUs arrives as messages that are handled between blocks.
+
+mod memory;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+pub use memory::CodeMemory;
+
+use crate::host::x86_64::generate::Generator;
+use crate::ir::Inst;
+
+/// Hashes block keys: physical addresses are spread well by one multiplication.
+#[derive(Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u64(u64::from(*b));
+        }
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+type KeyMap<V> = HashMap<u64, V, BuildHasherDefault<KeyHasher>>;
+
+/// What a block depends on: physical address of its first instruction, and context bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockKey {
+    /// Physical address.
+    pub pa: u64,
+    /// Exception level, floating-point mode and so on.
+    pub context: u16,
+}
+
+impl BlockKey {
+    /// Physical addresses have at most 52 bits; contexts fit in 12.
+    fn packed(self) -> u64 {
+        self.pa | u64::from(self.context) << 52
+    }
+}
+
+/// Number of a block.
+pub type BlockId = u32;
+
+struct Block {
+    key: BlockKey,
+    /// Offset of the code; the outer entry is there.
+    code: u32,
+    inner: u32,
+    first_exit: u32,
+    exits: u32,
+    valid: bool,
+    /// Executed by slow paths, by address.
+    _slow: Vec<Box<Inst>>,
+}
+
+struct Exit {
+    /// Offset of the displacement.
+    site: u32,
+    /// The instruction that it goes to.
+    target: u16,
+}
+
+/// Counters of the cache.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CacheStatistics {
+    /// Blocks made.
+    pub blocks: u64,
+    /// Bytes of host code made.
+    pub bytes: u64,
+    /// Times that everything was dropped because the memory was full.
+    pub flushes: u64,
+    /// Blocks invalidated by maintenance.
+    pub invalidated: u64,
+}
+
+/// Blocks and their memory.
+pub struct CodeCache {
+    memory: CodeMemory,
+    /// First byte after the thunks.
+    start: usize,
+    blocks: Vec<Block>,
+    exits: Vec<Exit>,
+    map: KeyMap<BlockId>,
+    pages: KeyMap<Vec<BlockId>>,
+    /// Counters.
+    pub statistics: CacheStatistics,
+}
+
+/// Room that a new block is sure to have: the largest block is far smaller.
+const HEADROOM: usize = 256 << 10;
+
+impl CodeCache {
+    /// An empty cache in `memory`, whose first `used` bytes are taken by thunks.
+    pub fn new(memory: CodeMemory, used: usize) -> Self {
+        Self {
+            memory,
+            start: used,
+            blocks: Vec::new(),
+            exits: Vec::new(),
+            map: KeyMap::default(),
+            pages: KeyMap::default(),
+            statistics: CacheStatistics::default(),
+        }
+    }
+
+    /// Finds a block.
+    pub fn find(&self, key: BlockKey) -> Option<BlockId> {
+        self.map.get(&key.packed()).copied()
+    }
+
+    /// True if the next block may not fit: flush first.
+    pub fn is_full(&self) -> bool {
+        self.memory.room() < HEADROOM
+    }
+
+    /// Address at which the next block will be.
+    pub fn next_address(&self) -> u64 {
+        self.memory.next_address()
+    }
+
+    /// Forgets all blocks. The caller forgets all branch targets.
+    pub fn flush(&mut self) {
+        self.memory.truncate(self.start);
+        self.blocks.clear();
+        self.exits.clear();
+        self.map.clear();
+        self.pages.clear();
+        self.statistics.flushes += 1;
+    }
+
+    /// Takes the code that `generator` has just made for `key`.
+    pub fn insert(&mut self, key: BlockKey, generator: &mut Generator) -> BlockId {
+        let id = self.blocks.len() as BlockId;
+        let code = self.memory.append(&generator.asm.buf) as u32;
+        let first_exit = self.exits.len() as u32;
+        for e in &generator.exits {
+            let number = self.exits.len() as u32;
+            self.memory.patch(code as usize + e.number_at as usize, &number.to_le_bytes());
+            self.exits.push(Exit { site: code + e.fixup, target: e.target });
+        }
+        self.blocks.push(Block {
+            key,
+            code,
+            inner: code + generator.inner_entry,
+            first_exit,
+            exits: generator.exits.len() as u32,
+            valid: true,
+            _slow: std::mem::take(&mut generator.slow_insts),
+        });
+        self.map.insert(key.packed(), id);
+        self.pages.entry(key.pa >> 12).or_default().push(id);
+        self.statistics.blocks += 1;
+        self.statistics.bytes += generator.asm.len() as u64;
+        id
+    }
+
+    /// Address of the outer entry: rax must hold the virtual address.
+    pub fn outer(&self, id: BlockId) -> u64 {
+        self.memory.address(self.blocks[id as usize].code as usize)
+    }
+
+    /// The instruction offset that exit `number` goes to, if it still exists.
+    pub fn exit_target(&self, number: u32) -> Option<u16> {
+        self.exits.get(number as usize).map(|e| e.target)
+    }
+
+    /// Makes exit `number` jump to block `id` directly.
+    pub fn chain(&mut self, number: u32, id: BlockId) {
+        let Some(exit) = self.exits.get(number as usize) else { return };
+        let site = exit.site as usize;
+        let target = self.blocks[id as usize].inner;
+        let displacement = target.wrapping_sub(site as u32 + 4);
+        self.memory.patch(site, &displacement.to_le_bytes());
+    }
+
+    /// True if there is code from the physical page `page` (number, not address).
+    pub fn has_page(&self, page: u64) -> bool {
+        self.pages.get(&page).is_some_and(|p| !p.is_empty())
+    }
+
+    /// Invalidates the blocks of the physical page `page`. `thunks` are where its entries will go. Tells
+    /// whether there were any.
+    pub fn invalidate_page(&mut self, page: u64, thunks: &crate::host::x86_64::thunks::Thunks) -> bool {
+        let Some(blocks) = self.pages.remove(&page) else { return false };
+        let any = !blocks.is_empty();
+        for id in blocks {
+            self.invalidate(id, thunks);
+        }
+        any
+    }
+
+    /// Jumps into the block, from anywhere, will leave translated code and look for a new one.
+    fn invalidate(&mut self, id: BlockId, thunks: &crate::host::x86_64::thunks::Thunks) {
+        let block = &mut self.blocks[id as usize];
+        if !std::mem::replace(&mut block.valid, false) {
+            return;
+        }
+        let (code, inner, key) = (block.code as usize, block.inner as usize, block.key);
+        let _ = (block.first_exit, block.exits);
+        self.map.remove(&key.packed());
+        self.statistics.invalidated += 1;
+        use crate::host::x86_64::asm::{Asm, RAX};
+        let mut a = Asm::default();
+        a.reset(self.memory.address(code));
+        a.jmp_to(thunks.indirect);
+        self.memory.patch(code, &a.buf);
+        a.reset(self.memory.address(inner));
+        a.mov_imm(RAX, (key.pa & 0xfff) as i64);
+        a.jmp_to(thunks.poll);
+        self.memory.patch(inner, &a.buf);
+    }
+
+    /// Invalidates all blocks.
+    pub fn invalidate_all(&mut self, thunks: &crate::host::x86_64::thunks::Thunks) -> bool {
+        let pages: Vec<u64> = self.pages.keys().copied().collect();
+        let mut any = false;
+        for page in pages {
+            any |= self.invalidate_page(page, thunks);
+        }
+        any
+    }
+}

@@ -1,0 +1,134 @@
+//! The translation context: what blocks and TLB sets depend on, kept in step with the system registers.
+
+use armlet_arm::mmu::Context;
+use armlet_arm::{Pstate, SysReg};
+
+use super::vcpu::JitCore;
+use crate::host::x86_64::generate::Options;
+use crate::lift::LiftContext;
+use crate::mmu::SpaceKey;
+
+const SCTLR_M: u64 = 1 << 0;
+const SCTLR_A: u64 = 1 << 1;
+const SCTLR_SA: u64 = 1 << 3;
+const SCTLR_SA0: u64 = 1 << 4;
+/// FPCR bits that inline floating point cannot honour: AHP, DN, FZ, FZ16 and the later AH, FIZ, NEP.
+const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | 7;
+
+/// Bits of a block's context.
+mod bit {
+    pub const EL1: u16 = 1 << 0;
+    pub const SP_EL1: u16 = 1 << 1;
+    pub const FP: u16 = 1 << 2;
+    pub const FP_INLINE: u16 = 1 << 3;
+    pub const CHECK_SP: u16 = 1 << 4;
+    pub const ALIGN: u16 = 1 << 5;
+}
+
+/// System registers that TLB contents were made under.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Regime {
+    sctlr: u64,
+    tcr: u64,
+    mair: u64,
+    ttbr0: u64,
+    ttbr1: u64,
+}
+
+/// TTBR1_EL1 without its ASID.
+const TTBR_TABLE: u64 = 0x0000_ffff_ffff_fffe;
+
+impl JitCore {
+    /// Brings everything that depends on registers up to date. Cheap if nothing has changed.
+    pub(super) fn update_context(&mut self) {
+        self.update_regime();
+        let s = self.state();
+        let el = s.cpu.el();
+        let context = self.context_bits();
+        let pan = s.cpu.pstate.contains(Pstate::PAN);
+        if pan != self.pan {
+            self.pan = pan;
+            self.sets.el1().clear_lower();
+        }
+        if self.el_context[el & 1] != context {
+            self.el_context[el & 1] = context;
+            // Branch targets found under another context lead to blocks made for it.
+            if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.el1().clear_jumps() }
+        }
+        self.context = context;
+        self.lift_base = self.lift_context();
+        let el1: *mut _ = self.sets.el1();
+        let el0: *mut _ = self.sets.el0();
+        let uao = self.state().cpu.pstate.contains(Pstate::UAO);
+        let s = self.state_mut();
+        s.tlb = if el == 0 { el0 } else { el1 };
+        s.tlb_unprivileged = if el == 0 || !uao { el0 } else { el1 };
+    }
+
+    fn update_regime(&mut self) {
+        let sys = &self.state().cpu.sys;
+        let now = Regime {
+            sctlr: sys[SysReg::SctlrEl1],
+            tcr: sys[SysReg::TcrEl1],
+            mair: sys[SysReg::MairEl1],
+            ttbr0: sys[SysReg::Ttbr0El1],
+            ttbr1: sys[SysReg::Ttbr1El1],
+        };
+        let old = self.regime;
+        if now == old {
+            return;
+        }
+        self.regime = now;
+        self.mmu = Context::new(&self.state().cpu, &self.machine.model);
+        if (now.sctlr, now.tcr, now.mair) != (old.sctlr, old.tcr, old.mair) {
+            self.sets.clear();
+        } else if (now.ttbr1 ^ old.ttbr1) & TTBR_TABLE != 0 {
+            self.sets.el1().clear();
+        } else if now.ttbr0 != old.ttbr0 {
+            self.sets.el1().clear_lower();
+        }
+        if self.sets.el1().has_upper_non_global() && now.ttbr1 != old.ttbr1 {
+            self.sets.el1().clear();
+        }
+        let asid = self.mmu.asid();
+        self.sets.switch(SpaceKey { ttbr0: now.ttbr0, ttbr1: now.ttbr1 }, asid);
+    }
+
+    fn context_bits(&self) -> u16 {
+        let cpu = &self.state().cpu;
+        let el1 = cpu.el() > 0;
+        let sctlr = self.regime.sctlr;
+        let mut bits = 0;
+        let mut set = |on: bool, bit: u16| bits |= if on { bit } else { 0 };
+        set(el1, bit::EL1);
+        set(cpu.pstate.contains(Pstate::SP), bit::SP_EL1);
+        set(!armlet_arm::sysreg::fp_access_trapped(cpu), bit::FP);
+        set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
+        set(sctlr & if el1 { SCTLR_SA } else { SCTLR_SA0 } != 0, bit::CHECK_SP);
+        set(sctlr & SCTLR_A != 0 || sctlr & SCTLR_M == 0, bit::ALIGN);
+        bits
+    }
+
+    pub(super) fn lift_context(&self) -> LiftContext {
+        let on = |bit| self.context & bit != 0;
+        LiftContext {
+            features: *self.machine.model.features(),
+            el: u8::from(on(bit::EL1)),
+            fp_enabled: on(bit::FP),
+            fp_inline: on(bit::FP_INLINE),
+            check_sp: on(bit::CHECK_SP),
+            offset: 0,
+        }
+    }
+
+    pub(super) fn generator_options(&self) -> Options {
+        let on = |bit| self.context & bit != 0;
+        Options {
+            smp: self.machine.smp,
+            count: self.machine.options.count,
+            align_check: on(bit::ALIGN),
+            el1h: on(bit::EL1) && on(bit::SP_EL1),
+            el0: !on(bit::EL1),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Maintenance that one vCPU asks of the others: TLB and instruction cache invalidation.
+//!
+//! The issuer posts to each vCPU's mailbox and gets its attention. Its DSB waits until every vCPU that is
+//! executing guest code has handled its mailbox; one that is not will do so before it executes again.
+//! While waiting the issuer handles its own mailbox, so two issuers cannot wait for each other.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use armlet_arm::sysop::TlbiTarget;
+use armlet_engine::Kick;
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub enum Maintenance {
+    /// TLB entries.
+    Tlb(TlbiTarget),
+    /// Code from the physical page with this number.
+    CodePage(u64),
+    /// All code.
+    AllCode,
+    /// Write permission for the physical page with this number (strict tracking of code).
+    Protect(u64),
+}
+
+/// The face that a vCPU shows to the others.
+#[derive(Default)]
+pub struct Remote {
+    mailbox: Mutex<Vec<Maintenance>>,
+    posted: AtomicU64,
+    handled: AtomicU64,
+    executing: AtomicBool,
+    kick: OnceLock<Arc<dyn Kick>>,
+}
+
+impl Remote {
+    /// Sets how to get the vCPU's attention.
+    pub fn set_kick(&self, kick: Arc<dyn Kick>) {
+        let _ = self.kick.set(kick);
+    }
+
+    fn post(&self, m: Maintenance) {
+        {
+            let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+            mailbox.push(m);
+            self.posted.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(k) = self.kick.get() {
+            k.kick();
+        }
+    }
+
+    /// True if there is something to handle.
+    pub fn pending(&self) -> bool {
+        self.posted.load(Ordering::Acquire) != self.handled.load(Ordering::Relaxed)
+    }
+
+    /// Announces that guest code will execute; the mailbox must be handled after that and before.
+    pub fn begin(&self) {
+        self.executing.store(true, Ordering::SeqCst);
+    }
+
+    /// Announces that no guest code executes any more.
+    pub fn end(&self) {
+        self.executing.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes what was posted. Call [`Remote::acknowledge`] with the second value when it has been done.
+    pub fn take(&self) -> (Vec<Maintenance>, u64) {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut *mailbox), self.posted.load(Ordering::SeqCst))
+    }
+
+    /// Tells issuers that everything up to `count` has been done.
+    pub fn acknowledge(&self, count: u64) {
+        self.handled.store(count, Ordering::Release);
+    }
+}
+
+/// All vCPUs of a machine.
+#[derive(Default)]
+pub struct Remotes {
+    all: RwLock<Vec<Arc<Remote>>>,
+}
+
+impl Remotes {
+    /// Adds a vCPU.
+    pub fn add(&self, r: Arc<Remote>) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).push(r);
+    }
+
+    /// Removes a vCPU.
+    pub fn remove(&self, r: &Arc<Remote>) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).retain(|x| !Arc::ptr_eq(x, r));
+    }
+
+    /// Posts to all but `me`.
+    pub fn post(&self, me: &Arc<Remote>, m: Maintenance) {
+        for r in self.all.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if !Arc::ptr_eq(r, me) {
+                r.post(m);
+            }
+        }
+    }
+
+    /// Waits until all but `me` have handled what was posted before, running `meanwhile` again and again.
+    pub fn wait(&self, me: &Arc<Remote>, mut meanwhile: impl FnMut()) {
+        let others: Vec<(Arc<Remote>, u64)> = {
+            let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+            let others = all.iter().filter(|r| !Arc::ptr_eq(r, me));
+            others.map(|r| (r.clone(), r.posted.load(Ordering::SeqCst))).collect()
+        };
+        for (r, count) in others {
+            let mut spins = 0u32;
+            while r.executing.load(Ordering::SeqCst) && r.handled.load(Ordering::Acquire) < count {
+                meanwhile();
+                spins += 1;
+                if spins < 64 {
+                    std::hint::spin_loop();
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}

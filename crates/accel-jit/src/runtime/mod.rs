@@ -1,0 +1,13 @@
+//! Running translated code: the vCPU's loop, translation, slow paths, maintenance across vCPUs.
+
+pub mod exit;
+pub mod state;
+pub mod vcpu;
+
+mod context;
+mod maintenance;
+mod slow;
+mod slow_mem;
+mod translate;
+
+pub use maintenance::{Maintenance, Remote, Remotes};

@@ -1,0 +1,330 @@
+//! Slow paths of memory accesses: TLB refill, page-crossing and device accesses, faults.
+#![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
+
+use armlet_arm::Exception;
+use armlet_arm::mmu::{self, Access, AccessKind, Fault, PhysicalMemory};
+use armlet_memory::{AccessSize, Ram};
+
+use super::state::JitState;
+use super::vcpu::{JitCore, core_of};
+use crate::mmu::SlowAccess;
+
+/// Guest RAM as the table walker sees it.
+pub(super) struct Walker<'a>(pub &'a Ram);
+
+impl PhysicalMemory for Walker<'_> {
+    fn read_u64(&self, pa: u64) -> Option<u64> {
+        self.0.load(pa, AccessSize::Double)
+    }
+
+    fn compare_exchange_u64(&self, pa: u64, old: u64, new: u64) -> Option<Result<u64, u64>> {
+        self.0.compare_exchange(pa, old, new)
+    }
+}
+
+/// Where an access goes.
+#[derive(Clone, Copy)]
+enum Target {
+    /// RAM, at this host address.
+    Ram(*mut u8),
+    /// Anything else, at this physical address.
+    Device(u64),
+}
+
+const PAGE: u64 = 4096;
+
+impl JitCore {
+    /// Translates a part of an access that lies in one page; fills the TLB if it is plain RAM.
+    fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Exception> {
+        let write = access.write();
+        let s = self.state();
+        let el1 = s.cpu.el() > 0;
+        let unprivileged =
+            access.unprivileged() && !s.cpu.pstate.contains(armlet_arm::Pstate::UAO);
+        let as_el1 = el1 && !unprivileged;
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan };
+        let machine = self.machine.clone();
+        let ram = machine.memory.ram();
+        let t = mmu::translate(&self.mmu, &Walker(ram), va, request)
+            .map_err(|f| Exception::data_abort(f, va, write))?;
+        let Some(host) = ram.host_address(t.pa & !(PAGE - 1), PAGE) else {
+            return Ok(Target::Device(t.pa));
+        };
+        // SAFETY: the offset stays inside the page that `host_address` vouched for.
+        let at = unsafe { host.add((va & (PAGE - 1)) as usize) };
+        if t.device && self.mmu.enabled() {
+            // Device memory that happens to be RAM: every access is checked for alignment.
+            return Ok(Target::Device(t.pa));
+        }
+        if write {
+            self.about_to_write(t.pa >> 12);
+        }
+        let block = t.block_size_log2 > 12 || t.contiguous;
+        let addend = (host as u64).wrapping_sub(va & !(PAGE - 1));
+        let set = if as_el1 { self.sets.el1() } else { self.sets.el0() };
+        set.fill(va, addend, write, block, t.non_global);
+        self.counters.tlb_misses += 1;
+        Ok(Target::Ram(at))
+    }
+
+    fn check_alignment(&self, va: u64, bytes: u64, access: SlowAccess) -> Result<(), Exception> {
+        if access.aligned() && va & (bytes - 1) != 0 {
+            return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
+        }
+        Ok(())
+    }
+
+    /// Reads up to 16 bytes at `va`, which may cross a page.
+    fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Exception> {
+        let first = (PAGE - (va & (PAGE - 1))).min(bytes);
+        let low = self.locate(va, access)?;
+        let mut out = [0u8; 16];
+        if first < bytes {
+            let high = self.locate(va.wrapping_add(first), access)?;
+            let (a, b) = out.split_at_mut(first as usize);
+            self.read_part(low, va, a, access)?;
+            self.read_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)?;
+        } else {
+            self.read_part(low, va, &mut out[..bytes as usize], access)?;
+        }
+        Ok(u128::from_le_bytes(out))
+    }
+
+    fn read_part(&mut self, t: Target, va: u64, out: &mut [u8], access: SlowAccess) -> Result<(), Exception> {
+        match t {
+            Target::Ram(p) => {
+                // SAFETY: `locate` found this many bytes of RAM there; volatile or atomic use elsewhere
+                // races only with the guest's own accesses, which the guest has to order.
+                unsafe { copy_from_guest(p, out) };
+                Ok(())
+            }
+            Target::Device(pa) => self.device_access(pa, va, out.len() as u64, access, |core, pa, chunk| {
+                let size = AccessSize::from_log2(chunk.len().trailing_zeros());
+                let v = core.bus_read(pa, size)?;
+                chunk.copy_from_slice(&v.to_le_bytes()[..chunk.len()]);
+                Some(())
+            }, out),
+        }
+    }
+
+    fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Exception> {
+        let first = (PAGE - (va & (PAGE - 1))).min(bytes);
+        let low = self.locate(va, access)?;
+        let mut data = value.to_le_bytes();
+        if first < bytes {
+            // Both halves must be permitted before either is written.
+            let high = self.locate(va.wrapping_add(first), access)?;
+            let (a, b) = data.split_at_mut(first as usize);
+            self.write_part(low, va, a, access)?;
+            self.write_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)
+        } else {
+            self.write_part(low, va, &mut data[..bytes as usize], access)
+        }
+    }
+
+    fn write_part(&mut self, t: Target, va: u64, data: &mut [u8], access: SlowAccess) -> Result<(), Exception> {
+        match t {
+            Target::Ram(p) => {
+                // SAFETY: as in `read_part`.
+                unsafe { copy_to_guest(p, data) };
+                Ok(())
+            }
+            Target::Device(pa) => self.device_access(pa, va, data.len() as u64, access, |core, pa, chunk| {
+                let mut v = [0u8; 8];
+                v[..chunk.len()].copy_from_slice(chunk);
+                let size = AccessSize::from_log2(chunk.len().trailing_zeros());
+                core.bus_write(pa, size, u64::from_le_bytes(v))
+            }, data),
+        }
+    }
+
+    /// Splits an access to Device memory into elements of at most eight bytes.
+    fn device_access(
+        &mut self,
+        pa: u64,
+        va: u64,
+        bytes: u64,
+        access: SlowAccess,
+        mut f: impl FnMut(&mut Self, u64, &mut [u8]) -> Option<()>,
+        data: &mut [u8],
+    ) -> Result<(), Exception> {
+        let element = access.bytes().min(bytes).min(8);
+        let misaligned = !va.is_multiple_of(access.bytes().min(16)) || !bytes.is_power_of_two();
+        if misaligned || access.atomic() {
+            let fault = if misaligned { Fault::alignment() } else { Fault::external() };
+            return Err(Exception::data_abort(fault, va, access.write()));
+        }
+        for (i, chunk) in data.chunks_mut(element as usize).enumerate() {
+            let offset = i as u64 * element;
+            f(self, pa + offset, chunk).ok_or_else(|| {
+                Exception::data_abort(Fault::external(), va.wrapping_add(offset), access.write())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A register of a device, or RAM that is mapped as Device memory.
+    fn bus_read(&mut self, pa: u64, size: AccessSize) -> Option<u64> {
+        self.counters.mmio += 1;
+        let memory = &self.machine.memory;
+        memory.ram().load(pa, size).or_else(|| memory.mmio_read(pa, size).ok())
+    }
+
+    fn bus_write(&mut self, pa: u64, size: AccessSize, value: u64) -> Option<()> {
+        self.counters.mmio += 1;
+        let memory = &self.machine.memory;
+        memory.ram().store(pa, size, value).or_else(|| memory.mmio_write(pa, size, value).ok())
+    }
+
+    pub(super) fn slow_load(&mut self, va: u64, access: SlowAccess, numbers: u64) -> Result<(), Exception> {
+        let bytes = access.bytes();
+        let count = if access.pair() { 2 } else { 1 };
+        self.check_alignment(va, bytes * count, access)?;
+        let first = self.read(va, bytes, access)?;
+        let second = if access.pair() { self.read(va.wrapping_add(bytes), bytes, access)? } else { 0 };
+        if access.vector() {
+            self.set_vector(numbers as u8, first);
+            if access.pair() {
+                self.set_vector((numbers >> 8) as u8, second);
+            }
+        } else {
+            let s = self.state_mut();
+            s.result = access.extend(first as u64);
+            s.result2 = access.extend(second as u64);
+        }
+        Ok(())
+    }
+
+    pub(super) fn slow_store(&mut self, va: u64, access: SlowAccess, values: (u64, u64)) -> Result<(), Exception> {
+        let bytes = access.bytes();
+        let count = if access.pair() { 2 } else { 1 };
+        self.check_alignment(va, bytes * count, access)?;
+        let (v1, v2) = if access.vector() {
+            (self.vector(values.0 as u8), self.vector((values.0 >> 8) as u8))
+        } else {
+            (u128::from(values.0), u128::from(values.1))
+        };
+        if access.pair() {
+            // The second element must be permitted before the first is written.
+            let next = va.wrapping_add(bytes);
+            self.locate(va, access)?;
+            self.locate(next.wrapping_add(bytes - 1), access)?;
+            self.write(va, bytes, v1, access)?;
+            return self.write(next, bytes, v2, access);
+        }
+        self.write(va, bytes, v1, access)
+    }
+
+    fn vector(&self, number: u8) -> u128 {
+        let s = self.state();
+        let n = usize::from(number);
+        s.cpu.v.get(n).or_else(|| s.v_scratch.get(n.wrapping_sub(32))).copied().unwrap_or(0)
+    }
+
+    fn set_vector(&mut self, number: u8, value: u128) {
+        let s = self.state_mut();
+        let n = usize::from(number);
+        if let Some(v) = s.cpu.v.get_mut(n) {
+            *v = value;
+        } else if let Some(v) = s.v_scratch.get_mut(n.wrapping_sub(32)) {
+            *v = value;
+        }
+    }
+
+    /// Host address for an atomic access of `bytes` (aligned, so in one page); fills the TLB.
+    pub(super) fn atomic_target(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<*mut u8, Exception> {
+        if va & (bytes - 1) != 0 {
+            return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
+        }
+        match self.locate(va, access)? {
+            Target::Ram(p) => Ok(p),
+            // Exclusives and atomics to Device memory are not supported (as the architecture allows).
+            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, access.write())),
+        }
+    }
+
+    /// The Read (Write) translation of `va`, for cache maintenance and DC ZVA.
+    pub(super) fn probe_address(&mut self, va: u64, request: Access) -> Result<u64, Fault> {
+        let machine = self.machine.clone();
+        mmu::translate(&self.mmu, &Walker(machine.memory.ram()), va, request).map(|t| t.pa)
+    }
+}
+
+/// Copies bytes out of guest RAM; aligned power-of-two sizes are single-copy atomic.
+///
+/// # Safety
+/// `p` must be valid for reads of `out.len()` bytes.
+unsafe fn copy_from_guest(p: *const u8, out: &mut [u8]) {
+    // SAFETY: the caller vouches for the range.
+    unsafe {
+        match (out.len(), p as usize % out.len().max(1)) {
+            (2, 0) => out.copy_from_slice(&p.cast::<u16>().read_volatile().to_le_bytes()),
+            (4, 0) => out.copy_from_slice(&p.cast::<u32>().read_volatile().to_le_bytes()),
+            (8, 0) => out.copy_from_slice(&p.cast::<u64>().read_volatile().to_le_bytes()),
+            _ => {
+                for (i, b) in out.iter_mut().enumerate() {
+                    *b = p.add(i).read_volatile();
+                }
+            }
+        }
+    }
+}
+
+/// Copies bytes into guest RAM; aligned power-of-two sizes are single-copy atomic.
+///
+/// # Safety
+/// `p` must be valid for writes of `data.len()` bytes.
+unsafe fn copy_to_guest(p: *mut u8, data: &[u8]) {
+    // SAFETY: the caller vouches for the range.
+    unsafe {
+        match (data, p as usize % data.len().max(1)) {
+            ([a, b], 0) => p.cast::<u16>().write_volatile(u16::from_le_bytes([*a, *b])),
+            ([a, b, c, d], 0) => p.cast::<u32>().write_volatile(u32::from_le_bytes([*a, *b, *c, *d])),
+            (d, 0) if d.len() == 8 => {
+                let mut v = [0; 8];
+                v.copy_from_slice(d);
+                p.cast::<u64>().write_volatile(u64::from_le_bytes(v));
+            }
+            _ => {
+                for (i, b) in data.iter().enumerate() {
+                    p.add(i).write_volatile(*b);
+                }
+            }
+        }
+    }
+}
+
+/// Runs a slow path: takes the exception if there is one.
+fn finish(core: &mut JitCore, access: SlowAccess, r: Result<(), Exception>) -> u64 {
+    match r {
+        Ok(()) => 0,
+        Err(e) => {
+            core.take_at_offset(access.offset(), &e);
+            1
+        }
+    }
+}
+
+pub(super) extern "sysv64" fn load(s: *mut JitState, va: u64, access: u64, numbers: u64, _: u64) -> u64 {
+    let core = core_of(s);
+    let access = SlowAccess::from_bits(access);
+    let r = core.slow_load(va, access, numbers);
+    finish(core, access, r)
+}
+
+pub(super) extern "sysv64" fn store(s: *mut JitState, va: u64, access: u64, v1: u64, v2: u64) -> u64 {
+    let core = core_of(s);
+    let access = SlowAccess::from_bits(access);
+    let r = core.slow_store(va, access, (v1, v2));
+    finish(core, access, r)
+}
+
+pub(super) extern "sysv64" fn fill(s: *mut JitState, va: u64, access: u64, _: u64, _: u64) -> u64 {
+    let core = core_of(s);
+    let access = SlowAccess::from_bits(access);
+    let r = core.atomic_target(va, access.bytes(), access).map(|_| ());
+    // The atomic access goes on with the address in rax.
+    core.state_mut().result = va;
+    finish(core, access, r)
+}

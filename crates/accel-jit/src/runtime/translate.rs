@@ -1,0 +1,120 @@
+//! From a guest address to a block of host code.
+
+use std::time::Instant;
+
+use armlet_arm::Exception;
+use armlet_arm::mmu::{self, Access, AccessKind, Fault};
+
+use super::slow_mem::Walker;
+use super::vcpu::JitCore;
+use crate::cache::{BlockId, BlockKey};
+use crate::ir::Inst;
+use crate::lift::{Flow, LiftContext, lift};
+
+/// Guest instructions in one block, at most.
+const MAX_INSTRUCTIONS: usize = 64;
+const PAGE: u64 = 4096;
+
+impl JitCore {
+    /// The block at virtual address `pc`, translated if need be.
+    ///
+    /// # Errors
+    /// The exception of the instruction fetch.
+    pub(super) fn block_at(&mut self, pc: u64) -> Result<BlockId, Exception> {
+        if pc & 3 != 0 {
+            return Err(Exception::pc_alignment(pc));
+        }
+        let page = self.fetch_page(pc)?;
+        let key = BlockKey { pa: page | (pc & (PAGE - 1)), context: self.context };
+        if let Some(id) = self.cache.find(key) {
+            return Ok(id);
+        }
+        self.translate(key, pc)
+    }
+
+    /// Physical address of the page of `pc`.
+    fn fetch_page(&mut self, pc: u64) -> Result<u64, Exception> {
+        let el = self.state().cpu.el() as u8;
+        let set = if el == 0 { self.sets.el0() } else { self.sets.el1() };
+        if let Some(pa) = set.page(pc) {
+            return Ok(pa);
+        }
+        let access = Access { kind: AccessKind::Fetch, el, pan: false };
+        let walker = Walker(self.machine.memory.ram());
+        let t = mmu::translate(&self.mmu, &walker, pc, access)
+            .map_err(|f| Exception::instruction_abort(f, pc))?;
+        let pa = t.pa & !(PAGE - 1);
+        if !self.machine.memory.ram().contains(pa, PAGE) {
+            return Err(Exception::instruction_abort(Fault::external(), pc));
+        }
+        let block = t.block_size_log2 > 12 || t.contiguous;
+        let set = if el == 0 { self.sets.el0() } else { self.sets.el1() };
+        set.fill_page(pc, pa, block, t.non_global);
+        Ok(pa)
+    }
+
+    fn translate(&mut self, key: BlockKey, pc: u64) -> Result<BlockId, Exception> {
+        let start = self.machine.options.count.then(Instant::now);
+        if self.cache.is_full() {
+            self.cache.flush();
+            self.sets.clear_jumps();
+        }
+        self.track_code_page(key.pa >> 12);
+        let page_pa = key.pa & !(PAGE - 1);
+        let machine = self.machine.clone();
+        let words = PageWords { ram: machine.memory.ram(), page: page_pa };
+        let count = self.lift_block(&words, (pc & (PAGE - 1)) as u32);
+        let options = self.generator_options();
+        let base = self.cache.next_address();
+        self.generator.generate(self.builder.block(), base, options);
+        let id = self.cache.insert(key, &mut self.generator);
+        self.counters.translated_instructions += count as u64;
+        if let Some(start) = start {
+            self.counters.translation_ns += start.elapsed().as_nanos() as u64;
+        }
+        Ok(id)
+    }
+
+    /// Lifts a superblock into the builder; tells how many instructions it has.
+    fn lift_block(&mut self, words: &PageWords<'_>, first: u32) -> usize {
+        let b = &mut self.builder;
+        b.clear();
+        let mut ctx = LiftContext { offset: first, ..self.lift_base };
+        let mut count = 0;
+        loop {
+            let Some(word) = words.get(ctx.offset).filter(|_| count < MAX_INSTRUCTIONS && !b.nearly_full())
+            else {
+                b.emit(Inst::Branch { target: i64::from(ctx.offset) });
+                return count;
+            };
+            b.emit(Inst::Start { offset: ctx.offset as u16, word });
+            count += 1;
+            match lift(b, &ctx, word) {
+                Flow::Next => ctx.offset += 4,
+                Flow::End => return count,
+                // Forward jumps in the page are followed; loops must be able to poll.
+                Flow::Goto(t) if t > i64::from(ctx.offset) && t < PAGE as i64 => ctx.offset = t as u32,
+                Flow::Goto(target) => {
+                    b.emit(Inst::Branch { target });
+                    return count;
+                }
+            }
+        }
+    }
+}
+
+/// The instructions of one guest page; the guest may change them at any moment.
+pub(super) struct PageWords<'a> {
+    ram: &'a armlet_memory::Ram,
+    page: u64,
+}
+
+impl PageWords<'_> {
+    fn get(&self, offset: u32) -> Option<u32> {
+        if u64::from(offset) >= PAGE {
+            return None;
+        }
+        let v = self.ram.load(self.page + u64::from(offset), armlet_memory::AccessSize::Word)?;
+        Some(v as u32)
+    }
+}

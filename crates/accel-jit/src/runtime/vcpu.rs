@@ -1,0 +1,500 @@
+//! One vCPU: the loop around translated code.
+#![expect(unsafe_code, reason = "translated code is entered, and reaches the vCPU through its state")]
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use armlet_arm::exception::{take, take_fiq, take_irq};
+use armlet_arm::mmu::Context;
+use armlet_arm::{CpuState, Exception, Pstate};
+use armlet_engine::{AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared};
+
+use super::context::Regime;
+use super::exit::Exit;
+use super::maintenance::Remote;
+use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
+use super::{slow, slow_mem};
+use crate::MachineShared;
+use crate::cache::{CodeCache, CodeMemory};
+use crate::host::x86_64::asm::Asm;
+use crate::host::x86_64::generate::Generator;
+use crate::host::x86_64::thunks::{self, SlowPaths, Thunks};
+use crate::ir::Builder;
+use crate::lift::LiftContext;
+use crate::mmu::TlbSets;
+
+/// MXCSR with every exception masked.
+const MXCSR_DEFAULT: u32 = 0x1f80;
+/// Sticky flags in MXCSR.
+const MXCSR_FLAGS: u32 = 0x3f;
+
+/// Counters for `--stats`.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Counters {
+    pub exits: [u64; 19],
+    pub translated_instructions: u64,
+    pub translation_ns: u64,
+    pub tlb_misses: u64,
+    pub mmio: u64,
+    pub system: u64,
+    pub tlbi: u64,
+    pub ic: u64,
+    pub vector_fallbacks: u64,
+    pub interrupts: u64,
+}
+
+/// The state, shared with whoever may kick the vCPU.
+struct StateCell(UnsafeCell<JitState>);
+
+// SAFETY: other threads only use the two atomic flags, through `Kick`; everything else is the vCPU thread's.
+unsafe impl Send for StateCell {}
+// SAFETY: as above.
+unsafe impl Sync for StateCell {}
+
+impl Kick for StateCell {
+    fn kick(&self) {
+        let s = self.0.get();
+        // SAFETY: the cell is alive; only the atomics are touched, by shared reference to each.
+        unsafe {
+            (*s).irq_hint.store(1, Ordering::SeqCst);
+            (*s).poll.store(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A vCPU of the translator.
+pub struct JitCore {
+    cell: Arc<StateCell>,
+    pub(super) machine: Arc<MachineShared>,
+    pub(super) shared: Arc<VcpuShared>,
+    pub(super) remote: Arc<Remote>,
+    pub(super) sets: TlbSets,
+    pub(super) cache: CodeCache,
+    pub(super) generator: Generator,
+    pub(super) builder: Builder,
+    pub(super) thunks: Thunks,
+    pub(super) mmu: Context,
+    pub(super) regime: Regime,
+    pub(super) pan: bool,
+    pub(super) context: u16,
+    pub(super) el_context: [u16; 2],
+    pub(super) lift_base: LiftContext,
+    pub(super) counters: Counters,
+    /// The state was changed from outside.
+    changed: bool,
+}
+
+/// The vCPU whose translated code calls.
+pub(super) fn core_of<'a>(s: *mut JitState) -> &'a mut JitCore {
+    // SAFETY: `vcpu` is set before code is entered, by `run`, whose own reference is not used while
+    // translated code runs; slow paths do not nest.
+    unsafe { &mut *(*s).vcpu }
+}
+
+const SLOW_PATHS: SlowPaths = SlowPaths {
+    load: slow_mem::load,
+    store: slow_mem::store,
+    fill: slow_mem::fill,
+    load_exclusive_pair: slow::load_exclusive_pair,
+    store_exclusive_pair: slow::store_exclusive_pair,
+    cas_pair: slow::cas_pair,
+    system: slow::system,
+    sync: slow::sync,
+    crc32: slow::crc32,
+    vector: slow::vector,
+};
+
+impl JitCore {
+    /// Makes a vCPU, on the thread that will run it.
+    ///
+    /// # Errors
+    /// The host has no memory for code.
+    pub fn new(
+        machine: Arc<MachineShared>,
+        shared: Arc<VcpuShared>,
+        state: CpuState,
+    ) -> Result<Self, AcceleratorError> {
+        let no_memory = |e| AcceleratorError(format!("the host gives no memory for translated code: {e}"));
+        let mut memory = CodeMemory::new(machine.options.code_size).map_err(no_memory)?;
+        let mut asm = Asm::default();
+        asm.reset(memory.next_address());
+        let thunks = thunks::emit(&mut asm, &SLOW_PATHS);
+        memory.append(&asm.buf);
+        let used = (memory.next_address() - memory.address(0)) as usize;
+        let mmu = Context::new(&state, &machine.model);
+        let cell = Arc::new(StateCell(UnsafeCell::new(JitState::new(state))));
+        let remote = Arc::new(Remote::default());
+        remote.set_kick(cell.clone());
+        machine.remotes.add(remote.clone());
+        let lift_base = LiftContext {
+            features: *machine.model.features(),
+            el: 0,
+            fp_enabled: false,
+            fp_inline: false,
+            check_sp: false,
+            offset: 0,
+        };
+        Ok(Self {
+            cell,
+            machine,
+            shared,
+            remote,
+            sets: TlbSets::new(),
+            cache: CodeCache::new(memory, used),
+            generator: Generator::new(thunks),
+            builder: Builder::new(),
+            thunks,
+            mmu,
+            regime: Regime::default(),
+            pan: false,
+            context: 0,
+            el_context: [0; 2],
+            lift_base,
+            counters: Counters::default(),
+            changed: true,
+        })
+    }
+
+    pub(super) fn state(&self) -> &JitState {
+        // SAFETY: only this thread reaches the state but for its atomics, and no `&mut` to it is held
+        // across calls of this method (it is only made by `state_mut`, for the length of a borrow of self).
+        unsafe { &*self.cell.0.get() }
+    }
+
+    pub(super) fn state_mut(&mut self) -> &mut JitState {
+        // SAFETY: as in `state`; the borrow of self keeps others away.
+        unsafe { &mut *self.cell.0.get() }
+    }
+
+    /// NZCV from the form of translated code to PSTATE.
+    pub(super) fn sync_flags_out(&mut self) {
+        let s = self.state_mut();
+        let rest = s.cpu.pstate.bits() & !Pstate::NZCV.bits();
+        s.cpu.pstate = Pstate::from_bits_retain(rest | nzcv_to_arm(s.nzcv));
+    }
+
+    fn sync_flags_in(&mut self) {
+        let s = self.state_mut();
+        s.nzcv = nzcv_from_arm(s.cpu.pstate.bits());
+    }
+
+    /// Takes an exception of the instruction at `offset` in the current page.
+    pub(super) fn take_at_offset(&mut self, offset: u64, e: &Exception) {
+        self.state_mut().cpu.pc = self.state().page_va.wrapping_add(offset);
+        self.take(e);
+    }
+
+    /// Takes an exception of the instruction at PC.
+    fn take(&mut self, e: &Exception) {
+        self.sync_flags_out();
+        let machine = self.machine.clone();
+        take(&mut self.state_mut().cpu, &machine.model, e);
+    }
+
+    /// Moves the host's cumulative floating-point flags to FPSR, while guest's MXCSR is loaded.
+    pub(super) fn merge_fp_flags(&mut self) {
+        let csr = read_mxcsr();
+        self.state_mut().cpu.fp.fpsr |= fpsr_flags(csr);
+        write_mxcsr(csr & !MXCSR_FLAGS);
+    }
+
+    /// Makes the host round as FPCR says, while guest's MXCSR is loaded.
+    pub(super) fn load_fp_mode(&mut self) {
+        let csr = mxcsr_for(self.state().cpu.fp.fpcr) | (read_mxcsr() & MXCSR_FLAGS);
+        write_mxcsr(csr);
+    }
+
+    /// Leaves translated code at its next poll.
+    pub(super) fn poll_soon(&self) {
+        self.state().poll.store(1, Ordering::SeqCst);
+    }
+
+    /// After changes from outside: nothing that was derived from the state is to be trusted.
+    fn adopt_state(&mut self) {
+        self.changed = false;
+        self.sync_flags_in();
+        let s = self.state_mut();
+        s.mxcsr_guest = mxcsr_for(s.cpu.fp.fpcr);
+        self.regime = Regime::default();
+        self.mmu = Context::new(&self.state().cpu, &self.machine.model);
+        self.sets.clear();
+    }
+
+    /// Makes the architectural state complete.
+    fn publish_state(&mut self) {
+        self.sync_flags_out();
+        let s = self.state_mut();
+        s.cpu.fp.fpsr |= fpsr_flags(s.mxcsr_guest);
+        s.mxcsr_guest &= !MXCSR_FLAGS;
+        s.cpu.bank_sp();
+    }
+
+    fn execute(&mut self) -> VcpuExit {
+        if self.changed {
+            self.adopt_state();
+        }
+        // Always look once: something may have been posted before.
+        self.poll_soon();
+        let mut link = None;
+        loop {
+            if self.state().poll.swap(0, Ordering::SeqCst) != 0 {
+                self.handle_mailbox();
+                if self.shared.exit_requested() {
+                    return VcpuExit::Kicked;
+                }
+            }
+            self.take_interrupts();
+            self.update_context();
+            if self.state().cpu.pstate.contains(Pstate::IL) {
+                self.take(&Exception::illegal_state());
+                continue;
+            }
+            let exit = match self.enter(link.take()) {
+                Ok(exit) => exit,
+                Err(e) => {
+                    self.take(&e);
+                    continue;
+                }
+            };
+            self.counters.exits[exit as usize] += 1;
+            match exit {
+                Exit::Look | Exit::Done => {}
+                Exit::Chain => link = Some(self.state().exit_arg as u32),
+                Exit::Indirect => self.canonical_target(),
+                _ => {
+                    if let Some(out) = self.handle(exit) {
+                        return out;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs translated code at PC; chains the exit `link` to it.
+    fn enter(&mut self, link: Option<u32>) -> Result<Exit, Exception> {
+        let pc = self.state().cpu.pc;
+        let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
+        let code = match (link, set.jump(pc)) {
+            (None, Some(code)) => code,
+            _ => {
+                let flushes = self.cache.statistics.flushes;
+                let id = self.block_at(pc)?;
+                if let Some(exit) = link
+                    && self.cache.statistics.flushes == flushes
+                {
+                    self.cache.chain(exit, id);
+                }
+                let code = self.cache.outer(id);
+                let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
+                set.fill_jump(pc, code);
+                code
+            }
+        };
+        let core: *mut Self = self;
+        let state = self.cell.0.get();
+        // SAFETY: `code` is the outer entry of a live block in this vCPU's cache, made for the current
+        // context; the thunk follows the C calling convention. `self` is not used until it returns, slow
+        // paths reach it through the pointer that is stored here.
+        unsafe {
+            (*state).vcpu = core;
+            let enter: extern "sysv64" fn(*mut JitState, u64, u64) = std::mem::transmute(self.thunks.enter);
+            enter(state, code, pc);
+        }
+        Ok(Exit::from_code(self.state().exit_code))
+    }
+
+    /// A branch target whose top byte is ignored becomes canonical before it is PC.
+    fn canonical_target(&mut self) {
+        let pc = self.mmu.branch_target(self.state().cpu.pc);
+        self.state_mut().cpu.pc = pc;
+    }
+
+    fn take_interrupts(&mut self) {
+        if self.state().irq_hint.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.state().irq_hint.store(0, Ordering::SeqCst);
+        let (irq, fiq) = (self.shared.irq(), self.shared.fiq());
+        if !irq && !fiq {
+            return;
+        }
+        let masks = self.state().cpu.pstate;
+        let machine = self.machine.clone();
+        if fiq && !masks.contains(Pstate::F) {
+            self.sync_flags_out();
+            take_fiq(&mut self.state_mut().cpu, &machine.model);
+        } else if irq && !masks.contains(Pstate::I) {
+            self.sync_flags_out();
+            take_irq(&mut self.state_mut().cpu, &machine.model);
+        } else {
+            // Masked: look again when the masks change.
+            self.state().irq_hint.store(1, Ordering::SeqCst);
+            return;
+        }
+        self.counters.interrupts += 1;
+        self.state().irq_hint.store(1, Ordering::SeqCst);
+    }
+
+    /// Exits that need the architecture or the engine. PC is the instruction's address.
+    fn handle(&mut self, exit: Exit) -> Option<VcpuExit> {
+        let imm = self.state().exit_arg as u16;
+        let exception = match exit {
+            Exit::Undefined => Exception::undefined(),
+            Exit::FpTrap => Exception::fp_access_trap(),
+            Exit::Svc => Exception::svc(imm),
+            Exit::Hvc => return self.hypercall(imm),
+            // There is no EL3.
+            Exit::Smc => Exception::undefined(),
+            Exit::Brk => Exception::brk(imm),
+            Exit::Hlt if imm == 0xf000 && self.machine.options.semihosting => {
+                self.state_mut().cpu.pc += 4;
+                return Some(VcpuExit::Semihosting);
+            }
+            Exit::Hlt => Exception::undefined(),
+            Exit::PcAlignment => Exception::pc_alignment(self.state().cpu.pc),
+            Exit::IllegalState => Exception::illegal_state(),
+            Exit::SpAlignment => Exception::sp_alignment(),
+            Exit::Eret => return self.exception_return(),
+            Exit::Wfi => return self.wait(false),
+            Exit::Wfe => return self.wait(true),
+            Exit::Sev => {
+                self.machine.send_event_to_all();
+                self.shared.send_event();
+                self.state_mut().cpu.pc += 4;
+                return None;
+            }
+            Exit::Sevl => {
+                self.shared.send_event();
+                self.state_mut().cpu.pc += 4;
+                return None;
+            }
+            Exit::Look | Exit::Chain | Exit::Indirect | Exit::Done => return None,
+        };
+        self.take(&exception);
+        None
+    }
+
+    /// HVC: the machine's firmware interface; undefined at EL0.
+    fn hypercall(&mut self, imm: u16) -> Option<VcpuExit> {
+        if self.state().cpu.el() == 0 {
+            self.take(&Exception::undefined());
+            return None;
+        }
+        self.state_mut().cpu.pc += 4;
+        Some(VcpuExit::Hypercall(imm))
+    }
+
+    fn exception_return(&mut self) -> Option<VcpuExit> {
+        self.sync_flags_out();
+        let machine = self.machine.clone();
+        match armlet_arm::exception::eret(&mut self.state_mut().cpu, &machine.model) {
+            Ok(()) => {
+                self.sync_flags_in();
+                // An exception return is an event for WFE.
+                self.shared.set_event();
+                self.state().irq_hint.store(1, Ordering::SeqCst);
+            }
+            Err(e) => self.take(&e),
+        }
+        None
+    }
+
+    fn wait(&mut self, event: bool) -> Option<VcpuExit> {
+        match self.wait_instruction(event) {
+            Ok(halt) => {
+                self.state_mut().cpu.pc += 4;
+                halt.map(|h: Halt| VcpuExit::Halted(h))
+            }
+            Err(e) => {
+                self.take(&e);
+                None
+            }
+        }
+    }
+}
+
+impl VcpuBackend for JitCore {
+    fn kick_handle(&self) -> Arc<dyn Kick> {
+        self.cell.clone()
+    }
+
+    fn run(&mut self) -> VcpuExit {
+        self.remote.begin();
+        self.handle_mailbox();
+        let exit = self.execute();
+        self.remote.end();
+        self.publish_state();
+        exit
+    }
+
+    fn state(&self) -> &CpuState {
+        &JitCore::state(self).cpu
+    }
+
+    fn state_mut(&mut self) -> &mut CpuState {
+        self.changed = true;
+        &mut JitCore::state_mut(self).cpu
+    }
+
+    fn statistics(&self) -> Vec<(String, u64)> {
+        let c = &self.counters;
+        let s = &self.cache.statistics;
+        let mut out: Vec<(String, u64)> = [
+            ("blocks_run", JitCore::state(self).blocks_run),
+            ("blocks_translated", s.blocks),
+            ("instructions_translated", c.translated_instructions),
+            ("translation_ns", c.translation_ns),
+            ("code_bytes", s.bytes),
+            ("code_flushes", s.flushes),
+            ("blocks_invalidated", s.invalidated),
+            ("tlb_misses", c.tlb_misses),
+            ("mmio_accesses", c.mmio),
+            ("system_instructions", c.system),
+            ("tlb_invalidations", c.tlbi),
+            ("instruction_cache_invalidations", c.ic),
+            ("helper_vector_reference", c.vector_fallbacks),
+            ("interrupts", c.interrupts),
+        ]
+        .map(|(n, v)| (n.to_owned(), v))
+        .into();
+        let exits = c.exits.iter().enumerate();
+        out.extend(exits.map(|(i, n)| (format!("exit_{}", Exit::from_code(i as u32).name()), *n)));
+        out
+    }
+}
+
+impl Drop for JitCore {
+    fn drop(&mut self) {
+        self.machine.remotes.remove(&self.remote);
+    }
+}
+
+fn fpsr_flags(mxcsr: u32) -> u32 {
+    // IE, ZE, OE, UE, PE to IOC, DZC, OFC, UFC, IXC; the host's denormal flag has no counterpart here.
+    (mxcsr & 1) | (mxcsr >> 1 & 0x1e)
+}
+
+fn mxcsr_for(fpcr: u32) -> u32 {
+    // RMode: nearest, up, down, zero; RC: nearest, down, up, zero.
+    let rc = match fpcr >> 22 & 3 {
+        0 => 0,
+        1 => 2,
+        2 => 1,
+        _ => 3,
+    };
+    MXCSR_DEFAULT | rc << 13
+}
+
+fn read_mxcsr() -> u32 {
+    let mut v = 0u32;
+    // SAFETY: stores the register to the variable, nothing else.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack, preserves_flags)) };
+    v
+}
+
+fn write_mxcsr(v: u32) {
+    // SAFETY: loads a value with all exceptions masked; only translated code computes under it, and Rust
+    // code on slow paths does no host floating point.
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, preserves_flags)) };
+}
