@@ -39,7 +39,8 @@ impl CodeMemory {
                 return Err(e.into());
             }
         };
-        let not_null = |p: *mut std::ffi::c_void| NonNull::new(p.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory);
+        let not_null =
+            |p: *mut std::ffi::c_void| NonNull::new(p.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory);
         Ok(Self { write: not_null(write)?, execute: not_null(execute)?, size, used: 0 })
     }
 

@@ -92,8 +92,25 @@ impl Exit {
     /// Name for statistics.
     pub fn name(self) -> &'static str {
         const NAMES: [&str; 19] = [
-            "look", "chain", "indirect", "slow_path", "undefined", "fp_trap", "svc", "hvc", "smc", "brk", "hlt",
-            "pc_alignment", "illegal_state", "sp_alignment", "eret", "wfi", "wfe", "sev", "sevl",
+            "look",
+            "chain",
+            "indirect",
+            "slow_path",
+            "undefined",
+            "fp_trap",
+            "svc",
+            "hvc",
+            "smc",
+            "brk",
+            "hlt",
+            "pc_alignment",
+            "illegal_state",
+            "sp_alignment",
+            "eret",
+            "wfi",
+            "wfe",
+            "sev",
+            "sevl",
         ];
         NAMES[self as usize]
     }

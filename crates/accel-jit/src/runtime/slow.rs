@@ -75,7 +75,13 @@ pub(super) extern "sysv64" fn load_exclusive_pair(s: *mut JitState, va: u64, a: 
     STAY
 }
 
-pub(super) extern "sysv64" fn store_exclusive_pair(s: *mut JitState, va: u64, a: u64, v1: u64, v2: u64) -> u64 {
+pub(super) extern "sysv64" fn store_exclusive_pair(
+    s: *mut JitState,
+    va: u64,
+    a: u64,
+    v1: u64,
+    v2: u64,
+) -> u64 {
     let core = core_of(s);
     let access = SlowAccess::from_bits(a);
     let size = access.bytes();
@@ -236,9 +242,9 @@ impl JitCore {
             SysOp::IcIvau | SysOp::DcClean | SysOp::DcInvalidate => {
                 let access = op.access(&self.state().cpu);
                 let pa = match access {
-                    Some(a) => {
-                        Some(self.probe_address(value, a).map_err(|f| Exception::maintenance_abort(f, value))?)
-                    }
+                    Some(a) => Some(
+                        self.probe_address(value, a).map_err(|f| Exception::maintenance_abort(f, value))?,
+                    ),
                     None => None,
                 };
                 if let (SysOp::IcIvau, Some(pa)) = (op, pa) {

@@ -39,8 +39,7 @@ impl JitCore {
         let write = access.write();
         let s = self.state();
         let el1 = s.cpu.el() > 0;
-        let unprivileged =
-            access.unprivileged() && !s.cpu.pstate.contains(armlet_arm::Pstate::UAO);
+        let unprivileged = access.unprivileged() && !s.cpu.pstate.contains(armlet_arm::Pstate::UAO);
         let as_el1 = el1 && !unprivileged;
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan };
@@ -99,12 +98,19 @@ impl JitCore {
                 unsafe { copy_from_guest(p, out) };
                 Ok(())
             }
-            Target::Device(pa) => self.device_access(pa, va, out.len() as u64, access, |core, pa, chunk| {
-                let size = AccessSize::from_log2(chunk.len().trailing_zeros());
-                let v = core.bus_read(pa, size)?;
-                chunk.copy_from_slice(&v.to_le_bytes()[..chunk.len()]);
-                Some(())
-            }, out),
+            Target::Device(pa) => self.device_access(
+                pa,
+                va,
+                out.len() as u64,
+                access,
+                |core, pa, chunk| {
+                    let size = AccessSize::from_log2(chunk.len().trailing_zeros());
+                    let v = core.bus_read(pa, size)?;
+                    chunk.copy_from_slice(&v.to_le_bytes()[..chunk.len()]);
+                    Some(())
+                },
+                out,
+            ),
         }
     }
 
@@ -123,19 +129,32 @@ impl JitCore {
         }
     }
 
-    fn write_part(&mut self, t: Target, va: u64, data: &mut [u8], access: SlowAccess) -> Result<(), Exception> {
+    fn write_part(
+        &mut self,
+        t: Target,
+        va: u64,
+        data: &mut [u8],
+        access: SlowAccess,
+    ) -> Result<(), Exception> {
         match t {
             Target::Ram(p) => {
                 // SAFETY: as in `read_part`.
                 unsafe { copy_to_guest(p, data) };
                 Ok(())
             }
-            Target::Device(pa) => self.device_access(pa, va, data.len() as u64, access, |core, pa, chunk| {
-                let mut v = [0u8; 8];
-                v[..chunk.len()].copy_from_slice(chunk);
-                let size = AccessSize::from_log2(chunk.len().trailing_zeros());
-                core.bus_write(pa, size, u64::from_le_bytes(v))
-            }, data),
+            Target::Device(pa) => self.device_access(
+                pa,
+                va,
+                data.len() as u64,
+                access,
+                |core, pa, chunk| {
+                    let mut v = [0u8; 8];
+                    v[..chunk.len()].copy_from_slice(chunk);
+                    let size = AccessSize::from_log2(chunk.len().trailing_zeros());
+                    core.bus_write(pa, size, u64::from_le_bytes(v))
+                },
+                data,
+            ),
         }
     }
 
@@ -196,7 +215,12 @@ impl JitCore {
         Ok(())
     }
 
-    pub(super) fn slow_store(&mut self, va: u64, access: SlowAccess, values: (u64, u64)) -> Result<(), Exception> {
+    pub(super) fn slow_store(
+        &mut self,
+        va: u64,
+        access: SlowAccess,
+        values: (u64, u64),
+    ) -> Result<(), Exception> {
         let bytes = access.bytes();
         let count = if access.pair() { 2 } else { 1 };
         self.check_alignment(va, bytes * count, access)?;
@@ -233,7 +257,12 @@ impl JitCore {
     }
 
     /// Host address for an atomic access of `bytes` (aligned, so in one page); fills the TLB.
-    pub(super) fn atomic_target(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<*mut u8, Exception> {
+    pub(super) fn atomic_target(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        access: SlowAccess,
+    ) -> Result<*mut u8, Exception> {
         if va & (bytes - 1) != 0 {
             return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
         }

@@ -591,12 +591,7 @@ impl Asm {
     }
     /// `[lock] xadd / cmpxchg / xchg` family with size `1 << size`: opcode of the 8-bit form.
     fn sized(&mut self, map: u8, op8: u8, size: u8, m: M, s: Gpr) {
-        let o = Opc {
-            pp: u8::from(size == 1),
-            map,
-            op: if size == 0 { op8 } else { op8 + 1 },
-            w: size == 3,
-        };
+        let o = Opc { pp: u8::from(size == 1), map, op: if size == 0 { op8 } else { op8 + 1 }, w: size == 3 };
         self.legacy(o, s.0, m.into(), size == 0);
     }
     /// cmpxchg [m], s (expected in rAX)

@@ -18,17 +18,8 @@ use crate::runtime::state::JitState;
 pub const STATE_BIAS: i32 = 128;
 
 /// Guest registers that have a host register of their own.
-pub const PINNED: [(u8, Gpr); 9] = [
-    (0, RBX),
-    (1, RSI),
-    (2, RDI),
-    (3, R8),
-    (4, R9),
-    (8, R10),
-    (19, R11),
-    (20, R12),
-    (31, R13),
-];
+pub const PINNED: [(u8, Gpr); 9] =
+    [(0, RBX), (1, RSI), (2, RDI), (3, R8), (4, R9), (8, R10), (19, R11), (20, R12), (31, R13)];
 
 /// The host register of a guest register, if it has one.
 pub const fn pinned(r: Reg) -> Option<Gpr> {

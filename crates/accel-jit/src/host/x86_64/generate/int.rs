@@ -406,7 +406,8 @@ impl Generator {
         let g = self.dest(d, RAX);
         self.move_into(w, RAX, s);
         self.asm.bswap(x(w), RAX);
-        for (shift, mask) in [(4, 0x0f0f_0f0f_0f0f_0f0f_i64), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555)]
+        for (shift, mask) in
+            [(4, 0x0f0f_0f0f_0f0f_0f0f_i64), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555)]
         {
             let mask = if w == Width::W { mask & 0xffff_ffff } else { mask };
             self.asm.mov_imm(m, mask);

@@ -677,4 +677,3 @@ impl Generator {
         self.asm.call_to(thunk);
     }
 }
-

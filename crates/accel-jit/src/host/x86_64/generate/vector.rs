@@ -70,11 +70,6 @@ impl Generator {
         x
     }
 
-    /// The value of `v` as an operand: a copy, or its home.
-    pub(super) fn vector_operand(&mut self, v: VReg) -> Rm {
-        self.vector_value(v).into()
-    }
-
     /// True if the upper half of `v` is known to be zero.
     pub(super) fn upper_is_zero(&self, v: VReg) -> bool {
         self.vectors.find(v).is_some_and(|i| matches!(self.vectors.holds[i], Some((_, true))))
@@ -148,8 +143,7 @@ impl Generator {
     }
 
     fn push_operands(&mut self, op: VOperands) {
-        let packed =
-            u64::from_le_bytes([op.d, op.n, op.m, op.a, 0, 0, 0, 0]) | (u64::from(op.imm) << 32);
+        let packed = u64::from_le_bytes([op.d, op.n, op.m, op.a, 0, 0, 0, 0]) | (u64::from(op.imm) << 32);
         self.asm.mov_imm(RAX, packed as i64);
         self.asm.push(RAX);
     }

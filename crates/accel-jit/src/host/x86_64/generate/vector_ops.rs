@@ -156,7 +156,12 @@ impl Generator {
                 self.vv(PXOR, X0, X0, b);
             }
             V3Op::Tbl1 => {
-                self.vv(opc(1, 1, 0xdc), X0, rm, Self::constant(std::mem::offset_of!(JitState, consts.tbl_clamp)));
+                self.vv(
+                    opc(1, 1, 0xdc),
+                    X0,
+                    rm,
+                    Self::constant(std::mem::offset_of!(JitState, consts.tbl_clamp)),
+                );
                 self.vv(PSHUFB, X0, rn, X0);
             }
             V3Op::Aese | V3Op::Aesd => {
@@ -355,7 +360,9 @@ impl Generator {
     pub(super) fn v2(&mut self, inst: &Inst) {
         let Inst::V2 { op, es, q, d, n } = *inst else { unreachable!("checked by the caller") };
         let e = usize::from(es & 3);
-        if op == V2Op::Fsqrt && (es < 2 || (!q && es == 3)) || (matches!(op, V2Op::Fneg | V2Op::Fabs) && es < 2) {
+        if op == V2Op::Fsqrt && (es < 2 || (!q && es == 3))
+            || (matches!(op, V2Op::Fneg | V2Op::Fabs) && es < 2)
+        {
             return self.vector_slow(inst);
         }
         if op == V2Op::Fsqrt {
