@@ -313,9 +313,9 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// The calling vCPU declares itself stopped, if it is still asked to hold.
-    pub(crate) fn declare_stopped(&self, vcpu: &Vcpu) {
-        self.set_stopped(vcpu, true);
+    /// The calling vCPU declares itself stopped; false if it is no longer asked to hold.
+    pub(crate) fn declare_stopped(&self, vcpu: &Vcpu) -> bool {
+        self.set_stopped(vcpu, true)
     }
 
     /// The calling vCPU takes its declaration back; false if it is asked to hold again.

@@ -32,19 +32,22 @@ impl Door {
         Self { shared, executing: AtomicBool::new(false), waiting: AtomicBool::new(false) }
     }
 
-    /// Announces that this door's thread sleeps until the gate opens, until the guard is dropped.
+    /// Announces that this door's thread sleeps until the gate opens, until the guard is dropped. A thread
+    /// that serves others while it waits may do this again inside.
     pub(crate) fn wait(&self) -> Waiting<'_> {
-        self.waiting.store(true, Ordering::Release);
-        Waiting(self)
+        Waiting { outer: self.waiting.swap(true, Ordering::AcqRel), door: self }
     }
 }
 
 /// While it lives, opening the gate wakes the thread.
-pub(crate) struct Waiting<'a>(&'a Door);
+pub(crate) struct Waiting<'a> {
+    door: &'a Door,
+    outer: bool,
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.store(false, Ordering::Release);
+        self.door.waiting.store(self.outer, Ordering::Release);
     }
 }
 

@@ -17,6 +17,8 @@ mod engine;
 mod error;
 mod event;
 mod gate;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 mod power;
 mod queue;
 mod reply;

@@ -23,7 +23,8 @@ use crate::vcpu::{Then, Vcpu, VcpuState};
 const MONITOR_WAIT: (Duration, Duration) = (Duration::from_micros(5), Duration::from_micros(500));
 
 thread_local! {
-    static ON_VCPU_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    #[allow(clippy::missing_const_for_thread_local, reason = "the model checkers' macros know no const blocks")]
+    static ON_VCPU_THREAD: std::cell::Cell<bool> = std::cell::Cell::new(false);
 }
 
 /// True on the threads of vCPUs, of any machine.
@@ -35,7 +36,7 @@ pub(crate) fn on_vcpu_thread() -> bool {
 pub(crate) fn enter_vcpu_thread() {
     ON_VCPU_THREAD.with(|flag| flag.set(true));
     // Bounded sleeps are for guests that wait for microseconds; the usual slack is 50 of them.
-    #[cfg(target_os = "linux")]
+    #[cfg(not(any(loom, shuttle)))]
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
 }
 
@@ -165,13 +166,11 @@ impl VcpuThread {
 
     fn stopped(&mut self, then: Then) -> VcpuState {
         let (core, vcpu) = (&self.core, &self.vcpu);
-        core.control.declare_stopped(vcpu);
-        vcpu.shared.sleep_until(None, || !vcpu.is_held() || vcpu.queue.has_work() || vcpu.is_leaving());
-        if !vcpu.is_held() && core.control.retract_stopped(vcpu) {
-            resumed(then)
-        } else {
-            VcpuState::Stopped(then)
+        // Sleeps only when it has declared itself stopped: a pause that follows on a resume waits for that.
+        if core.control.declare_stopped(vcpu) {
+            vcpu.shared.sleep_until(None, || !vcpu.is_held() || vcpu.queue.has_work() || vcpu.is_leaving());
         }
+        if core.control.retract_stopped(vcpu) { resumed(then) } else { VcpuState::Stopped(then) }
     }
 
     fn running(&mut self) -> VcpuState {

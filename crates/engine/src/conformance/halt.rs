@@ -144,6 +144,8 @@ pub fn g13_sev_wakes_the_others(subject: &dyn Subject) {
         for waiter in 0..2 {
             machine.reaches(waiter, VcpuState::Halted(Halt::Event));
         }
+        // It has lowered the line of the round before.
+        machine.reaches(2, VcpuState::Halted(Halt::Interrupt));
         machine.shared[2].set_irq(true);
         for waiter in 0..2 {
             eventually("SEV wakes", || machine.x(waiter, 0) == n);
