@@ -102,7 +102,7 @@ impl Plan {
         };
         let tag = if r.one_in(8) { r.next() << 56 } else { 0 };
         record.x[n] = wanted.wrapping_sub(from).wrapping_add(tag);
-        if n == 31 && record.x[31] % 16 != 0 {
+        if n == 31 && !record.x[31].is_multiple_of(16) {
             return None; // Whether SP's alignment is checked is the operating system's choice.
         }
         Some(())
