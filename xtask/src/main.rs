@@ -33,6 +33,12 @@ enum Command {
     Boot(boot::Options),
     /// Run every check: format, lints, licences, docs, tests, boots of real kernels
     Test(suite::Options),
+    /// Compare instruction semantics with qemu-user's (options after `--`: --seed, --count, --class, --help)
+    Conform {
+        /// Options of the comparison
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -54,7 +60,15 @@ fn work() -> Result<()> {
     match Cli::parse().command {
         Command::Boot(o) => boot::main(&o),
         Command::Test(o) => suite::main(&o),
+        Command::Conform { options } => conform(&options),
         Command::Setup => boot::setup(),
         Command::Guests(o) => guests::main(&o),
     }
+}
+
+/// Runs the differential tests of instruction semantics.
+fn conform(options: &[String]) -> Result<()> {
+    host::ensure(host::TEST)?;
+    let mut c = run::command(&run::cargo(), ["run", "--quiet", "--package", "armlet-conform", "--"]);
+    run::shown(c.args(options))
 }

@@ -46,7 +46,11 @@ fn inside(at: u64, len: usize, address: u64, bytes: usize) -> Option<usize> {
 }
 
 fn aligned(address: u64, bytes: usize, mem: Mem) -> Result<(), Fault> {
-    if mem.order != Order::Plain && !address.is_multiple_of(bytes as u64) { Err(Fault::Alignment) } else { Ok(()) }
+    if mem.order != Order::Plain && !address.is_multiple_of(bytes as u64) {
+        Err(Fault::Alignment)
+    } else {
+        Ok(())
+    }
 }
 
 impl Machine for Memory<'_> {
