@@ -17,6 +17,8 @@ pub mod clock;
 pub mod gic;
 pub mod line;
 pub mod pl011;
+pub mod pl031;
+pub mod pl061;
 mod primecell;
 pub mod timer;
 pub mod timer_queue;
@@ -25,6 +27,8 @@ pub use clock::Clock;
 pub use gic::{GicConfig, GicError, GicV3};
 pub use line::{InterruptLine, UnconnectedLine};
 pub use pl011::{CharSink, OutputQueue, Pl011};
+pub use pl031::{Pl031, WallClock, host_wall_clock};
+pub use pl061::Pl061;
 pub use timer::{BoardRegisters, GenericTimers, TimerLines};
 pub use timer_queue::{TimerKey, TimerQueue, TimerThread};
 

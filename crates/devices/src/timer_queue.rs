@@ -138,11 +138,13 @@ impl TimerQueue {
     /// a manual clock.
     pub fn run_expired(&self) -> usize {
         let mut count = 0;
-        while let Some(callback) = lock(&self.state).take_expired(self.clock.now_ns()) {
+        loop {
+            // A statement of its own: the lock must be gone when the callback runs.
+            let expired = lock(&self.state).take_expired(self.clock.now_ns());
+            let Some(callback) = expired else { return count };
             callback();
             count += 1;
         }
-        count
     }
 
     /// The earliest deadline, if a timer is armed.
@@ -267,6 +269,26 @@ mod tests {
         assert_eq!(*lock(&log), [1, 2, 0]);
         assert_eq!(queue.run_expired(), 0);
         assert_eq!(queue.next_deadline(), None);
+    }
+
+    #[test]
+    fn callbacks_may_use_the_queue() {
+        let (clock, queue) = manual();
+        let key = Arc::new(Mutex::new(None));
+        let callback = {
+            let (key, queue, clock) = (Arc::clone(&key), Arc::downgrade(&queue), Arc::clone(&clock));
+            move || {
+                let (Some(queue), Some(key)) = (queue.upgrade(), *lock(&key)) else { return };
+                queue.arm(key, clock.now_ns() + 10);
+            }
+        };
+        let registered = queue.register(Arc::new(callback));
+        *lock(&key) = Some(registered);
+        queue.arm(registered, 10);
+        for _ in 0..3 {
+            clock.advance(10);
+            assert_eq!(queue.run_expired(), 1);
+        }
     }
 
     #[test]
