@@ -21,11 +21,25 @@ const LEAVE: u64 = 1;
 ///
 /// # Safety
 /// `p` must be valid for reads and writes of 16 bytes and aligned to 16.
-#[target_feature(enable = "cmpxchg16b")]
 unsafe fn cas16(p: *mut u128, old: u128, new: u128) -> u128 {
-    use std::sync::atomic::Ordering::SeqCst;
-    // SAFETY: the caller vouches for the address; the feature was checked when the accelerator was made.
-    unsafe { std::arch::x86_64::cmpxchg16b(p, old, new, SeqCst, SeqCst) }
+    let (mut lo, mut hi) = (old as u64, (old >> 64) as u64);
+    // By hand: without optimisation the intrinsic becomes a call into libatomic.
+    // SAFETY: the caller vouches for the address; the feature was checked when the accelerator was made. RBX
+    // cannot be an operand, so it is exchanged for the time of the instruction.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {new_lo}",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, {new_lo}",
+            in("rdi") p,
+            new_lo = inout(reg) new as u64 => _,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") lo,
+            inout("rdx") hi,
+            options(nostack),
+        );
+    }
+    u128::from(lo) | u128::from(hi) << 64
 }
 
 /// Compare-and-swap of a pair of `size`-byte elements at `p`; returns the old value.
