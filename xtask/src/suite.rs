@@ -79,6 +79,7 @@ pub fn main(o: &Options) -> Result<()> {
     tally.check("licences and sources of dependencies", deny);
     cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
     tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
+    models(&mut tally);
     if !o.no_boot {
         guests(&mut tally)?;
         boots(&mut tally)?;
@@ -89,6 +90,20 @@ pub fn main(o: &Options) -> Result<()> {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
     if tally.failed.is_empty() { Ok(()) } else { bail!("not everything passed") }
+}
+
+/// The engine's interleavings: all of the small protocols (loom), random ones of the whole (shuttle). The
+/// checkers replace std's locks by a flag for the compiler, so each has a build of its own.
+fn models(tally: &mut Tally) {
+    for checker in ["loom", "shuttle"] {
+        let target = format!("target/{checker}");
+        let mut c = run::command(
+            &run::cargo(),
+            ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir", &target],
+        );
+        c.env("RUSTFLAGS", format!("--cfg {checker}")).env("SHUTTLE_ITERATIONS", "1000");
+        tally.tests(&format!("models of the engine ({checker})"), &mut c);
+    }
 }
 
 /// Our own bare-metal programs: the demonstration, as it is in the tree and built anew, and the tests.
