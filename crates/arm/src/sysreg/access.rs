@@ -51,7 +51,7 @@ pub(super) fn target(model: &CpuModel, enc: u16) -> Target {
         return if exists(model, reg) { Target::Register(reg) } else { Target::Unallocated };
     }
     let (op0_op1, crn, crm, op2) = (enc >> 11, enc >> 7 & 0xf, enc >> 3 & 0xf, enc & 7);
-    let id_space = op0_op1 == 3 << 3 && crn == 0 && crm < 8;
+    let id_space = op0_op1 == 3 << 3 && crn == 0 && matches!(crm, 1..8);
     let implementation_defined = matches!(op0_op1, 0o30 | 0o31) && matches!(crn, 11 | 15);
     if id_space {
         Target::Id(IdReg::new(crm as u8, op2 as u8))

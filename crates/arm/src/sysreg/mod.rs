@@ -51,8 +51,8 @@ impl IndexMut<SysReg> for SysRegs {
 }
 
 /// System registers that live outside the CPU: the GIC's CPU interface (`ICC_*`), the generic timers'
-/// counters, comparators and controls (`CNT*`, but neither CNTFRQ_EL0 nor CNTKCTL_EL1), ISR_EL1 (pending
-/// interrupts, bits 8 to 6) and the random numbers. The machine gives an implementation to the
+/// counters, comparators and controls (`CNT*`, but not CNTFRQ_EL0; CNTKCTL_EL1 is only written to it), ISR_EL1
+/// (pending interrupts, bits 8 to 6) and the random numbers. The machine gives an implementation to the
 /// accelerator. Called on the vCPU's own thread, after the access rules were checked.
 pub trait ExternalRegisters: Send + Sync {
     /// Reads `reg` for vCPU `cpu`.

@@ -188,20 +188,15 @@ sysregs! {
     CntvTvalEl0 "CNTV_TVAL_EL0" 3 3 14 3 0, Rw0, Base, External;
     CntvCtlEl0 "CNTV_CTL_EL0" 3 3 14 3 1, Rw0, Base, External;
     CntvCvalEl0 "CNTV_CVAL_EL0" 3 3 14 3 2, Rw0, Base, External;
-    // GIC CPU interface (GICv3 and v4, IHI 0069).
+    // GIC CPU interface (GICv3 and v4, IHI 0069) with five bits of priority, so one register of active
+    // priorities for each group.
     IccPmrEl1 "ICC_PMR_EL1" 3 0 4 6 0, Rw1, GicCpuInterface, External;
     IccIar0El1 "ICC_IAR0_EL1" 3 0 12 8 0, Ro1, GicCpuInterface, External;
     IccEoir0El1 "ICC_EOIR0_EL1" 3 0 12 8 1, Wo1, GicCpuInterface, External;
     IccHppir0El1 "ICC_HPPIR0_EL1" 3 0 12 8 2, Ro1, GicCpuInterface, External;
     IccBpr0El1 "ICC_BPR0_EL1" 3 0 12 8 3, Rw1, GicCpuInterface, External;
     IccAp0r0El1 "ICC_AP0R0_EL1" 3 0 12 8 4, Rw1, GicCpuInterface, External;
-    IccAp0r1El1 "ICC_AP0R1_EL1" 3 0 12 8 5, Rw1, GicCpuInterface, External;
-    IccAp0r2El1 "ICC_AP0R2_EL1" 3 0 12 8 6, Rw1, GicCpuInterface, External;
-    IccAp0r3El1 "ICC_AP0R3_EL1" 3 0 12 8 7, Rw1, GicCpuInterface, External;
     IccAp1r0El1 "ICC_AP1R0_EL1" 3 0 12 9 0, Rw1, GicCpuInterface, External;
-    IccAp1r1El1 "ICC_AP1R1_EL1" 3 0 12 9 1, Rw1, GicCpuInterface, External;
-    IccAp1r2El1 "ICC_AP1R2_EL1" 3 0 12 9 2, Rw1, GicCpuInterface, External;
-    IccAp1r3El1 "ICC_AP1R3_EL1" 3 0 12 9 3, Rw1, GicCpuInterface, External;
     IccDirEl1 "ICC_DIR_EL1" 3 0 12 11 1, Wo1, GicCpuInterface, External;
     IccRprEl1 "ICC_RPR_EL1" 3 0 12 11 3, Ro1, GicCpuInterface, External;
     IccSgi1rEl1 "ICC_SGI1R_EL1" 3 0 12 11 5, Wo1, GicCpuInterface, External;

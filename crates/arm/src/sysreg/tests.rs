@@ -133,6 +133,9 @@ fn id_space() {
     let id = encoding(3, 0, 0, 4, 0);
     assert_eq!(write(&mut cpu.state, &cpu.model, &cpu.ext, id, 0, 0), undefined());
     assert_eq!(cpu.raw(encoding(3, 0, 0, 8, 0)), undefined());
+    for op2 in [1, 2, 3, 4, 7] {
+        assert_eq!(cpu.raw(encoding(3, 0, 0, 0, op2)), undefined());
+    }
 }
 
 #[test]
@@ -153,6 +156,8 @@ fn unallocated_encodings_are_undefined() {
         ("RNDR", encoding(3, 3, 2, 4, 0)),
         ("DBGWVR4_EL1", encoding(2, 0, 0, 4, 6)),
         ("DBGBVR6_EL1", encoding(2, 0, 0, 6, 4)),
+        ("ICC_AP0R1_EL1", encoding(3, 0, 12, 8, 5)),
+        ("ICC_AP1R3_EL1", encoding(3, 0, 12, 9, 3)),
         ("CNTPS_CTL_EL1", encoding(3, 7, 14, 2, 1)),
     ] {
         assert_eq!(cpu.raw(enc), undefined(), "{what}");
@@ -367,8 +372,13 @@ fn external_registers_get_through() {
     assert_eq!(cpu.set(SysReg::CntvCvalEl0, 7), Ok(Effects::INTERRUPTS));
     assert_eq!(cpu.get(SysReg::IccEoir1El1), undefined());
     assert_eq!(cpu.set(SysReg::IccIar1El1, 0), undefined());
+    // The timers are told of CNTKCTL_EL1, reserved bits cleared.
+    assert_eq!(cpu.set(SysReg::CntkctlEl1, u64::MAX), Ok(Effects::empty()));
+    assert_eq!(cpu.get(SysReg::CntkctlEl1), Ok(0x3ff));
     let writes = cpu.ext.0.into_inner().unwrap();
-    assert_eq!(writes, [(2, SysReg::IccEoir1El1, 30), (2, SysReg::CntvCvalEl0, 7)]);
+    let expected =
+        [(2, SysReg::IccEoir1El1, 30), (2, SysReg::CntvCvalEl0, 7), (2, SysReg::CntkctlEl1, 0x3ff)];
+    assert_eq!(writes, expected);
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub fn write(
             } else {
                 store(state, model, reg, value);
             }
+            if reg == SysReg::CntkctlEl1 {
+                // Held here for the access rules; the timers make the event stream from it.
+                ext.write(state.index as usize, reg, state.sys[reg]);
+            }
             Ok(effects(reg))
         }
         Target::ImplementationDefined if state.el() > 0 => Ok(Effects::empty()),

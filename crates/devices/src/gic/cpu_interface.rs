@@ -122,6 +122,9 @@ impl State {
             icc::IAR1 => u64::from(self.take(cpu, Group::Group1)),
             icc::HPPIR0 => u64::from(self.peek(cpu, Group::Group0)),
             icc::HPPIR1 => u64::from(self.peek(cpu, Group::Group1)),
+            icc::ISR => self.cpus.get(cpu).map_or(0, |c| {
+                (icc::ISR_I * u64::from(c.shared.irq())) | (icc::ISR_F * u64::from(c.shared.fiq()))
+            }),
             _ => self.cpus.get(cpu).map_or(0, |c| c.interface.read(register)),
         }
     }

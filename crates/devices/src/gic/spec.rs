@@ -161,6 +161,13 @@ pub mod icc {
     /// Group 1 enable.
     pub const IGRPEN1: u16 = encoding(3, 0, 12, 12, 7);
 
+    /// ISR_EL1, the PE's view of the lines that the interface drives.
+    pub const ISR: u16 = encoding(3, 0, 12, 1, 0);
+    /// ISR: an IRQ is pending.
+    pub const ISR_I: u64 = 1 << 7;
+    /// ISR: an FIQ is pending.
+    pub const ISR_F: u64 = 1 << 6;
+
     /// CTLR: one binary point register for both groups.
     pub const CTLR_CBPR: u64 = 1 << 0;
     /// CTLR: EOIR drops the priority only; DIR deactivates.

@@ -213,6 +213,7 @@ fn level_interrupt_comes_again_while_the_line_is_high() {
     assert_eq!(b.dr(0x304) & 2, 2);
     b.eoi(0, 33);
     assert!(b.irq(0), "line still high");
+    assert_eq!(b.gic.read_icc_encoding(0, icc::ISR), icc::ISR_I);
     assert_eq!(b.iar(0), 33);
     line.set(false);
     assert_eq!(b.dr(0x204) & 2, 0);
