@@ -46,7 +46,7 @@ fn measure(what: &str, mut f: impl FnMut(u64)) {
 fn tables() -> Ram {
     let mut ram = Ram(vec![0; 0x5000 / 8]);
     for level in 1..4 {
-        ram.0[level * 0x200] = (level as u64 + 1) * 0x1000 | 3;
+        ram.0[level * 0x200] = ((level as u64 + 1) * 0x1000) | 3;
     }
     for page in 0..512 {
         ram.0[0x800 + page] = (page as u64) << 12 | 1 << 10 | 3;
