@@ -44,6 +44,7 @@ impl Release {
             format!("-oDir::Etc::sourceparts={d}/none"),
             format!("-oDir::Etc::preferencesparts={d}/none"),
             "-oAPT::Sandbox::User=root".into(),
+            "-oDebug::NoLocking=true".into(),
             "-oAcquire::Languages=none".into(),
         ];
         let release = Self { folder, options };
@@ -78,6 +79,19 @@ impl Release {
         run::say(&format!("downloading {}", names.join(" ")));
         let mut args = vec!["download", "-q"];
         args.extend(&names);
+        self.apt(&args)?;
+        self.unpack(tree)
+    }
+
+    /// Unpacks `packages` and all that they depend on into `tree`. No maintainer script is run: what needs
+    /// one (alternatives, users) is up to the caller.
+    ///
+    /// # Errors
+    /// apt or dpkg fails.
+    pub fn unpack_all(&self, packages: &[&str], tree: &Path) -> Result<()> {
+        run::say(&format!("downloading {} and what they need", packages.join(" ")));
+        let mut args = vec!["install", "--no-install-recommends", "--download-only", "-q", "-y"];
+        args.extend(packages);
         self.apt(&args)?;
         self.unpack(tree)
     }

@@ -10,9 +10,10 @@ use clap::Args;
 
 use crate::kernel::{Kernel, Version};
 use crate::session::Session;
-use crate::{host, initrd, run};
+use crate::{initrd, run};
 
-const PROMPT: &str = "armlet# ";
+/// The prompt of the shell in the initrd.
+pub const PROMPT: &str = "armlet# ";
 
 /// What to boot.
 #[derive(Args)]
@@ -80,21 +81,6 @@ pub fn main(o: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Fetches and builds all that the other commands need.
-///
-/// # Errors
-/// Download, unpacking or building failed.
-pub fn setup() -> Result<()> {
-    for tools in [host::BOOT, host::TEST, host::BENCH] {
-        host::ensure(tools)?;
-    }
-    for version in Version::ALL {
-        Linux::prepare(version)?;
-    }
-    run::build_armlet()?;
-    Ok(())
-}
-
 /// A short session in the guest's shell, its answers checked; ends with power-off and exit status 0.
 ///
 /// # Errors
@@ -114,12 +100,23 @@ pub fn scripted(c: &mut Command, smp: u32, limit: Duration, echo: bool) -> Resul
     if status.code() != Some(0) {
         bail!("armlet ended with {status}");
     }
-    for bad in ["Kernel panic", "Oops", "BUG:", "WARNING:", "rcu_sched self-detected stall", "soft lockup"] {
+    complaints(&transcript)?;
+    Ok(start.elapsed())
+}
+
+/// Looks for the words with which a kernel tells of trouble.
+///
+/// # Errors
+/// There are some.
+pub fn complaints(transcript: &str) -> Result<()> {
+    for bad in
+        ["Kernel panic", "Oops", "BUG:", "WARNING:", "self-detected stall", "detected stalls", "soft lockup"]
+    {
         if let Some(line) = transcript.lines().find(|l| l.contains(bad)) {
             bail!("the kernel complains: {line}");
         }
     }
-    Ok(start.elapsed())
+    Ok(())
 }
 
 /// Types `line` at the prompt and checks that a line of the answer contains `expected`.

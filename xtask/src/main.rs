@@ -4,6 +4,7 @@
 //! folder ([`cache`]) and is made once; a second run needs no network.
 
 mod apt;
+mod bench;
 mod boot;
 mod cache;
 mod guests;
@@ -39,6 +40,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Measure armlet and QEMU side by side, and what armlet promises
+    Bench(bench::Options),
+    /// Boot again and again, and run programs that check their own results
+    Soak(bench::soak::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -61,7 +66,9 @@ fn work() -> Result<()> {
         Command::Boot(o) => boot::main(&o),
         Command::Test(o) => suite::main(&o),
         Command::Conform { options } => conform(&options),
-        Command::Setup => boot::setup(),
+        Command::Bench(o) => bench::main(&o),
+        Command::Soak(o) => bench::soak::main(&o),
+        Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }
 }
@@ -71,4 +78,18 @@ fn conform(options: &[String]) -> Result<()> {
     host::ensure(host::TEST)?;
     let mut c = run::command(&run::cargo(), ["run", "--quiet", "--package", "armlet-conform", "--"]);
     run::shown(c.args(options))
+}
+
+/// Fetches and builds everything, so that no other command needs the network.
+fn setup() -> Result<()> {
+    for tools in [host::BOOT, host::TEST, host::BENCH] {
+        host::ensure(tools)?;
+    }
+    for version in kernel::Version::ALL {
+        boot::Linux::prepare(version)?;
+    }
+    suite::cargo_deny()?;
+    bench::setup()?;
+    run::build_armlet()?;
+    Ok(())
 }

@@ -69,6 +69,26 @@ impl Session {
         stdin.write_all(format!("{line}\n").as_bytes()).context("armlet does not read its standard input")
     }
 
+    /// The process's number.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets time pass, taking what the guest writes.
+    ///
+    /// # Errors
+    /// The guest ends meanwhile.
+    pub fn quiet_for(&mut self, time: Duration) -> Result<()> {
+        let saved = std::mem::replace(&mut self.deadline, Instant::now() + time);
+        while self.deadline > Instant::now() {
+            if let Ok(false) = self.more() {
+                bail!("the guest ended; its last lines:\n{}", self.tail());
+            }
+        }
+        self.deadline = saved + time;
+        Ok(())
+    }
+
     /// Waits for the end of the process.
     ///
     /// # Errors

@@ -145,7 +145,10 @@ fn deny() -> Result<()> {
 }
 
 /// The path of `cargo-deny`, built into the cache folder if the machine has none.
-fn cargo_deny() -> Result<PathBuf> {
+///
+/// # Errors
+/// It cannot be built.
+pub fn cargo_deny() -> Result<PathBuf> {
     if host::has("cargo-deny") {
         return Ok("cargo-deny".into());
     }

@@ -1,0 +1,74 @@
+//! The peer: the newest QEMU that Debian has, in a folder of its own and never installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Run;
+use crate::apt::Release;
+use crate::{cache, run};
+
+/// The peer's folder.
+pub struct Peer {
+    tree: PathBuf,
+    library: PathBuf,
+    loader: PathBuf,
+}
+
+impl Peer {
+    /// Fetches the peer unless the cache folder has it.
+    ///
+    /// # Errors
+    /// Download or unpacking failed.
+    pub fn prepare() -> Result<Self> {
+        let tree = cache::folder()?.join("peer");
+        cache::once(&tree, |partial| {
+            let arch = run::quiet(&mut run::command("dpkg", ["--print-architecture"]))?;
+            let packages = ["base-files", "qemu-system-arm", "qemu-system-data"];
+            Release::open("sid", arch.trim())?.unpack_all(&packages, partial)
+        })?;
+        let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let library = tree.join("usr/lib").join(triplet);
+        let loaders = ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+        let loader = loaders.iter().map(|l| library.join(l)).find(|l| l.exists());
+        let loader = loader.context("the peer's folder has no program loader")?;
+        Ok(Self { tree, library, loader })
+    }
+
+    /// `qemu-system-aarch64` with the peer's own libraries.
+    fn program(&self) -> Command {
+        let mut c = Command::new(&self.loader);
+        c.arg("--library-path").arg(&self.library);
+        c.arg(self.tree.join("usr/bin/qemu-system-aarch64"));
+        c.arg("-L").arg(self.tree.join("usr/share/qemu"));
+        c.env("QEMU_MODULE_DIR", self.library.join("qemu"));
+        c
+    }
+
+    /// Its version, as it says it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn version(&self) -> Result<String> {
+        let text = run::quiet(self.program().arg("--version"))?;
+        Ok(text.lines().next().unwrap_or_default().replace("emulator version ", ""))
+    }
+
+    /// The same machine as [`Run::armlet`], with the fastest of the peer's own choices.
+    pub fn command(&self, r: &Run<'_>) -> Command {
+        let mut c = self.program();
+        c.args(["-M", "virt,gic-version=3", "-cpu", r.cpu, "-m", "2048"]);
+        c.args(["-smp", &r.smp.to_string(), "-display", "none", "-nodefaults", "-serial", "stdio"]);
+        c.args(["-monitor", "none", "-no-reboot", "-append", &format!("console=ttyAMA0 {}", r.words)]);
+        c.arg("-kernel").arg(&r.linux.image).arg("-initrd").arg(&r.linux.initrd);
+        if let Some(disk) = r.disk {
+            c.arg("-drive").arg(drive(disk)).args(["-device", "virtio-blk-pci,drive=d0"]);
+        }
+        c
+    }
+}
+
+fn drive(disk: &Path) -> String {
+    format!("file={},format=raw,if=none,id=d0,snapshot=on", disk.display())
+}

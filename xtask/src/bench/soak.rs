@@ -1,0 +1,64 @@
+//! `cargo xtask soak`: what only shows after many tries.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::{Run, disk, to_the_end};
+use crate::boot::{Linux, complaints};
+use crate::kernel::Version;
+use crate::run;
+
+/// How long to try.
+#[derive(Args)]
+pub struct Options {
+    /// Boots to power-off
+    #[arg(long, default_value_t = 100)]
+    boots: usize,
+    /// CPUs of the guests
+    #[arg(long, default_value_t = 4)]
+    smp: u32,
+    /// CPU model of the guests
+    #[arg(long, default_value = "neoverse-n1")]
+    cpu: String,
+    /// The kernel
+    #[arg(long, value_enum, default_value = "6.12")]
+    kernel: Version,
+    /// Seconds of the mixed run of self-checking programs
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Leave out the self-checking programs
+    #[arg(long)]
+    no_verify: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A guest hung, complained or computed wrongly.
+pub fn main(o: &Options) -> Result<()> {
+    let armlet = run::build_armlet()?;
+    let linux = Linux::prepare(o.kernel)?;
+    for n in 1..=o.boots {
+        let r = Run { linux: &linux, disk: None, smp: o.smp, cpu: &o.cpu, words: "quiet" };
+        let text = to_the_end(&mut r.armlet(&armlet), Duration::from_secs(120), "armlet-init: user space")
+            .with_context(|| format!("boot {n}"))?;
+        complaints(&text).with_context(|| format!("boot {n}"))?;
+        if n % 10 == 0 || n == o.boots {
+            println!("{n} of {} boots went well", o.boots);
+        }
+    }
+    if o.no_verify {
+        return Ok(());
+    }
+    let disk = disk::prepare()?;
+    let words = format!("quiet bench=verify VERIFY_SECONDS={}", o.seconds);
+    let r = Run { linux: &linux, disk: Some(&disk), smp: o.smp, cpu: &o.cpu, words: &words };
+    let text = to_the_end(&mut r.armlet(&armlet), Duration::from_secs(1800), "VERIFY-END")?;
+    complaints(&text)?;
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("VERIFY ")).collect();
+    let bad: Vec<&str> = lines.iter().copied().filter(|l| !l.trim_end().ends_with(" 0")).collect();
+    println!("{} of {} self-checking programs went well", lines.len() - bad.len(), lines.len());
+    if bad.is_empty() { Ok(()) } else { bail!("these did not: {}\n{text}", bad.join(", ")) }
+}
