@@ -180,3 +180,136 @@ impl ProgramMemory for View<'_> {
         self.pages(address, data.len(), AccessKind::Write, |pa, part| self.ram.write(pa, &data[part]).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use armlet_accel_dummy::DummyAccelerator;
+    use armlet_devices::{Clock, GicConfig, TimerQueue};
+    use armlet_engine::{Engine, EngineConfig, VcpuShared};
+
+    use super::*;
+    use crate::console::Console;
+    use crate::spec;
+
+    struct Rig {
+        handler: Arc<Handler>,
+        engine: Engine,
+        state: CpuState,
+    }
+
+    const CPUS: usize = 3;
+
+    fn rig(semihosting: bool) -> Rig {
+        let model = Arc::new(CpuModel::by_name("neoverse-n1").unwrap());
+        let shared: Vec<_> = (0..CPUS).map(|i| Arc::new(VcpuShared::new(i))).collect();
+        let affinities = (0..CPUS).map(spec::mpidr_affinity).collect();
+        let gic = GicV3::new(&GicConfig { spis: 32, affinities }, shared.clone()).unwrap();
+        let time = TimerQueue::new(Arc::new(Clock::manual(COUNTER_FREQUENCY)));
+        let semihosting = semihosting.then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0))));
+        let handler = Arc::new(Handler {
+            model: Arc::clone(&model),
+            ram: Ram::new(spec::RAM_BASE, 1 << 20).unwrap(),
+            gic,
+            timers: Arc::new(GenericTimers::new(&time, Vec::new())),
+            cpus: CPUS,
+            semihosting,
+        });
+        let (events, _) = mpsc::channel();
+        let config = EngineConfig::new(Arc::new(DummyAccelerator), Arc::clone(&handler) as _, events);
+        let engine = Engine::new(config);
+        for vcpu in shared {
+            let power = if vcpu.index() == 0 { Power::On } else { Power::Off };
+            let state = model.reset_state(vcpu.index() as u32, 0);
+            engine.create_vcpu(vcpu, state, power).unwrap();
+        }
+        engine.start("test").unwrap();
+        let state = model.reset_state(0, 0);
+        Rig { handler, engine, state }
+    }
+
+    impl Rig {
+        fn call(&mut self, x: [u64; 4]) -> i64 {
+            self.state.x[..4].copy_from_slice(&x);
+            let after = self.handler.hypercall(&self.engine.power(), 0, 0, &mut self.state);
+            assert_eq!(after, AfterExit::Resume);
+            self.state.x[0] as i64
+        }
+    }
+
+    const CPU_ON: u64 = 0xc400_0003;
+    const AFFINITY_INFO: u64 = 0xc400_0004;
+
+    #[test]
+    fn cpu_on_starts_a_cpu_once_at_the_entry_with_the_context() {
+        let mut rig = rig(false);
+        assert_eq!(rig.call([AFFINITY_INFO, 1, 0, 0]), 1);
+        assert_eq!(rig.call([CPU_ON, 1, spec::RAM_BASE + 0x1000, 42]), 0);
+        // Work is done in order, so the one that follows sees the vCPU started.
+        let registers = rig.engine.run_on(1, |a| (a.state().pc, a.state().x[0], a.state().el())).unwrap();
+        assert_eq!(registers, (spec::RAM_BASE + 0x1000, 42, 1));
+        assert_eq!(rig.call([AFFINITY_INFO, 1, 0, 0]), 0);
+        assert_eq!(rig.call([CPU_ON, 1, spec::RAM_BASE, 0]), -4);
+        assert_eq!(rig.call([CPU_ON, 0, spec::RAM_BASE, 0]), -4);
+        assert_eq!(rig.call([AFFINITY_INFO, 2, 0, 0]), 1);
+        assert_eq!(rig.call([AFFINITY_INFO, 0, 1, 0]), 0, "the cluster is on if one CPU is");
+    }
+
+    #[test]
+    fn wrong_parameters_are_told() {
+        let mut rig = rig(false);
+        assert_eq!(rig.call([CPU_ON, 7, spec::RAM_BASE, 0]), -2);
+        assert_eq!(rig.call([CPU_ON, 1 << 63, spec::RAM_BASE, 0]), -2);
+        assert_eq!(rig.call([CPU_ON, 1, 0x10, 0]), -9);
+        assert_eq!(rig.call([CPU_ON, 1, u64::MAX, 0]), -9);
+        assert_eq!(rig.call([AFFINITY_INFO, 7, 0, 0]), -2);
+        assert_eq!(rig.call([0xdead_beef, 0, 0, 0]), -1);
+        assert_eq!(rig.call([AFFINITY_INFO, 1, 0, 0]), 1, "nothing was switched on");
+    }
+
+    #[test]
+    fn calls_that_end_things_go_to_the_machine() {
+        let mut rig = rig(false);
+        let power = rig.engine.power();
+        let mut ends = |function: u64| {
+            rig.state.x[0] = function;
+            rig.handler.hypercall(&power, 2, 0, &mut rig.state)
+        };
+        assert_eq!(ends(0x8400_0008), AfterExit::StopMachine(MachineEvent::PowerOff { vcpu: 2 }));
+        assert_eq!(ends(0x8400_0009), AfterExit::StopMachine(MachineEvent::Reset { vcpu: 2 }));
+        assert_eq!(ends(0x8400_0002), AfterExit::PowerOff);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_undefined() {
+        let mut rig = rig(false);
+        rig.state.pc = 0x4000_0104;
+        rig.state.sys[armlet_arm::SysReg::VbarEl1] = 0x4000_8000;
+        rig.handler.semihosting(0, &mut rig.state);
+        assert_eq!(rig.state.pc, 0x4000_8200, "synchronous, same level, SP_ELx");
+        assert_eq!(rig.state.sys[armlet_arm::SysReg::ElrEl1], 0x4000_0100, "the HLT itself");
+        assert_eq!(rig.state.sys[armlet_arm::SysReg::EsrEl1] >> 26, 0, "unknown reason");
+        rig.state.pc = 0x4000_0104;
+        rig.handler.hypercall(&rig.engine.power(), 0, 1, &mut rig.state);
+        assert_eq!(rig.state.pc, 0x4000_8200);
+    }
+
+    #[test]
+    fn semihosting_reads_the_program_s_memory_and_repeats_a_read_without_input() {
+        let mut rig = rig(true);
+        rig.handler.ram.write(spec::RAM_BASE + 0xffe, b"a string over a page's end\0").unwrap();
+        rig.state.pc = 0x104;
+        rig.state.x[0] = 4;
+        rig.state.x[1] = spec::RAM_BASE + 0xffe;
+        assert_eq!(rig.handler.semihosting(0, &mut rig.state), AfterExit::Resume);
+        assert_eq!((rig.state.x[0], rig.state.pc), (0, 0x104));
+        rig.state.x[0] = 7;
+        assert_eq!(rig.handler.semihosting(0, &mut rig.state), AfterExit::Resume);
+        assert_eq!((rig.state.x[0], rig.state.pc), (7, 0x100));
+        rig.state.x[0] = 4;
+        rig.state.x[1] = 0x1234;
+        rig.handler.semihosting(0, &mut rig.state);
+        assert_eq!(rig.state.x[0], u64::MAX, "no RAM there");
+    }
+}

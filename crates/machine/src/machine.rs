@@ -80,6 +80,11 @@ impl MachineHandle {
         let _ = self.0.events.send(MachineEvent::Quit { reason: reason.into() });
     }
 
+    /// Asks for a reset of the machine.
+    pub fn reset(&self) {
+        let _ = self.0.events.send(MachineEvent::Reset { vcpu: 0 });
+    }
+
     /// Stops the vCPUs without waiting for it.
     ///
     /// # Errors

@@ -1,0 +1,183 @@
+//! Bad input: exit status 2, one line that names cause and mend, nothing created or changed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("armlet-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = Self(path);
+        folder.fill();
+        folder
+    }
+
+    fn fill(&self) {
+        let mut image = vec![0; 100_000];
+        image[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
+        image[56..60].copy_from_slice(b"ARM\x64");
+        self.file("Image", &image);
+        let mut wide = image.clone();
+        wide[24] = 0b0100;
+        self.file("Image16k", &wide);
+        self.file("short", &image[..40]);
+        self.file("empty", b"");
+        self.file("text", b"just some text that is no kernel at all, but longer than a header is");
+        self.file("big", &vec![1; 70 << 20]);
+        let mut elf = vec![0; 120];
+        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        elf[18] = 62;
+        self.file("x86.elf", &elf);
+        self.file("disk", &[0; 4096]);
+        self.file("image.qcow2", b"QFI\xfb and so on");
+    }
+
+    fn file(&self, name: &str, contents: &[u8]) {
+        std::fs::write(self.0.join(name), contents).unwrap();
+    }
+
+    fn listing(&self) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+        let mut all: Vec<_> = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| {
+                let e = e.unwrap();
+                let meta = e.metadata().unwrap();
+                (e.path(), meta.len(), meta.modified().unwrap())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn armlet(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_armlet"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Each line: the arguments of `armlet run`, then a word of the cause and one of the mend.
+const BAD: &[(&str, &str, &str)] = &[
+    ("--kernel missing", "missing", "check the path"),
+    ("--kernel empty", "empty", "give a file"),
+    ("--kernel short", "truncated", "again"),
+    ("--kernel text", "no kernel", "arm64 Linux Image"),
+    ("--kernel x86.elf", "x86-64 ELF", "AArch64"),
+    ("--kernel .", "folder", "give a file"),
+    ("--kernel Image16k --cpu cortex-a53", "16K pages", "--cpu"),
+    ("--kernel Image --initrd missing", "initrd 'missing'", "check the path"),
+    ("--kernel Image --initrd big --memory 64M", "does not fit", "--memory 128M"),
+    ("--initrd Image", "without a kernel", "--kernel"),
+    ("--kernel Image --dtb text", "device tree 'text'", "dtc"),
+    ("--kernel Image --dtb big", "more than", "smaller"),
+    ("--kernel Image --drive missing", "does not exist", "check the path"),
+    ("--kernel Image --drive empty", "empty", ""),
+    ("--kernel Image --drive image.qcow2", "qcow2", "raw"),
+    ("--kernel Image --drive disk,cache=none", "cache", "snapshot"),
+    ("--kernel Image --drive disk,format=qcow2", "qcow2", "raw"),
+    ("--kernel Image --memory 0", "memory of 0", "--memory"),
+    ("--kernel Image --memory 1M", "too small", "--memory 16M"),
+    ("--kernel Image --memory 65537K", "multiple", "--memory 64M"),
+    ("--kernel Image --memory 9999999G", "more than this host", "less"),
+    ("--kernel Image --memory lots", "no size", "2G"),
+    ("--kernel Image --cpu pentium", "unknown CPU", "neoverse-n1"),
+    ("--kernel Image --cpu max,warp=on", "unknown CPU feature", "lse"),
+    ("--kernel Image --cpu max,lse=maybe", "maybe", "on or"),
+    ("--kernel Image --machine raspi4", "raspi4", "virt"),
+    ("--kernel Image --smp 0", "at least one", "--smp 1"),
+    ("--kernel Image --smp 513", "513", "512"),
+    ("--kernel Image --smp -1", "-1", ""),
+    ("--kernel Image --accel kvm", "no KVM", "--accel jit"),
+    ("--kernel Image --accel warp", "warp", "jit"),
+    ("--kernel Image --accel jit,turbo=on", "turbo", "smc"),
+    ("--kernel Image --accel jit,smc=maybe", "maybe", "strict"),
+    ("--kernel Image --accel dummy,smc=strict", "smc", "none"),
+    ("--kernel Image --serial tcp:1234", "tcp:1234", "unix:PATH"),
+    ("--kernel Image --timeout never", "never", "seconds"),
+    ("--kernel Image --stats nowhere/stats.json", "nowhere/stats.json", "path"),
+    ("--kernel Image --serial file:nowhere/log", "nowhere/log", "path"),
+    ("--kernel Image --gdb :1234", "--gdb", "leave it out"),
+    ("--kernel Image --qmp unix:sock", "--qmp", "leave it out"),
+    ("--kernel Image --turbo", "--turbo", "--help"),
+    ("--kernel Image stray", "stray", "--help"),
+    ("--kernel", "--kernel", "--help"),
+    ("--smp 1 --smp 2", "--smp", "once"),
+];
+
+#[test]
+fn every_mistake_is_told_in_one_line_and_changes_nothing() {
+    let folder = Folder::new("errors");
+    let before = folder.listing();
+    for (arguments, cause, mend) in BAD {
+        let mut all = vec!["run"];
+        all.extend(arguments.split(' '));
+        if !arguments.contains("--serial") {
+            all.extend(["--serial", "file:console.log"]);
+        }
+        let output = armlet(&folder.0, &all);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments}: {text}");
+        assert!(text.starts_with("armlet: "), "{arguments}: {text}");
+        assert!(text.contains(cause) && text.contains(mend), "{arguments}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+        assert_eq!(folder.listing(), before, "{arguments}");
+    }
+}
+
+#[test]
+fn a_disk_that_another_machine_writes_to_is_refused() {
+    let folder = Folder::new("locked");
+    let file = std::fs::File::open(folder.0.join("disk")).unwrap();
+    file.try_lock().unwrap();
+    let output = armlet(&folder.0, &["run", "--kernel", "Image", "--drive", "disk"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("in use") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn lists_help_and_completions_come_on_standard_output() {
+    for (arguments, word) in [
+        (&["cpus"][..], "neoverse-n1"),
+        (&["cpus", "max"], "lse"),
+        (&["machines"], "virt"),
+        (&["run", "--help"], "Exit status"),
+        (&["--version"], "armlet"),
+        (&["completions", "bash"], "_armlet"),
+    ] {
+        let output = armlet(Path::new("/"), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(word), "{arguments:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_timeout_has_its_own_status_and_statistics_are_written() {
+    let folder = Folder::new("timeout");
+    let arguments = "run --kernel Image --accel dummy --memory 64M --timeout 0.2 --stats stats.json";
+    let output = armlet(&folder.0, &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(4));
+    let stats = std::fs::read_to_string(folder.0.join("stats.json")).unwrap();
+    assert!(stats.contains("\"accelerator\": \"dummy\"") && stats.contains("\"cpus\""), "{stats}");
+}
+
+#[test]
+fn the_generated_device_tree_can_be_had_and_given_back() {
+    let folder = Folder::new("dtb");
+    let dump = armlet(&folder.0, &["run", "--kernel", "Image", "--append", "one", "--dump-dtb", "out.dtb"]);
+    assert_eq!(dump.status.code(), Some(0), "{}", String::from_utf8_lossy(&dump.stderr));
+    let again = "run --kernel Image --dtb out.dtb --append two --dump-dtb again.dtb";
+    assert_eq!(armlet(&folder.0, &again.split(' ').collect::<Vec<_>>()).status.code(), Some(0));
+    let tree = std::fs::read(folder.0.join("again.dtb")).unwrap();
+    let has = |text: &[u8]| tree.windows(text.len()).any(|w| w == text);
+    assert!(has(b"two\0") && !has(b"one\0"));
+}

@@ -1,0 +1,120 @@
+//! The terminal is as it was before, however the run ends.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Termios, tcgetattr};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An `armlet run` that sits at a terminal of ours.
+struct Session {
+    terminal: File,
+    controller: File,
+    before: Termios,
+    child: Child,
+}
+
+fn kernel() -> std::path::PathBuf {
+    let mut image = vec![0; 100_000];
+    image[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
+    image[56..60].copy_from_slice(b"ARM\x64");
+    let path = std::env::temp_dir().join(format!("armlet-terminal-{}", std::process::id()));
+    std::fs::write(&path, image).unwrap();
+    path
+}
+
+impl Session {
+    fn start(arguments: &[&str]) -> Self {
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
+        let path = name.to_str().unwrap().to_owned();
+        let terminal = File::options().read(true).write(true).open(&path).unwrap();
+        let before = tcgetattr(&terminal).unwrap();
+        // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_armlet"), "run", "--accel", "dummy"]);
+        command.args(["--memory", "64M", "--kernel"]).arg(kernel()).args(arguments);
+        let copy = || OwnedFd::from(terminal.try_clone().unwrap());
+        let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        Self { terminal, controller: File::from(OwnedFd::from(controller)), before, child }
+    }
+
+    fn is_raw(&self) -> bool {
+        !tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ICANON)
+    }
+
+    fn wait_until_raw(&self) {
+        let start = std::time::Instant::now();
+        while !self.is_raw() {
+            assert!(start.elapsed() < LIMIT, "the terminal never became raw");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The process that holds the machine: `setsid` may have made a child for it.
+    fn armlet(&self) -> Pid {
+        let parent = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let child = children.ok().and_then(|c| c.split_whitespace().next()?.parse::<i32>().ok());
+        Pid::from_raw(child.unwrap_or(parent as i32)).unwrap()
+    }
+
+    fn end(mut self) -> (ExitStatus, String) {
+        // Somebody has to read, as a terminal's window does.
+        let mut controller = self.controller.try_clone().unwrap();
+        let (text, all) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(n @ 1..) = controller.read(&mut buffer) {
+                let _ = text.send(String::from_utf8_lossy(&buffer[..n]).into_owned());
+            }
+        });
+        let status = self.child.wait().unwrap();
+        let after = tcgetattr(&self.terminal).unwrap();
+        assert_eq!(after.local_modes, self.before.local_modes);
+        assert_eq!(after.input_modes, self.before.input_modes);
+        assert_eq!(after.output_modes, self.before.output_modes);
+        drop(self.terminal);
+        reader.join().unwrap();
+        (status, all.try_iter().collect())
+    }
+}
+
+#[test]
+fn signals_end_the_run_with_status_1_and_the_terminal_as_it_was() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        let session = Session::start(&[]);
+        session.wait_until_raw();
+        kill_process(session.armlet(), signal).unwrap();
+        let (status, text) = session.end();
+        assert_eq!(status.code(), Some(1), "{signal:?}: {text}");
+        assert!(text.contains("ended by SIG"), "{signal:?}: {text}");
+    }
+}
+
+#[test]
+fn ctrl_a_x_quits_and_ctrl_a_h_helps() {
+    let mut session = Session::start(&[]);
+    session.wait_until_raw();
+    session.controller.write_all(b"some text\x01h\x01x").unwrap();
+    let (status, text) = session.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(text.contains("Ctrl-A x   quit") && text.contains("ended by Ctrl-A x"), "{text}");
+}
+
+#[test]
+fn a_timeout_and_an_error_leave_the_terminal_as_it_was() {
+    let (status, _) = Session::start(&["--timeout", "0.2"]).end();
+    assert_eq!(status.code(), Some(4));
+    let (status, _) = Session::start(&["--smp", "0"]).end();
+    assert_eq!(status.code(), Some(2));
+}

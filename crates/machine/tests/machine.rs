@@ -1,0 +1,156 @@
+//! Whole machines on the accelerator that executes nothing: wiring, loading, resets and ends.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use armlet_machine::config::{AcceleratorKind, DriveConfig, OnReset};
+use armlet_machine::{End, Machine, MachineConfig, spec};
+use armlet_memory::AccessSize;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("armlet-machine-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn image(&self) -> PathBuf {
+        let mut v: Vec<u8> = (0..100_000u32).map(|i| (i / 3) as u8).collect();
+        v[..32].fill(0);
+        v[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
+        v[56..60].copy_from_slice(b"ARM\x64");
+        let path = self.0.join("Image");
+        std::fs::write(&path, v).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn config(folder: &Folder) -> MachineConfig {
+    let mut config = MachineConfig { memory: 64 << 20, smp: 2, ..MachineConfig::default() };
+    config.accelerator.kind = AcceleratorKind::Dummy;
+    config.boot.kernel = Some(folder.image());
+    config
+}
+
+const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
+
+#[test]
+fn devices_are_where_the_board_has_them() {
+    let folder = Folder::new("map");
+    let disk = folder.0.join("disk");
+    std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let mut config = config(&folder);
+    config.drives = vec![DriveConfig { file: disk, format: None, readonly: false, snapshot: true }];
+    let machine = Machine::new(config).unwrap();
+    let word = |gpa| machine.memory().mmio_read(gpa, AccessSize::Word).unwrap();
+    let peripheral_id =
+        |base: u64| (0..4).fold(0, |id, i| id | (word(base + 0xfe0 + 4 * i) & 0xff) << (8 * i)) & 0xfff;
+    assert_eq!(peripheral_id(0x0900_0000), 0x011);
+    assert_eq!(peripheral_id(0x0901_0000), 0x031);
+    assert_eq!(peripheral_id(0x0903_0000), 0x061);
+    assert_eq!(word(0x0a00_3e00), 0x7472_6976);
+    assert_eq!(word(0x0a00_3e08), 2, "the disk is in the highest slot");
+    assert_eq!(word(0x0a00_3c08), 4, "entropy follows");
+    assert_eq!((word(0x0a00_0000), word(0x0a00_0008)), (0x7472_6976, 0), "an empty slot");
+    assert_eq!(word(0x0800_ffe8) >> 4 & 0xf, 3, "GICD_PIDR2: GICv3");
+    assert_eq!(word(0x080a_0008 + 0x2_0000 + 4) & 0xff, 1, "GICR_TYPER of CPU 1: Aff0");
+    assert!(machine.memory().mmio_read(0x0b00_0000, AccessSize::Word).is_err());
+}
+
+#[test]
+fn what_the_guest_sends_comes_out_and_what_is_typed_goes_in() {
+    let folder = Folder::new("uart");
+    let machine = Machine::new(config(&folder)).unwrap();
+    let write = |offset, value| {
+        machine.memory().mmio_write(spec::UART0.base + offset, AccessSize::Word, value).unwrap();
+    };
+    assert!(machine.console().input.push(b"early"), "input waits for the receiver");
+    write(0x2c, 0x70);
+    write(0x30, 0x301);
+    write(0, b'h'.into());
+    write(0, b'i'.into());
+    let mut buffer = [0; 8];
+    assert_eq!(machine.console().output.try_read(&mut buffer), 2);
+    assert_eq!(&buffer[..2], b"hi");
+    let typed: Vec<u8> = (0..5)
+        .map(|_| machine.memory().mmio_read(spec::UART0.base, AccessSize::Word).unwrap() as u8)
+        .collect();
+    assert_eq!(typed, b"early");
+}
+
+#[test]
+fn the_first_cpu_starts_by_the_boot_protocol_and_the_others_are_off() {
+    let folder = Folder::new("boot");
+    let machine = Machine::new(config(&folder)).unwrap();
+    let (pc, x, el) = machine.engine().run_on(0, |a| (a.state().pc, a.state().x, a.state().el())).unwrap();
+    assert_eq!(pc, spec::RAM_BASE);
+    assert_eq!((x[1], x[2], x[3], el), (0, 0, 0, 1));
+    let magic = machine.memory().ram().load(x[0], AccessSize::Word).unwrap() as u32;
+    assert_eq!(magic.swap_bytes(), 0xd00d_feed, "X0 is the device tree");
+    assert_eq!(machine.engine().power().power(1), Some(armlet_engine::Power::Off));
+}
+
+#[test]
+fn a_reset_loads_everything_again_and_the_machine_goes_on() {
+    let folder = Folder::new("reset");
+    let mut machine = Machine::new(config(&folder)).unwrap();
+    let ram = machine.memory().ram().clone();
+    let at = spec::RAM_BASE + 99_999;
+    let before = ram.load(at, AccessSize::Byte);
+    machine.start().unwrap();
+    ram.store(at, AccessSize::Byte, !before.unwrap() & 0xff).unwrap();
+    machine.engine().run_on(0, |a| a.state_mut().pc = 0x1234).unwrap();
+    let handle = machine.handle();
+    handle.reset();
+    let watcher = {
+        let ram = ram.clone();
+        std::thread::spawn(move || {
+            while ram.load(at, AccessSize::Byte) != before {
+                std::thread::yield_now();
+            }
+            handle.quit("the test");
+        })
+    };
+    assert_eq!(machine.run(LIMIT), End::Quit("the test".into()));
+    watcher.join().unwrap();
+    assert_eq!(machine.engine().run_on(0, |a| a.state().pc).unwrap(), spec::RAM_BASE);
+}
+
+#[test]
+fn runs_end_for_the_reason_that_ended_them() {
+    let folder = Folder::new("ends");
+    let mut machine = Machine::new(config(&folder)).unwrap();
+    machine.start().unwrap();
+    for _ in 0..100 {
+        machine.handle().reset();
+    }
+    assert_eq!(machine.run(LIMIT), End::ResetLoop);
+    assert_eq!(machine.statistics().cpus.len(), 2);
+    let mut config = config(&folder);
+    config.on_reset = OnReset::PowerOff;
+    let mut machine = Machine::new(config).unwrap();
+    assert_eq!(machine.run(Some(Duration::from_millis(1))), End::TimedOut);
+    machine.handle().reset();
+    assert_eq!(machine.run(LIMIT), End::PoweredOff);
+}
+
+#[test]
+fn hundreds_of_cpus_fit() {
+    let folder = Folder::new("many");
+    let mut config = config(&folder);
+    config.smp = 130;
+    let machine = Machine::new(config).unwrap();
+    assert_eq!(machine.engine().vcpus().len(), 130);
+    let last = spec::GIC_REDISTRIBUTOR_HIGH_BASE + 6 * 0x2_0000 + 8;
+    let typer = machine.memory().mmio_read(last, AccessSize::Double).unwrap();
+    assert_eq!(typer >> 32, 0x801, "Aff1 8, Aff0 1");
+    assert_eq!(typer >> 4 & 1, 1, "the last of its region");
+}
