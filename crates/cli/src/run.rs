@@ -65,6 +65,7 @@ fn config(args: &RunArgs) -> MachineConfig {
             SemihostingArg::Off => Semihosting::Off,
         },
         on_reset: if args.no_reboot { OnReset::PowerOff } else { OnReset::Restart },
+        count: args.stats.is_some(),
         ..MachineConfig::default()
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use armlet_accel_dummy::DummyAccelerator;
+use armlet_accel_jit::{JitAccelerator, JitOptions, check_host};
 use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
-use armlet_engine::Accelerator;
+use armlet_engine::{Accelerator, AcceleratorError};
 use armlet_memory::AddressSpace;
 
 use crate::config::{AcceleratorConfig, AcceleratorKind};
@@ -16,6 +17,11 @@ pub(crate) struct Needs {
     pub(crate) memory: Arc<AddressSpace>,
     pub(crate) model: Arc<CpuModel>,
     pub(crate) external: Arc<dyn ExternalRegisters>,
+    pub(crate) cpus: usize,
+    /// `HLT #0xf000` is a call, not undefined.
+    pub(crate) semihosting: bool,
+    /// Counters that cost time are wanted.
+    pub(crate) count: bool,
 }
 
 /// The kind that `config` means on this host.
@@ -30,6 +36,9 @@ pub(crate) fn choose(config: &AcceleratorConfig) -> Result<AcceleratorKind, Conf
     };
     for (option, value) in &config.options {
         check_option(kind, option, value)?;
+    }
+    if kind == AcceleratorKind::Jit {
+        check_host().map_err(failed)?;
     }
     Ok(kind)
 }
@@ -67,16 +76,31 @@ fn check_option(kind: AcceleratorKind, option: &str, value: &str) -> Result<(), 
     }
 }
 
-/// Makes the accelerator.
+fn failed(e: AcceleratorError) -> ConfigError {
+    ConfigError::Accelerator(e.to_string())
+}
+
+/// Makes the accelerator, `kind` being what [`choose`] chose.
 pub(crate) fn make(
     kind: AcceleratorKind,
     config: &AcceleratorConfig,
     needs: Needs,
 ) -> Result<Arc<dyn Accelerator>, ConfigError> {
-    let _ = (config, needs.memory, needs.model, needs.external);
     match kind {
-        AcceleratorKind::Jit | AcceleratorKind::Auto => Ok(Arc::new(DummyAccelerator)),
         AcceleratorKind::Dummy => Ok(Arc::new(DummyAccelerator)),
         AcceleratorKind::Kvm => Err(ConfigError::NoKvm { why: no_kvm() }),
+        AcceleratorKind::Jit | AcceleratorKind::Auto => {
+            let is =
+                |name, value| config.options.iter().any(|o| *o == (String::from(name), String::from(value)));
+            let options = JitOptions {
+                strict: is("smc", "strict"),
+                count: needs.count,
+                semihosting: needs.semihosting,
+                ..JitOptions::default()
+            };
+            let Needs { memory, model, external, cpus, .. } = needs;
+            let jit = JitAccelerator::new(memory, model, external, cpus, options);
+            Ok(Arc::new(jit.map_err(failed)?))
+        }
     }
 }

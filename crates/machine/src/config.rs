@@ -31,6 +31,8 @@ pub struct MachineConfig {
     pub semihosting: Semihosting,
     /// What a guest's request to reset the machine does.
     pub on_reset: OnReset,
+    /// Counts also what costs time to count.
+    pub count: bool,
 }
 
 impl Default for MachineConfig {
@@ -46,6 +48,7 @@ impl Default for MachineConfig {
             entropy: true,
             semihosting: Semihosting::Auto,
             on_reset: OnReset::Restart,
+            count: false,
         }
     }
 }

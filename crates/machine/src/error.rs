@@ -54,8 +54,8 @@ pub enum ConfigError {
     AcceleratorOption { accel: &'static str, option: String, known: String },
     #[error("option '{option}' of --accel {accel} cannot be '{value}': it is one of {known}")]
     AcceleratorValue { accel: &'static str, option: String, value: String, known: String },
-    #[error("accelerator {name} cannot start: {why}")]
-    Accelerator { name: &'static str, why: String },
+    #[error("{0}")]
+    Accelerator(String),
     #[error(transparent)]
     Drive(#[from] armlet_storage::StorageError),
     #[error(

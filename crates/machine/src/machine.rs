@@ -181,9 +181,16 @@ impl Machine {
         let (board, memory) = Board::new(parts)?;
         let memory = Arc::new(memory);
         let external = board.external_registers();
-        let needs = Needs { memory: Arc::clone(&memory), model: Arc::clone(&model), external };
-        let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
         let semihosting = semihosting(&config, &boot, &console).map(Arc::new);
+        let needs = Needs {
+            memory: Arc::clone(&memory),
+            model: Arc::clone(&model),
+            external,
+            cpus: config.smp,
+            semihosting: semihosting.is_some(),
+            count: config.count,
+        };
+        let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
         let handler = Handler {
             model: Arc::clone(&model),
             ram,
