@@ -6,7 +6,8 @@ use std::time::Duration;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::{COUNTER_FREQUENCY, Clock};
 use armlet_devices::{
-    BoardRegisters, GenericTimers, GicConfig, GicV3, Pl011, TimerLines, TimerQueue, TimerThread,
+    BoardRegisters, GenericTimers, GicConfig, GicV3, Pl011, Pl031, Pl061, TimerLines, TimerQueue,
+    TimerThread, host_wall_clock,
 };
 use armlet_engine::VcpuShared;
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
@@ -25,6 +26,8 @@ const SPIS: u32 = 256;
 pub(crate) struct Board {
     pub(crate) gic: Arc<GicV3>,
     pub(crate) uart: Arc<Pl011>,
+    rtc: Arc<Pl031>,
+    gpio: Arc<Pl061>,
     pub(crate) timers: Arc<GenericTimers>,
     pub(crate) time: Arc<TimerQueue>,
     _timer_thread: TimerThread,
@@ -56,6 +59,8 @@ impl Board {
         let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
         let uart = Arc::new(Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _));
         console.connect(&uart);
+        let rtc = Pl031::new(gic.spi(spec::SPI_RTC).map_err(wiring)?, &time, host_wall_clock());
+        let gpio = Pl061::new(gic.spi(spec::SPI_GPIO).map_err(wiring)?, &time);
 
         let mut map = AddressSpaceBuilder::new(ram.clone());
         let mut put = |r: spec::Region, d: Arc<dyn MmioDevice>| map.map(r.base, r.size, d).map_err(wiring);
@@ -68,6 +73,8 @@ impl Board {
             first += count;
         }
         put(spec::UART0, Arc::clone(&uart) as _)?;
+        put(spec::RTC, Arc::clone(&rtc) as _)?;
+        put(spec::GPIO, Arc::clone(&gpio) as _)?;
 
         let mut transports = Vec::new();
         for (n, device) in virtio.into_iter().enumerate() {
@@ -82,7 +89,8 @@ impl Board {
         for n in transports.len()..spec::VIRTIO_MMIO_SLOTS {
             put(spec::virtio_mmio_slot(spec::virtio_slot_of_device(n)), Arc::clone(&empty))?;
         }
-        Ok((Self { gic, uart, timers, time, _timer_thread: timer_thread, transports }, map.build()))
+        let board = Self { gic, uart, rtc, gpio, timers, time, _timer_thread: timer_thread, transports };
+        Ok((board, map.build()))
     }
 
     /// The system registers that live in devices.
@@ -98,11 +106,15 @@ impl Board {
         }
         self.timers.reset();
         self.uart.reset();
+        self.rtc.reset();
+        self.gpio.reset();
         self.gic.reset();
     }
 
     /// Presses the power key.
-    pub(crate) fn press_power_key(&self) {}
+    pub(crate) fn press_power_key(&self) {
+        self.gpio.press_power_button();
+    }
 
     /// Ends the devices' threads after the work that the guest has handed over; `false` if that took too long.
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
