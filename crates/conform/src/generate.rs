@@ -47,6 +47,42 @@ impl Plan {
         (0..64).find_map(|_| self.attempt(&mut r, enc, number, index))
     }
 
+    /// A case of several instructions that use each other's results, branch forwards, and load and store through
+    /// pointers that survive. Built instruction by instruction along what the interpreter says is executed.
+    pub fn sequence(&self, number: u64, index: usize) -> Option<Case> {
+        let mut r = Random::new(&[self.seed, number, 1]);
+        let first = *self.encodings.first()?;
+        let mut record = random_state(&mut r);
+        let memory = program::record_address(index) + u64::from(record::MEMORY);
+        for n in [0, 1, 19, 20, 29, 31] {
+            record.x[n] = memory + 256 + r.below(16) * 16;
+        }
+        for n in [2, 3, 8] {
+            record.x[n] = (r.below(64) as i64 - 32) as u64;
+        }
+        let length = 2 + r.below(program::MAX_BODY as u64 - 1) as usize;
+        let mut case = Case { number, enc: first, body: Vec::new(), record };
+        while case.body.len() < length {
+            let enc = r.of(&self.encodings);
+            let Some(word) = fill(&mut r, enc) else { continue };
+            let room = (length - case.body.len()) as u32;
+            let Some(word) = suit(&mut r, enc, word, room) else { continue };
+            case.body.push(word);
+            case.enc = enc;
+            if !self.goes_on(&case, index) {
+                case.body.pop();
+            }
+        }
+        Some(case)
+    }
+
+    /// True if the sequence so far runs to its end, or to where the rest will be.
+    fn goes_on(&self, case: &Case, index: usize) -> bool {
+        let outcome = interp::execute(&self.features, case, index, &[]);
+        let sp = outcome.record.x[31];
+        outcome.stopped.is_none() && sp.is_multiple_of(16)
+    }
+
     fn attempt(&self, r: &mut Random, enc: Enc, number: u64, index: usize) -> Option<Case> {
         let word = fill(r, enc)?;
         let mut record = random_state(r);
@@ -177,6 +213,30 @@ fn is_memory(c: Class) -> bool {
 fn needs_alignment(c: Class) -> bool {
     use Class::*;
     matches!(c, Ldstexclr | Ldstexclp | Ldstord | LdapstlUnscaled | Memop | Comswap | Comswappr)
+}
+
+/// Makes an instruction fit a sequence in which `room` more instructions have place; `None` if it cannot.
+fn suit(r: &mut Random, enc: Enc, word: u32, room: u32) -> Option<u32> {
+    // To one of the next instructions, at most to what follows the last.
+    let skip = 1 + r.below(u64::from(room.min(4))) as u32;
+    let base = |word: u32, n: u32| word & !(31 << 5) | n << 5;
+    Some(match enc.class() {
+        Class::BranchImm => word & !0x3ff_ffff | skip,
+        Class::Condbranch | Class::Compbranch => word & !0xff_ffe0 | skip << 5,
+        Class::Testbranch => word & !0x7_ffe0 | skip << 5,
+        Class::BranchReg | Class::Loadlit | Class::Exception => return None,
+        c if is_memory(c) => {
+            let word = base(word, r.of(&[0, 1, 19, 20, 29, 31]));
+            let word = if c == Class::LdstRegoff { word & !(31 << 16) | r.of(&[2, 3, 8, 31]) << 16 } else { word };
+            // Small offsets, so that pointers stay inside.
+            match c {
+                Class::LdstPos => word & !(0xff0 << 10),
+                Class::LdstImmpost | Class::LdstImmpre => word & !(0x1c0 << 12),
+                _ => word,
+            }
+        }
+        _ => word,
+    })
 }
 
 /// An instruction word of this encoding.

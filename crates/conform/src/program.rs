@@ -68,7 +68,8 @@ impl Code {
 /// Where the parts of the prologue are.
 const HANDLER: u64 = CODE + 0x200;
 const SAVE: u64 = CODE + 0x600;
-const FINISH: u64 = CODE + 0x800;
+/// Where the last case goes on to.
+pub const FINISH: u64 = CODE + 0x800;
 
 /// Sets up signals and goes to the first case.
 fn start() -> Code {
@@ -160,6 +161,21 @@ fn finish(cases: usize) -> Code {
     c.put(movz(0, 0, 0));
     c.system_call(93); // exit
     c
+}
+
+/// What the end of the program is without an operating system: an SVC, with a record behind the last for the
+/// exception to be stored in.
+pub fn finish_by_call(cases: usize) -> Vec<u32> {
+    let mut c = Code::at(FINISH);
+    c.address(0, record_address(cases));
+    c.put(msr(TPIDR_EL0, 0));
+    c.put(SVC);
+    c.words
+}
+
+/// Address of the first case's code.
+pub const fn first_code() -> u64 {
+    CODE + PROLOGUE
 }
 
 fn case(index: usize, body: &[u32]) -> Code {
