@@ -227,7 +227,8 @@ fn suit(r: &mut Random, enc: Enc, word: u32, room: u32) -> Option<u32> {
         Class::BranchReg | Class::Loadlit | Class::Exception => return None,
         c if is_memory(c) => {
             let word = base(word, r.of(&[0, 1, 19, 20, 29, 31]));
-            let word = if c == Class::LdstRegoff { word & !(31 << 16) | r.of(&[2, 3, 8, 31]) << 16 } else { word };
+            let word =
+                if c == Class::LdstRegoff { word & !(31 << 16) | r.of(&[2, 3, 8, 31]) << 16 } else { word };
             // Small offsets, so that pointers stay inside.
             match c {
                 Class::LdstPos => word & !(0xff0 << 10),

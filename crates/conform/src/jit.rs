@@ -8,7 +8,7 @@ use armlet_accel_jit::{JitAccelerator, JitOptions};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuModel, CpuState, Pstate, SysReg};
 use armlet_engine::{Accelerator, VcpuExit, VcpuShared};
-use armlet_memory::{AddressSpace, Ram};
+use armlet_memory::{AddressSpace, AddressSpaceBuilder, Ram};
 
 use crate::record::{self, Record};
 use crate::{Case, asm, program};
@@ -140,7 +140,8 @@ pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> 
     if code.len() as u64 > VECTORS - program::CODE {
         bail!("too many cases for one run");
     }
-    let memory = AddressSpace::new(BASE, (program::DATA + blocks * BLOCK).next_multiple_of(1 << 20))?;
+    let ram = Ram::new(BASE, program::DATA + blocks * BLOCK).context("no memory for the guest")?;
+    let memory = AddressSpaceBuilder::new(ram).build();
     let ram = memory.ram();
     let put = |va: u64, bytes: &[u8]| ram.write(BASE + va, bytes).context("the images fit into memory");
     put(TABLES, &tables(blocks))?;

@@ -4,6 +4,7 @@
 pub mod asm;
 pub mod generate;
 pub mod interp;
+pub mod jit;
 pub mod program;
 pub mod qemu;
 pub mod random;
@@ -50,44 +51,95 @@ pub fn features(model: &str) -> Result<FeatureSet> {
     Ok(*armlet_arm::model::CpuModel::by_name(model)?.features())
 }
 
-/// Runs cases `first .. first + count` and returns what differs.
-///
-/// # Errors
-/// The oracle cannot be run.
-pub fn compare(plan: &Plan, first: u64, count: u64) -> Result<Vec<Mismatch>> {
-    let mut out = Vec::new();
-    let mut number = first;
-    while number < first + count {
-        let n = (first + count - number).min(BATCH as u64);
-        let mut cases = Vec::new();
-        for k in number..number + n {
-            cases.extend(plan.case(k, cases.len()));
-        }
-        number += n;
-        out.extend(compare_batch(plan, &cases)?);
-    }
-    Ok(out)
+/// Who runs the cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executor {
+    /// qemu-user, the independent implementation.
+    Qemu,
+    /// Lifts, run by the IR interpreter.
+    Interpreter,
+    /// Lifts, run as host code.
+    Jit,
 }
 
-fn compare_batch(plan: &Plan, cases: &[Case]) -> Result<Vec<Mismatch>> {
-    if cases.is_empty() {
-        return Ok(Vec::new());
-    }
-    let bodies: Vec<Vec<u32>> = cases.iter().map(|c| c.body.clone()).collect();
-    let code = program::code(&bodies);
-    let expected = qemu::execute(cases, &code)?;
-    let mut out = Vec::new();
-    for (i, (case, want)) in cases.iter().zip(&expected).enumerate() {
-        let got = interp::execute(&plan.features, case, i, &code).record;
-        let differences = want.differences(&got);
-        if !differences.is_empty() {
-            out.push(describe(plan.seed, case, &differences));
-        }
-    }
-    Ok(out)
+/// What to compare.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// What is right.
+    pub oracle: Executor,
+    /// What is tested.
+    pub tested: Vec<Executor>,
+    /// The CPU model, for the JIT.
+    pub model: String,
+    /// Sequences of instructions rather than single ones.
+    pub sequences: bool,
 }
 
-fn describe(seed: u64, case: &Case, differences: &[String]) -> Mismatch {
+impl Comparison {
+    /// Of the interpreter with qemu-user, on single instructions.
+    pub fn of_lifts(model: &str) -> Self {
+        let tested = vec![Executor::Interpreter];
+        Self { oracle: Executor::Qemu, tested, model: model.into(), sequences: false }
+    }
+
+    /// Of host code with the interpreter.
+    pub fn of_host_code(model: &str, sequences: bool) -> Self {
+        let tested = vec![Executor::Jit];
+        Self { oracle: Executor::Interpreter, tested, model: model.into(), sequences }
+    }
+
+    /// Runs cases `first .. first + count` and returns what differs.
+    ///
+    /// # Errors
+    /// An executor cannot be run.
+    pub fn run(&self, plan: &Plan, first: u64, count: u64) -> Result<Vec<Mismatch>> {
+        let mut out = Vec::new();
+        let mut number = first;
+        while number < first + count {
+            let n = (first + count - number).min(BATCH as u64);
+            let mut cases = Vec::new();
+            for k in number..number + n {
+                let index = cases.len();
+                cases.extend(if self.sequences { plan.sequence(k, index) } else { plan.case(k, index) });
+            }
+            number += n;
+            if !cases.is_empty() {
+                self.batch(plan, &cases, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn batch(&self, plan: &Plan, cases: &[Case], out: &mut Vec<Mismatch>) -> Result<()> {
+        let bodies: Vec<Vec<u32>> = cases.iter().map(|c| c.body.clone()).collect();
+        let code = program::code(&bodies);
+        let expected = self.execute(self.oracle, plan, cases, &code)?;
+        for &tested in &self.tested {
+            let got = self.execute(tested, plan, cases, &code)?;
+            for ((case, want), got) in cases.iter().zip(&expected).zip(&got) {
+                let differences = want.differences(got);
+                if !differences.is_empty() {
+                    out.push(describe(plan.seed, tested, case, &differences));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, by: Executor, plan: &Plan, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> {
+        match by {
+            Executor::Qemu => qemu::execute(cases, code),
+            Executor::Jit => jit::execute(&self.model, cases, code),
+            Executor::Interpreter => Ok(cases
+                .iter()
+                .enumerate()
+                .map(|(i, case)| interp::execute(&plan.features, case, i, code).record)
+                .collect()),
+        }
+    }
+}
+
+fn describe(seed: u64, tested: Executor, case: &Case, differences: &[String]) -> Mismatch {
     let word = case.body.last().copied().unwrap_or(0);
     let r = &case.record;
     let mut inputs = Vec::new();
@@ -95,9 +147,10 @@ fn describe(seed: u64, case: &Case, differences: &[String]) -> Mismatch {
         let n = (word >> at & 31) as usize;
         inputs.push(format!("x{n}={:#x} v{n}={:#x}", r.x[n], r.v[n]));
     }
+    let body = case.body.iter().map(|w| format!("{w:08x}")).collect::<Vec<_>>().join(" ");
     let shown: Vec<_> = differences.iter().take(8).cloned().collect();
     let text = format!(
-        "{} {word:#010x} seed {seed} case {}: {} | nzcv={:#x} fpcr={:#x} fpsr={:#x} {}",
+        "{tested:?} {} {body} seed {seed} case {}: {} | nzcv={:#x} fpcr={:#x} fpsr={:#x} {}",
         case.enc.name(),
         case.number,
         shown.join(", "),

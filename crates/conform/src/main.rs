@@ -5,8 +5,29 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use armlet_conform::{compare, features, generate::Plan, missing};
-use clap::Parser;
+use armlet_conform::{Comparison, Executor, features, generate::Plan, missing};
+use clap::{Parser, ValueEnum};
+
+/// Who runs the cases
+#[derive(Clone, Copy, ValueEnum)]
+enum By {
+    /// The independent implementation
+    Qemu,
+    /// Lifts, run by the IR interpreter
+    Interpreter,
+    /// Lifts, run as host code
+    Jit,
+}
+
+impl From<By> for Executor {
+    fn from(by: By) -> Self {
+        match by {
+            By::Qemu => Self::Qemu,
+            By::Interpreter => Self::Interpreter,
+            By::Jit => Self::Jit,
+        }
+    }
+}
 
 /// Compare armlet's instruction semantics with qemu-user's
 #[derive(Parser)]
@@ -26,6 +47,15 @@ struct Options {
     /// CPU model
     #[arg(long, default_value = "neoverse-n1")]
     cpu: String,
+    /// What is right
+    #[arg(long, value_enum, default_value = "qemu")]
+    oracle: By,
+    /// What is tested; may be given several times
+    #[arg(long, value_enum, default_values = ["interpreter", "jit"])]
+    test: Vec<By>,
+    /// Sequences of instructions instead of single ones
+    #[arg(long)]
+    sequences: bool,
     /// Lines to print for each encoding
     #[arg(long, default_value_t = 2)]
     lines: usize,
@@ -49,7 +79,13 @@ fn main() -> Result<ExitCode> {
     let seed = o.seed.unwrap_or(clock);
     let plan = Plan::new(features, seed, o.class.as_deref());
     println!("seed {seed}, {} cases of {} encodings", o.count, plan.encodings.len());
-    let all = compare(&plan, o.first, o.count)?;
+    let comparison = Comparison {
+        oracle: o.oracle.into(),
+        tested: o.test.iter().map(|&by| by.into()).collect(),
+        model: o.cpu,
+        sequences: o.sequences,
+    };
+    let all = comparison.run(&plan, o.first, o.count)?;
     let mut seen = BTreeMap::new();
     for m in &all {
         let n = seen.entry(m.enc).or_insert(0usize);

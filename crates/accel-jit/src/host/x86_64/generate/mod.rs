@@ -127,6 +127,7 @@ impl Generator {
         for (i, inst) in block.insts.iter().enumerate() {
             self.index = i;
             self.locations.at = i;
+            self.vectors.next_instruction();
             self.inst(inst);
             self.locations.release(i);
         }

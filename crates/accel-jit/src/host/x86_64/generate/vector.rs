@@ -15,6 +15,8 @@ const COPIES: usize = 12;
 pub(super) struct VectorCache {
     holds: [Option<(VReg, bool)>; COPIES],
     next: usize,
+    /// Copies that the current IR instruction works with, as bits: they stay.
+    busy: u16,
 }
 
 /// The copies at some point, to be reloaded after a call.
@@ -34,11 +36,22 @@ impl VectorCache {
         self.holds.iter().position(|h| matches!(h, Some((x, _)) if *x == v))
     }
 
+    /// The next IR instruction begins.
+    pub fn next_instruction(&mut self) {
+        self.busy = 0;
+    }
+
     fn take(&mut self) -> usize {
         if let Some(free) = self.holds.iter().position(Option::is_none) {
             return free;
         }
-        self.next = (self.next + 1) % COPIES;
+        // An instruction works with far fewer registers than there are.
+        for _ in 0..COPIES {
+            self.next = (self.next + 1) % COPIES;
+            if self.busy >> self.next & 1 == 0 {
+                break;
+            }
+        }
         self.next
     }
 }
@@ -61,9 +74,11 @@ impl Generator {
     /// A host register with the value of `v`.
     pub(super) fn vector_value(&mut self, v: VReg) -> Xmm {
         if let Some(i) = self.vectors.find(v) {
+            self.vectors.busy |= 1 << i;
             return Xmm(FIRST_COPY + i as u8);
         }
         let i = self.vectors.take();
+        self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = Some((v, false));
         let x = Xmm(FIRST_COPY + i as u8);
         self.asm.vex(opc(1, 1, 0x6f), x.0, 0, v_slot(v));
@@ -82,6 +97,7 @@ impl Generator {
             Some(i) => i,
             None => self.vectors.take(),
         };
+        self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = Some((v, false));
         Xmm(FIRST_COPY + i as u8)
     }
