@@ -22,18 +22,18 @@ pub struct Plan {
 
 impl Plan {
     /// All encodings of the model that a program at EL0 can run with the same result everywhere, restricted to
-    /// those whose class or name contains `filter` (without regard to case).
+    /// those whose class or name contains one of the parts of `filter`, which commas separate (without regard to
+    /// case).
     pub fn new(features: FeatureSet, seed: u64, filter: Option<&str>) -> Self {
-        let wanted = filter.map(str::to_ascii_lowercase);
+        let wanted: Vec<String> =
+            filter.iter().flat_map(|f| f.split(',')).map(str::to_ascii_lowercase).collect();
         let encodings = Enc::all()
             .iter()
             .copied()
             .filter(|e| features.has(e.feature()) && testable(*e))
             .filter(|e| {
-                wanted.as_ref().is_none_or(|w| {
-                    e.class().name().to_ascii_lowercase().contains(w)
-                        || e.name().to_ascii_lowercase().contains(w)
-                })
+                let texts = [e.class().name(), e.name()].map(str::to_ascii_lowercase);
+                wanted.is_empty() || wanted.iter().any(|w| texts.iter().any(|t| t.contains(w.as_str())))
             })
             .collect();
         Self { features, encodings, seed }

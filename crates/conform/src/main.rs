@@ -41,7 +41,7 @@ struct Options {
     /// Number of the first case
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Only encodings whose class or name contains this
+    /// Only encodings whose class or name contains this (or one of these, separated by commas)
     #[arg(long)]
     class: Option<String>,
     /// CPU model

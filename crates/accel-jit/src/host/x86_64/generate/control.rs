@@ -55,9 +55,9 @@ impl Generator {
     fn test(&mut self, test: Test) -> Cc {
         match test {
             Test::Flags(cond) => {
-                let cc = self.host_condition(cond);
+                // Saving may change what CF means, so the condition comes after it.
                 self.save_nzcv();
-                cc
+                self.host_condition(cond)
             }
             Test::Zero(w, r) | Test::NonZero(w, r) => {
                 self.clobber_flags();
