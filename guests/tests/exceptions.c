@@ -4,7 +4,7 @@
 static uint8_t el0_stack[4096] __attribute__((aligned(16)));
 
 static uint64_t at_el0(uint64_t (*function)(uint64_t), uint64_t argument) {
-    return el0_enter(function, argument, (uint64_t)el0_stack + sizeof el0_stack);
+    return el0_enter(function, argument, (uint64_t)el0_stack + sizeof el0_stack, 0);
 }
 
 static uint64_t el0_svc(uint64_t x) { __asm__ volatile("svc #0x1234" : : : "memory"); return x + 1; }

@@ -38,17 +38,19 @@ static volatile uint64_t resume;
 // Called for interrupts.
 static void (*volatile on_irq)(uint32_t intid);
 
+// Calls `function` at EL0, where the program is seen `alias` bytes higher (0 with the MMU off).
 void el0_return(void);
-uint64_t el0_enter(uint64_t (*function)(uint64_t), uint64_t argument, uint64_t stack);
+void el0_call_return(void);
+uint64_t el0_enter(uint64_t (*function)(uint64_t), uint64_t argument, uint64_t stack, uint64_t alias);
 enum { SVC_RETURN = 0x99 };
 
 __asm__(
     ".text\n.global el0_enter\nel0_enter:\n"
     "sub sp, sp, #96\n stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
     "stp x25, x26, [sp, #48]\n stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"
-    "msr sp_el0, x2\n msr elr_el1, x0\n mov x3, #0x3c0\n msr spsr_el1, x3\n"
-    "mov x0, x1\n adr x30, el0_call_return\n eret\n"
-    "el0_call_return: svc #0x99\n"
+    "msr sp_el0, x2\n add x0, x0, x3\n msr elr_el1, x0\n mov x4, #0x3c0\n msr spsr_el1, x4\n"
+    "mov x0, x1\n adr x30, el0_call_return\n add x30, x30, x3\n eret\n"
+    ".global el0_call_return\nel0_call_return: svc #0x99\n"
     ".global el0_return\nel0_return:\n"
     "ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n"
     "ldp x25, x26, [sp, #48]\n ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n add sp, sp, #96\n ret\n");
