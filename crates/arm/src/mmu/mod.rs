@@ -40,7 +40,7 @@ impl Permissions {
     pub const fn allow(self, access: Access, epan: bool) -> bool {
         let bit = match access.kind {
             AccessKind::Read => Self::EL0_R,
-            AccessKind::Write => Self::EL0_W,
+            AccessKind::Write | AccessKind::WriteCheck => Self::EL0_W,
             AccessKind::Fetch => Self::EL0_X,
         };
         if access.el == 0 {
@@ -63,6 +63,8 @@ pub enum AccessKind {
     Read,
     /// Data write.
     Write,
+    /// As a write, but nothing will be written, so the dirty state is not set: AT and DC IVAC.
+    WriteCheck,
     /// Instruction fetch.
     Fetch,
 }

@@ -373,6 +373,9 @@ fn dirty_state_by_hardware() {
     let t = translate(&hd, &mem, VA, READ0).unwrap();
     assert!(t.dirty_pending && t.permissions.contains(Permissions::EL0_W));
     assert_eq!(mem.at(leaf_at(VA)), clean, "a read leaves it clean");
+    let t = translate(&hd, &mem, VA, access(AccessKind::WriteCheck, 0)).unwrap();
+    assert!(t.dirty_pending);
+    assert_eq!(mem.at(leaf_at(VA)), clean, "allowed, but not written");
     let t = translate(&hd, &mem, VA, WRITE0).unwrap();
     assert!(!t.dirty_pending);
     assert_eq!(mem.at(leaf_at(VA)), clean & !d::AP2);

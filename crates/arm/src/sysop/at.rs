@@ -41,7 +41,7 @@ pub fn address_translate<M: PhysicalMemory + ?Sized>(
     va: u64,
 ) -> Result<(), Exception> {
     let access = Access {
-        kind: if op.write { AccessKind::Write } else { AccessKind::Read },
+        kind: if op.write { AccessKind::WriteCheck } else { AccessKind::Read },
         el: u8::from(!op.el0),
         pan: op.pan && state.pstate.contains(Pstate::PAN),
     };

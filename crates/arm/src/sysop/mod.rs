@@ -49,7 +49,7 @@ impl SysOp {
         let el = u8::from(state.el() > 0);
         let (kind, pan) = match self {
             Self::DcZva => (AccessKind::Write, state.pstate.contains(Pstate::PAN)),
-            Self::DcInvalidate => (AccessKind::Write, false),
+            Self::DcInvalidate => (AccessKind::WriteCheck, false),
             Self::DcClean | Self::IcIvau => (AccessKind::Read, false),
             _ => return None,
         };

@@ -88,7 +88,7 @@ fn accesses_to_check() {
     assert_eq!(SysOp::DcZva.access(&pan), access(AccessKind::Write, 1, true));
     assert_eq!(SysOp::DcClean.access(&user), access(AccessKind::Read, 0, false));
     assert_eq!(SysOp::DcClean.access(&pan), access(AccessKind::Read, 1, false));
-    assert_eq!(SysOp::DcInvalidate.access(&kernel), access(AccessKind::Write, 1, false));
+    assert_eq!(SysOp::DcInvalidate.access(&kernel), access(AccessKind::WriteCheck, 1, false));
     assert_eq!(SysOp::IcIvau.access(&user), access(AccessKind::Read, 0, false));
     assert_eq!(SysOp::Nop.access(&user), None);
 }
