@@ -27,6 +27,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use armlet_arm::SysReg;
@@ -36,7 +37,7 @@ use thiserror::Error;
 
 use crate::line::InterruptLine;
 use crate::lock;
-use spec::{MAX_CPUS, MAX_SPIS, PRIVATE_INTIDS, REDISTRIBUTOR_SIZE, SGIS};
+use spec::{MAX_CPUS, MAX_SPIS, PPIS, PRIVATE_INTIDS, REDISTRIBUTOR_SIZE, SGIS};
 use state::State;
 
 /// Why an interrupt controller or one of its lines cannot be had.
@@ -71,6 +72,9 @@ pub struct GicConfig {
 /// The interrupt controller.
 pub struct GicV3 {
     state: Mutex<State>,
+    /// Levels of the SPIs' inputs, then of the PPIs', CPU by CPU. Written with the lock held; devices that
+    /// drive a line to where it is already need no lock to find that out.
+    levels: Box<[AtomicBool]>,
     cpus: usize,
     spis: u32,
 }
@@ -97,12 +101,11 @@ impl GicV3 {
         if let Some(&twice) = config.affinities.iter().find(|a| !seen.insert(packed_affinity(**a))) {
             return Err(GicError::Affinity(twice));
         }
+        let inputs = config.spis as usize + count * PPIS as usize;
+        let levels = (0..inputs).map(|_| AtomicBool::new(false)).collect();
         let cpus = cpus.into_iter().zip(config.affinities.iter().map(|a| packed_affinity(*a))).collect();
-        Ok(Arc::new(Self {
-            state: Mutex::new(State::new(config.spis, cpus)),
-            cpus: count,
-            spis: config.spis,
-        }))
+        let state = Mutex::new(State::new(config.spis, cpus));
+        Ok(Arc::new(Self { state, levels, cpus: count, spis: config.spis }))
     }
 
     /// Number of SPIs.
@@ -118,7 +121,8 @@ impl GicV3 {
         if n >= self.spis {
             return Err(GicError::NoSpi(n));
         }
-        Ok(Arc::new(Input { gic: Arc::clone(self), cpu: 0, intid: n + PRIVATE_INTIDS }))
+        let input = n as usize;
+        Ok(Arc::new(Input { gic: Arc::clone(self), cpu: 0, intid: n + PRIVATE_INTIDS, input }))
     }
 
     /// The input of PPI `n` (INTID `n + 16`) of vCPU `cpu`.
@@ -126,10 +130,11 @@ impl GicV3 {
     /// # Errors
     /// [`GicError::NoPpi`].
     pub fn ppi(self: &Arc<Self>, cpu: usize, n: u32) -> Result<Arc<dyn InterruptLine>, GicError> {
-        if cpu >= self.cpus || n >= PRIVATE_INTIDS - SGIS {
+        if cpu >= self.cpus || n >= PPIS {
             return Err(GicError::NoPpi(cpu, n));
         }
-        Ok(Arc::new(Input { gic: Arc::clone(self), cpu, intid: n + SGIS }))
+        let input = (self.spis + n) as usize + cpu * PPIS as usize;
+        Ok(Arc::new(Input { gic: Arc::clone(self), cpu, intid: n + SGIS, input }))
     }
 
     /// The distributor's frame, [`spec::DISTRIBUTOR_SIZE`] bytes.
@@ -183,11 +188,19 @@ struct Input {
     gic: Arc<GicV3>,
     cpu: usize,
     intid: u32,
+    /// Index in `levels`.
+    input: usize,
 }
 
 impl InterruptLine for Input {
     fn set(&self, level: bool) {
-        lock(&self.gic.state).set_line(self.cpu, self.intid, level);
+        let known = &self.gic.levels[self.input];
+        if known.load(Ordering::Acquire) == level {
+            return;
+        }
+        let mut state = lock(&self.gic.state);
+        known.store(level, Ordering::Release);
+        state.set_line(self.cpu, self.intid, level);
     }
 }
 

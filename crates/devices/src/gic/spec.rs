@@ -4,6 +4,8 @@
 pub const PRIVATE_INTIDS: u32 = 32;
 /// INTIDs below this are SGIs.
 pub const SGIS: u32 = 16;
+/// PPIs of each CPU.
+pub const PPIS: u32 = PRIVATE_INTIDS - SGIS;
 /// First of the four special INTIDs; none of them is an interrupt.
 pub const INTID_SPECIAL: u32 = 1020;
 /// "No interrupt to acknowledge".
