@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::EngineError;
-use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::{Condvar, Mutex, MutexGuard, kept, lock, step};
 use crate::vcpu::Vcpu;
 
 /// What the whole machine does.
@@ -158,6 +158,12 @@ impl Control {
         let inner = lock(&self.inner);
         let slot = inner.slots.iter().find(|slot| slot.vcpu.index() == index);
         slot.map(|slot| Arc::clone(&slot.vcpu)).ok_or(EngineError::NoSuchVcpu(index))
+    }
+
+    /// True while every vCPU declares itself stopped.
+    #[cfg(all(test, loom))]
+    pub(crate) fn all_stopped(&self) -> bool {
+        lock(&self.inner).all_stopped()
     }
 
     /// Takes in a vCPU whose thread has told that it is ready and stopped.
@@ -313,26 +319,27 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// The calling vCPU declares itself stopped; false if it is no longer asked to hold.
-    pub(crate) fn declare_stopped(&self, vcpu: &Vcpu) -> bool {
-        self.set_stopped(vcpu, true)
-    }
-
-    /// The calling vCPU takes its declaration back; false if it is asked to hold again.
-    pub(crate) fn retract_stopped(&self, vcpu: &Vcpu) -> bool {
+    /// One round of being stopped, on the vCPU's own thread: declares it, sleeps until there is something to
+    /// do, and takes the declaration back. False if the vCPU is to stay stopped.
+    pub(crate) fn rest(&self, vcpu: &Vcpu) -> bool {
+        // Sleeps only when it has declared itself stopped: a pause that follows on a resume waits for that.
+        if self.set_stopped(vcpu, true) || !kept("control: sleep only when declared") {
+            vcpu.shared.sleep_until(None, || !vcpu.is_held() || vcpu.queue.has_work() || vcpu.is_leaving());
+        }
         self.set_stopped(vcpu, false)
     }
 
+    /// Notes that the calling vCPU has stopped, or goes on; false if it is asked for the opposite.
     fn set_stopped(&self, vcpu: &Vcpu, stopped: bool) -> bool {
         let mut inner = lock(&self.inner);
-        if vcpu.is_held() != stopped {
+        if vcpu.is_held() != stopped && kept("control: look at the request under the lock") {
             return false;
         }
         if let Some(slot) = inner.slots.iter_mut().find(|slot| std::ptr::eq(&*slot.vcpu, vcpu)) {
             slot.stopped = stopped;
         }
         inner.settle();
-        self.changed.notify_all();
+        step("control: notify of an acknowledgement", || self.changed.notify_all());
         true
     }
 

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use crate::shared::VcpuShared;
-use crate::sync::{AtomicBool, Mutex, Ordering, fence, lock};
+use crate::sync::{AtomicBool, Mutex, Ordering, fence, kept, lock, step};
 
 /// One vCPU's way in and out.
 pub(crate) struct Door {
@@ -98,19 +98,19 @@ impl Gate {
     /// Enters guest execution unless the gate is closed.
     pub(crate) fn enter<'a>(&'a self, door: &'a Door) -> Option<Inside<'a>> {
         door.executing.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        step("gate: fence of the entering side", || fence(Ordering::SeqCst));
         let inside = Inside(self, door);
         // If it is closed, dropping `inside` tells the owner, who may have seen us.
-        (!self.closed.load(Ordering::Acquire)).then_some(inside)
+        (!kept("gate: look behind the door") || self.is_open()).then_some(inside)
     }
 
     fn leave(&self, door: &Door) {
         door.executing.store(false, Ordering::Release);
-        fence(Ordering::SeqCst);
+        step("gate: fence of the leaving side", || fence(Ordering::SeqCst));
         if self.closed.load(Ordering::Relaxed) {
             let owner = lock(&self.inner).owner.clone();
             if let Some(owner) = owner {
-                owner.shared.wake();
+                step("gate: wake of the owner", || owner.shared.wake());
             }
         }
     }
@@ -130,11 +130,11 @@ impl Gate {
             }
             inner.owner = Some(Arc::clone(door));
             self.closed.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            step("gate: fence of the closing side", || fence(Ordering::SeqCst));
             inner.doors.iter().filter(|d| d.executing.load(Ordering::Acquire)).cloned().collect()
         };
         let closed = Closed(self);
-        executing.iter().for_each(|d| d.shared.request_exit());
+        step("gate: kick of those inside", || executing.iter().for_each(|d| d.shared.request_exit()));
         Some(closed)
     }
 
@@ -155,9 +155,10 @@ impl Gate {
             let mut inner = lock(&self.inner);
             inner.owner = None;
             self.closed.store(false, Ordering::Release);
-            fence(Ordering::SeqCst);
+            step("gate: fence of the opening side", || fence(Ordering::SeqCst));
             inner.doors.clone()
         };
-        doors.iter().filter(|d| d.waiting.load(Ordering::Acquire)).for_each(|d| d.shared.wake());
+        let waiting = doors.iter().filter(|d| d.waiting.load(Ordering::Acquire));
+        step("gate: wake of those who wait", || waiting.for_each(|d| d.shared.wake()));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::access::VcpuAccess;
 use crate::error::EngineError;
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, Mutex, Ordering, kept, lock};
 
 /// What runs on the vCPU's thread: gets access to the vCPU, or the reason why it does not run.
 pub(crate) type Job = Box<dyn FnOnce(Result<&mut VcpuAccess<'_>, EngineError>) + Send>;
@@ -41,7 +41,7 @@ impl<J> WorkQueue<J> {
     /// Adds work; gives it back if the queue is closed. The caller then wakes the vCPU.
     pub(crate) fn push(&self, work: Work<J>) -> Result<(), Work<J>> {
         let mut state = lock(&self.state);
-        if state.closed {
+        if state.closed && kept("queue: look for the close") {
             return Err(work);
         }
         state.items.push_back(work);

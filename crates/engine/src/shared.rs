@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::accel::Kick;
 use crate::sleeper::Sleeper;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, step};
 
 /// Shared part of one vCPU.
 ///
@@ -104,9 +104,9 @@ impl VcpuShared {
 
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
-        self.sleeper.wake();
+        step("kick: wake of the sleeper", || self.sleeper.wake());
         if let Some(k) = self.kick.get() {
-            k.kick();
+            step("kick: kick of the accelerator", || k.kick());
         }
     }
 

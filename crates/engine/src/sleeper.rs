@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, lock};
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, kept, lock, step};
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
@@ -36,8 +36,8 @@ impl Sleeper {
         let deadline = limit.map(|limit| Instant::now() + limit);
         loop {
             self.state.store(ASLEEP, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if ready() {
+            step("sleeper: fence of the sleeping side", || fence(Ordering::SeqCst));
+            if kept("sleeper: second look") && ready() {
                 self.state.store(AWAKE, Ordering::Relaxed);
                 return true;
             }
@@ -68,12 +68,12 @@ impl Sleeper {
 
     /// Makes the owner look at its reasons again, if it sleeps. The reason must have been stored before.
     pub(crate) fn wake(&self) {
-        fence(Ordering::SeqCst);
+        step("sleeper: fence of the waking side", || fence(Ordering::SeqCst));
         if self.state.load(Ordering::Relaxed) == ASLEEP && self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP
         {
             // The owner holds the lock from its last look at `state` until it waits.
-            drop(lock(&self.lock));
-            self.condvar.notify_one();
+            step("sleeper: lock before the notify", || drop(lock(&self.lock)));
+            step("sleeper: notify", || self.condvar.notify_one());
         }
     }
 }

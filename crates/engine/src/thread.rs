@@ -165,12 +165,7 @@ impl VcpuThread {
     }
 
     fn stopped(&mut self, then: Then) -> VcpuState {
-        let (core, vcpu) = (&self.core, &self.vcpu);
-        // Sleeps only when it has declared itself stopped: a pause that follows on a resume waits for that.
-        if core.control.declare_stopped(vcpu) {
-            vcpu.shared.sleep_until(None, || !vcpu.is_held() || vcpu.queue.has_work() || vcpu.is_leaving());
-        }
-        if core.control.retract_stopped(vcpu) { resumed(then) } else { VcpuState::Stopped(then) }
+        if self.core.control.rest(&self.vcpu) { resumed(then) } else { VcpuState::Stopped(then) }
     }
 
     fn running(&mut self) -> VcpuState {

@@ -10,7 +10,7 @@ use crate::gate::Door;
 use crate::power::PowerCell;
 use crate::queue::{Work, WorkQueue};
 use crate::shared::VcpuShared;
-use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, Ordering, lock, step};
 use crate::thread::ExitCounters;
 
 /// What a vCPU goes back to when it is no longer stopped.
@@ -100,7 +100,7 @@ impl Vcpu {
     /// Asks the vCPU to stop and stay stopped, or lets it go. Only under the control's lock.
     pub(crate) fn hold(&self, hold: bool) {
         if self.hold.swap(hold, Ordering::AcqRel) != hold {
-            self.shared.request_exit();
+            step("control: kick of who is to hold", || self.shared.request_exit());
         }
     }
 
