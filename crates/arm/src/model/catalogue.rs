@@ -44,6 +44,15 @@ const MMFR1_V8_2: u64 = 1 << 60 | 2 << 20 | 1 << 16 | 2 << 12 | 2;
 /// TTCNP, UAO, IESB.
 const MMFR2_V8_2: u64 = 0x1011;
 
+/// SHA512, SHA3, SM3, SM4, FlagM2, TLBIOS and TLBIRANGE on top.
+const ISAR0_MAX: u64 = ISAR0_V8_2 & !(0xf << 12) | 2 << 12 | 1 << 32 | 1 << 36 | 1 << 40 | 2 << 52 | 2 << 56;
+/// DPB2, JSCVT, LRCPC2, SB, SPECRES, DGH on top.
+const ISAR1_MAX: u64 = 1 << 48 | 1 << 40 | 1 << 36 | 2 << 20 | 1 << 12 | 2;
+/// HBC.
+const ISAR2_MAX: u64 = 1 << 20;
+/// LVA, TTST, IDST, TTL, BBM level 2, E0PD on top.
+const MMFR2_MAX: u64 = MMFR2_V8_2 | 1 << 16 | 1 << 28 | 1 << 36 | 1 << 48 | 2 << 52 | 1 << 60;
+
 pub(super) const ALL: &[Entry] = &[
     Entry {
         name: "neoverse-n1",
@@ -122,13 +131,13 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
             (IdReg::PFR1, 2 << 4),
             (IdReg::DFR0, DFR0_BASE | 8),
-            (IdReg::ISAR0, ISAR0_V8_2),
-            (IdReg::ISAR1, ISAR1_V8_2),
+            (IdReg::ISAR0, ISAR0_MAX),
+            (IdReg::ISAR1, ISAR1_MAX),
+            (IdReg::ISAR2, ISAR2_MAX),
             // LPA (52 bits), and LPA2 for the 4K and the 16K granule.
             (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6),
             (IdReg::MMFR1, MMFR1_V8_2),
-            // LVA.
-            (IdReg::MMFR2, MMFR2_V8_2 | 1 << 16),
+            (IdReg::MMFR2, MMFR2_MAX),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],
     },

@@ -87,13 +87,56 @@ fn max_has_all_of_the_default() {
 
 #[test]
 fn every_property_switches_off_and_on_again() {
+    let n1 = CpuModel::by_name("neoverse-n1").unwrap();
     let max = CpuModel::by_name("max").unwrap();
     for p in Property::all() {
         // lpa2 needs lpa, so lpa alone cannot go.
-        let base = if p.name == "lpa" { max.with_feature("lpa2", false).unwrap() } else { max.clone() };
+        let base = match p.name {
+            "lpa" => max.with_feature("lpa2", false).unwrap(),
+            _ if p.is_on(n1.ids()) => n1.clone(),
+            _ => max.clone(),
+        };
+        assert!(p.is_on(base.ids()), "{}: max has it", p.name);
         let off = base.with_feature(p.name, false).unwrap();
+        assert!(!p.is_on(off.ids()), "{}", p.name);
         assert_ne!(off.features(), base.features(), "{}", p.name);
         assert_eq!(off.with_feature(p.name, true).unwrap(), base, "{}", p.name);
+    }
+}
+
+#[test]
+fn max_has_what_is_implemented_beyond_the_default() {
+    let max = CpuModel::by_name("max").unwrap();
+    use Feature as F;
+    for f in [
+        F::Sha512,
+        F::Sha3,
+        F::Sm3,
+        F::Sm4,
+        F::FlagM,
+        F::FlagM2,
+        F::TlbiOs,
+        F::TlbiRange,
+        F::Dpb2,
+        F::Jscvt,
+        F::Lrcpc2,
+        F::Sb,
+        F::SpecRes,
+        F::Dgh,
+        F::Hbc,
+        F::Ttst,
+        F::Idst,
+        F::Ttl,
+        F::Bbm,
+        F::E0pd,
+    ] {
+        assert!(max.has(f), "{}", f.name());
+    }
+    for f in [F::Sha256, F::Pmull, F::Lse, F::DotProd, F::Lrcpc, F::Uao] {
+        assert!(max.has(f), "{}", f.name());
+    }
+    for f in [F::Lrcpc3, F::Lse128, F::Lse2, F::PAuth, F::Mte, F::Bti, F::Sve, F::Fcma, F::Cssc, F::Xs] {
+        assert!(!max.has(f), "{}", f.name());
     }
 }
 

@@ -33,16 +33,25 @@ pub fn read(
     rt: u32,
 ) -> Result<u64, Exception> {
     let el = state.el();
-    match target(model, enc) {
-        Target::Register(reg) => {
-            check(state, reg, enc, rt, true)?;
-            Ok(value(state, model, ext, reg))
-        }
-        Target::Id(id) if el > 0 => Ok(model.ids().get(id)),
-        Target::Id(_) if model.has(Feature::Idst) => Err(Exception::system_register_trap(enc, rt, true)),
-        Target::ImplementationDefined if el > 0 => Ok(0),
+    let result = match target(model, enc) {
+        Target::Register(reg) => match check(state, reg, enc, rt, true) {
+            Ok(()) => return Ok(value(state, model, ext, reg)),
+            refused => refused,
+        },
+        Target::Id(id) if el > 0 => return Ok(model.ids().get(id)),
+        Target::ImplementationDefined if el > 0 => return Ok(0),
         _ => Err(Exception::undefined()),
+    };
+    // FEAT_IDST: EL0 sees a trap rather than an Undefined exception in the whole ID space.
+    if el == 0 && is_feature_id_space(enc) && model.has(Feature::Idst) {
+        return Err(Exception::system_register_trap(enc, rt, true));
     }
+    result.map(|()| 0)
+}
+
+/// op0 = 3, op1 = 0, 1 or 3, CRn = 0, CRm = 0 to 7.
+fn is_feature_id_space(enc: u16) -> bool {
+    matches!(enc >> 11, 0o30 | 0o31 | 0o33) && enc >> 6 & 0x1f == 0
 }
 
 /// Finds what `enc` is in this model.

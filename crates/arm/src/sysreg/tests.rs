@@ -139,6 +139,24 @@ fn id_space() {
 }
 
 #[test]
+fn id_space_at_el0_is_a_trap_with_idst() {
+    let mut cpu = Cpu::new("max", 0);
+    for enc in [
+        encoding(3, 0, 0, 4, 0),
+        encoding(3, 0, 0, 7, 7),
+        SysReg::MidrEl1.encoding(),
+        SysReg::ClidrEl1.encoding(),
+        encoding(3, 3, 0, 0, 2),
+    ] {
+        assert_eq!(cpu.raw(enc), Err(Exception::system_register_trap(enc, 3, true)), "{enc:#x}");
+    }
+    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(0x14));
+    assert_eq!(cpu.get(SysReg::CsselrEl1), undefined(), "op1 = 2");
+    assert_eq!(cpu.raw(encoding(3, 0, 0, 8, 0)), undefined());
+    assert_eq!(cpu.set(SysReg::MidrEl1, 0), undefined(), "reads only");
+}
+
+#[test]
 fn unallocated_encodings_are_undefined() {
     let mut cpu = Cpu::n1(1);
     for (what, enc) in [
@@ -443,7 +461,8 @@ fn every_encoding_has_an_answer() {
                 let known = lookup(enc).is_some_and(|r| cpu.model.has(r.feature()));
                 let found = cpu.raw(enc);
                 if !known && el == 0 {
-                    assert_eq!(found, undefined());
+                    let trap = Err(Exception::system_register_trap(enc, 3, true));
+                    assert!(found == undefined() || (name == "max" && found == trap), "{enc:#x}");
                 }
                 let _ = write(&mut cpu.state, &cpu.model, &cpu.ext, enc, 0, u64::MAX);
                 cpu.state.set_pstate(Pstate::empty().with_el(el, el > 0));
