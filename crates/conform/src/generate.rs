@@ -225,6 +225,8 @@ fn suit(r: &mut Random, enc: Enc, word: u32, room: u32) -> Option<u32> {
         Class::Condbranch | Class::Compbranch => word & !0xff_ffe0 | skip << 5,
         Class::Testbranch => word & !0x7_ffe0 | skip << 5,
         Class::BranchReg | Class::Loadlit | Class::Exception => return None,
+        // A pair's half of LDXP and STXP with a single register's other half is CONSTRAINED UNPREDICTABLE.
+        Class::Ldstexclp => return None,
         c if is_memory(c) => {
             let word = base(word, r.of(&[0, 1, 19, 20, 29, 31]));
             let word =

@@ -10,7 +10,7 @@ impl Random {
         let mut r = Self(0x5851_f42d_4c95_7f2d);
         for &p in parts {
             r.0 ^= p;
-            r.next();
+            r.0 = r.next();
         }
         r
     }

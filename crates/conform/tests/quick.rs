@@ -73,6 +73,34 @@ fn cryptography() {
     quick(&["_crypto"], 500);
 }
 
+fn host_code(filter: Option<&str>, sequences: bool, count: u64) {
+    let features = features("neoverse-n1").expect("the model exists");
+    let plan = Plan::new(features, 20_260_902, filter);
+    let found = Comparison::of_host_code("neoverse-n1", sequences).run(&plan, 0, count).expect("the JIT runs");
+    let lines: Vec<_> = found.into_iter().map(|m| m.text).collect();
+    assert!(lines.is_empty(), "{} mismatches (interpreter/JIT):\n{}", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn host_code_of_single_instructions() {
+    host_code(None, false, 12_000);
+}
+
+#[test]
+fn host_code_of_sequences() {
+    host_code(None, true, 2000);
+}
+
+#[test]
+fn host_code_of_integer_sequences() {
+    host_code(Some("addsub,log,movewide,bitfield,extract,cond,_dp_,compb,testb,branch_imm"), true, 2000);
+}
+
+#[test]
+fn host_code_of_memory_sequences() {
+    host_code(Some("addsub,cond,compb,ldst,memop,comswap,asisdls"), true, 2000);
+}
+
 /// The completeness of lifts: what a model has, some lift knows.
 #[test]
 fn no_encoding_of_any_model_is_missing() {
