@@ -120,6 +120,50 @@ pub fn g13_wfe_wakes_on_the_event_register_and_clears_it(subject: &dyn Subject) 
     machine.reaches(0, asleep);
 }
 
+/// A WFE that waits for another's store (its monitor is armed) ends by itself, soon: no event tells of the
+/// store here.
+pub fn g13_wfe_with_an_armed_monitor_ends_by_itself(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfe, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).build(1);
+    let address = machine.entry;
+    machine.engine.run_on(0, move |cpu| cpu.state_mut().monitor.address = address).expect("work runs");
+    machine.engine.start("test").expect("starts");
+    for _ in 0..20 {
+        machine.progresses(0);
+    }
+    machine.engine.run_on(0, |cpu| cpu.state_mut().monitor.address = u64::MAX).expect("work runs");
+    let before = machine.x(0, 0);
+    eventually("without the monitor it sleeps", || {
+        machine.reaches(0, VcpuState::Halted(Halt::Event));
+        let runs = machine.runs(0);
+        std::thread::sleep(Duration::from_millis(20));
+        machine.runs(0) == runs
+    });
+    assert!(machine.x(0, 0) >= before);
+}
+
+/// The event stream ends WFE, and nothing else.
+pub fn g13_the_event_stream_ends_wfe(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let period = Duration::from_millis(1);
+    let program = [Op::Wfe, Op::Increment(0), Op::Jump(0), Op::Wfi, Op::Increment(0), Op::Jump(3)];
+    let machine = Plan::new(subject, &program).event_stream(period).build(2);
+    let pc = machine.entry + 12;
+    machine.engine.run_on(1, move |cpu| cpu.state_mut().pc = pc).expect("work runs");
+    let start = std::time::Instant::now();
+    machine.engine.start("test").expect("starts");
+    eventually("the stream ends it again and again", || machine.x(0, 0) >= 20);
+    let counted = u128::from(machine.x(0, 0));
+    let most = start.elapsed().as_micros() / period.as_micros() + 2;
+    assert!(counted <= most, "{counted} in {:?}", start.elapsed());
+    assert_eq!(machine.x(1, 0), 0, "it ended WFI");
+}
+
 /// SEV on one vCPU wakes all that wait for an event.
 pub fn g13_sev_wakes_the_others(subject: &dyn Subject) {
     if !subject.executes() {

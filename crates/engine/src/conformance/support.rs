@@ -150,7 +150,7 @@ impl VcpuBackend for ObservedVcpu {
 /// What a test's hypercalls do.
 pub type Hypercall = Box<dyn Fn(&PowerControl, usize, u16, &mut CpuState) -> AfterExit + Send + Sync>;
 
-struct Handler(Hypercall);
+struct Handler(Hypercall, Option<Duration>);
 
 impl ExitHandler for Handler {
     fn hypercall(&self, power: &PowerControl, vcpu: usize, imm: u16, state: &mut CpuState) -> AfterExit {
@@ -160,6 +160,10 @@ impl ExitHandler for Handler {
     fn semihosting(&self, _vcpu: usize, _state: &mut CpuState) -> AfterExit {
         AfterExit::Resume
     }
+
+    fn event_stream(&self, _vcpu: usize) -> Option<Duration> {
+        self.1
+    }
 }
 
 /// Says what a test's machine is to be.
@@ -168,6 +172,7 @@ pub struct Plan<'a> {
     program: &'a [Op],
     faults: Vec<(usize, Fault)>,
     handler: Hypercall,
+    event_stream: Option<Duration>,
     patience: Duration,
 }
 
@@ -175,7 +180,7 @@ impl<'a> Plan<'a> {
     /// A machine that executes `program`.
     pub fn new(subject: &'a dyn Subject, program: &'a [Op]) -> Self {
         let handler: Hypercall = Box::new(|_, _, _, _| AfterExit::Resume);
-        Self { subject, program, faults: Vec::new(), handler, patience: LIMIT }
+        Self { subject, program, faults: Vec::new(), handler, event_stream: None, patience: LIMIT }
     }
 
     /// With a fault in vCPU `index`.
@@ -190,6 +195,12 @@ impl<'a> Plan<'a> {
         f: impl Fn(&PowerControl, usize, u16, &mut CpuState) -> AfterExit + Send + Sync + 'static,
     ) -> Self {
         self.handler = Box::new(f);
+        self
+    }
+
+    /// With an event stream of that period.
+    pub fn event_stream(mut self, period: Duration) -> Self {
+        self.event_stream = Some(period);
         self
     }
 
@@ -211,7 +222,8 @@ impl<'a> Plan<'a> {
             latch: Arc::clone(&latch),
         };
         let (sender, events) = channel();
-        let mut config = EngineConfig::new(Arc::new(accelerator), Arc::new(Handler(self.handler)), sender);
+        let handler = Arc::new(Handler(self.handler, self.event_stream));
+        let mut config = EngineConfig::new(Arc::new(accelerator), handler, sender);
         config.patience = self.patience;
         let engine = Arc::new(Engine::new(config));
         Machine { engine, shared: Vec::new(), events: Mutex::new(events), seen, latch, entry: loaded.entry }
