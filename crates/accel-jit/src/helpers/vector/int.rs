@@ -69,18 +69,6 @@ fn doubling_high<const ES: u32>(n: u64, m: u64, round: bool) -> i128 {
 }
 
 int_ops! {
-    /// ADD, ADDP, ADDV.
-    Add(qc, d, n, m, p) => n.wrapping_add(m);
-    /// SHADD.
-    Shadd(qc, d, n, m, p) => ((s::<ES>(n) + s::<ES>(m)) >> 1) as u64;
-    /// UHADD.
-    Uhadd(qc, d, n, m, p) => ((u(n) + u(m)) >> 1) as u64;
-    /// SRHADD.
-    Srhadd(qc, d, n, m, p) => ((s::<ES>(n) + s::<ES>(m) + 1) >> 1) as u64;
-    /// SHSUB.
-    Shsub(qc, d, n, m, p) => ((s::<ES>(n) - s::<ES>(m)) >> 1) as u64;
-    /// UHSUB.
-    Uhsub(qc, d, n, m, p) => ((u(n) - u(m)) >> 1) as u64;
     /// SQADD.
     Sqadd(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(n) + s::<ES>(m));
     /// UQADD.
@@ -105,18 +93,6 @@ int_ops! {
     Sqrshl(qc, d, n, m, p) => sat_s::<ES>(qc, shift_by::<ES>(s::<ES>(n), m, true));
     /// UQRSHL.
     Uqrshl(qc, d, n, m, p) => sat_u::<ES>(qc, unsigned_left::<ES>(n, m, true));
-    /// SMAX, SMAXP, SMAXV.
-    Smax(qc, d, n, m, p) => sx::<ES>(n).max(sx::<ES>(m)) as u64;
-    /// SMIN, SMINP, SMINV.
-    Smin(qc, d, n, m, p) => sx::<ES>(n).min(sx::<ES>(m)) as u64;
-    /// UMAX, UMAXP, UMAXV.
-    Umax(qc, d, n, m, p) => n.max(m);
-    /// UMIN, UMINP, UMINV.
-    Umin(qc, d, n, m, p) => n.min(m);
-    /// SABA.
-    Saba(qc, d, n, m, p) => d.wrapping_add(sx::<ES>(n).abs_diff(sx::<ES>(m)));
-    /// UABA.
-    Uaba(qc, d, n, m, p) => d.wrapping_add(n.abs_diff(m));
     /// SQDMULH.
     Sqdmulh(qc, d, n, m, p) => sat_s::<ES>(qc, doubling_high::<ES>(n, m, false));
     /// SQRDMULH.
@@ -159,14 +135,6 @@ int_ops! {
     Clz(qc, d, n, m, p) => u64::from(n.leading_zeros() - (64 - bits(ES)));
     /// RBIT, bytes.
     Rbit(qc, d, n, m, p) => u64::from((n as u8).reverse_bits());
-    /// SADDLP.
-    Saddlp(qc, d, n, m, p) => signed_halves::<ES>(n);
-    /// UADDLP.
-    Uaddlp(qc, d, n, m, p) => unsigned_halves::<ES>(n);
-    /// SADALP.
-    Sadalp(qc, d, n, m, p) => d.wrapping_add(signed_halves::<ES>(n));
-    /// UADALP.
-    Uadalp(qc, d, n, m, p) => d.wrapping_add(unsigned_halves::<ES>(n));
     /// URECPE, 32-bit elements.
     Urecpe(qc, d, n, m, p) => u64::from(fp::unsigned_recip_estimate(n as u32));
     /// URSQRTE, 32-bit elements.
@@ -204,26 +172,11 @@ fn dot<const N_SIGNED: bool, const M_SIGNED: bool>(d: u64, n: u64, m: u64) -> u6
         as u64
 }
 
-/// The sum of an element's two halves, signed.
-#[inline]
-fn signed_halves<const ES: u32>(n: u64) -> u64 {
-    let half = bits(ES) / 2;
-    let low = ((n << (64 - half)) as i64) >> (64 - half);
-    (low + (sx::<ES>(n) >> half)) as u64
-}
-
-#[inline]
-fn unsigned_halves<const ES: u32>(n: u64) -> u64 {
-    let half = bits(ES) / 2;
-    (n >> half) + (n & ((1 << half) - 1))
-}
-
 macro_rules! long_ops {
-    ($($(#[$meta:meta])* $name:ident($qc:ident, $d:ident, $n:ident, $m:ident) $(wide $wide:literal)? => $body:expr;)*) => {$(
+    ($($(#[$meta:meta])* $name:ident($qc:ident, $d:ident, $n:ident, $m:ident) => $body:expr;)*) => {$(
         $(#[$meta])*
         pub struct $name;
         impl LongOp for $name {
-            $(const WIDE_N: bool = $wide;)?
             #[inline]
             #[allow(unused_variables)]
             fn lane<const ES: u32, const WIDE: u32>($qc: &mut bool, $d: u64, $n: u64, $m: u64) -> u64 { $body }
@@ -239,22 +192,6 @@ fn doubled<const ES: u32, const WIDE: u32>(qc: &mut bool, n: u64, m: u64) -> i12
 }
 
 long_ops! {
-    /// SADDW.
-    Saddw(qc, d, n, m) wide true => n.wrapping_add(sx::<ES>(m) as u64);
-    /// UADDW.
-    Uaddw(qc, d, n, m) wide true => n.wrapping_add(m);
-    /// SSUBW.
-    Ssubw(qc, d, n, m) wide true => n.wrapping_sub(sx::<ES>(m) as u64);
-    /// USUBW.
-    Usubw(qc, d, n, m) wide true => n.wrapping_sub(m);
-    /// SABDL.
-    Sabdl(qc, d, n, m) => sx::<ES>(n).abs_diff(sx::<ES>(m));
-    /// UABDL.
-    Uabdl(qc, d, n, m) => n.abs_diff(m);
-    /// SABAL.
-    Sabal(qc, d, n, m) => d.wrapping_add(sx::<ES>(n).abs_diff(sx::<ES>(m)));
-    /// UABAL.
-    Uabal(qc, d, n, m) => d.wrapping_add(n.abs_diff(m));
     /// SMULL.
     Smull(qc, d, n, m) => (sx::<ES>(n) * sx::<ES>(m)) as u64;
     /// UMULL.

@@ -10,7 +10,6 @@ pub mod float;
 pub mod gpr;
 pub mod int;
 pub mod narrow;
-pub mod table;
 #[cfg(test)]
 mod tests;
 
@@ -172,48 +171,6 @@ pub fn same<O: IntOp>(es: u8) -> VectorHelper {
     }
 }
 
-/// Adjacent pairs of the concatenation m:n; for a scalar, the pair in n.
-pub extern "C" fn pairwise<O: IntOp, const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
-    let s = shape(op);
-    let (n, m) = (reg(regs, op.n), reg(regs, op.m));
-    let count = s.lanes(ES);
-    let half = count.div_ceil(2);
-    let mut qc = false;
-    let out = collect::<ES>(count, |i| {
-        let (v, i) = if i < half { (n, i) } else { (m, i - half) };
-        O::lane::<ES>(&mut qc, 0, lane::<ES>(v, 2 * i), lane::<ES>(v, 2 * i + 1), 0)
-    });
-    set(regs, op.d, out);
-}
-
-/// [`pairwise`] for elements of `1 << es` bytes.
-pub fn pairs<O: IntOp>(es: u8) -> VectorHelper {
-    match es & 3 {
-        0 => pairwise::<O, 0>,
-        1 => pairwise::<O, 1>,
-        2 => pairwise::<O, 2>,
-        _ => pairwise::<O, 3>,
-    }
-}
-
-/// All lanes of n folded into one.
-pub extern "C" fn across<O: IntOp, const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
-    let n = reg(regs, op.n);
-    let mut qc = false;
-    let out = (1..shape(op).lanes(ES))
-        .fold(lane::<ES>(n, 0), |all, i| zx::<ES>(O::lane::<ES>(&mut qc, 0, all, lane::<ES>(n, i), 0)));
-    set(regs, op.d, out.into());
-}
-
-/// [`across`] for elements of `1 << es` bytes, `es` below 3.
-pub fn reduce<O: IntOp>(es: u8) -> VectorHelper {
-    match es & 3 {
-        0 => across::<O, 0>,
-        1 => across::<O, 1>,
-        _ => across::<O, 2>,
-    }
-}
-
 /// Elements of n and m (upper halves if the shape says so) with a destination of elements twice as wide: the
 /// operation gets narrow `n` and `m`, zero-extended, and runs for `WIDE` elements.
 pub extern "C" fn lengthen<O: LongOp, const ES: u32, const WIDE: u32>(
@@ -226,14 +183,13 @@ pub extern "C" fn lengthen<O: LongOp, const ES: u32, const WIDE: u32>(
     let (d, n) = (reg(regs, op.d), reg(regs, op.n));
     let shift = if s.upper() { 64 } else { 0 };
     let m = if op.imm & Shape::BY_ELEMENT == 0 { m >> shift } else { m };
-    let n = if O::WIDE_N { n } else { n >> shift };
+    let n = n >> shift;
     // A vector's destination is always the whole register.
     let scalar = s.bytes() < 8;
     let count = if scalar { 1 } else { 8 >> ES };
     let mut qc = false;
     let out = collect::<WIDE>(count, |i| {
-        let n = if O::WIDE_N { lane::<WIDE>(n, i) } else { lane::<ES>(n, i) };
-        O::lane::<ES, WIDE>(&mut qc, lane::<WIDE>(d, i), n, lane::<ES>(m, i))
+        O::lane::<ES, WIDE>(&mut qc, lane::<WIDE>(d, i), lane::<ES>(n, i), lane::<ES>(m, i))
     });
     saturated(env, qc);
     set(regs, op.d, out);
@@ -241,8 +197,6 @@ pub extern "C" fn lengthen<O: LongOp, const ES: u32, const WIDE: u32>(
 
 /// What a widening instruction does to one element.
 pub trait LongOp {
-    /// `n` has the wide elements too (SADDW and the like).
-    const WIDE_N: bool = false;
     /// `d` is the old wide element; narrow sources come zero-extended; the result is truncated.
     fn lane<const ES: u32, const WIDE: u32>(qc: &mut bool, d: u64, n: u64, m: u64) -> u64;
 }

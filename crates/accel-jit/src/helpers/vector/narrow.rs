@@ -58,29 +58,13 @@ fn s<const WIDE: u32>(x: u64) -> i128 {
     sx::<WIDE>(x).into()
 }
 
-/// The rounding constant of the high-half operations.
-#[inline]
-const fn half(es: u32) -> u64 {
-    1 << (bits(es) - 1)
-}
-
 narrow_ops! {
-    /// ADDHN.
-    Addhn(qc, n, m, p) => n.wrapping_add(m) >> bits(ES);
-    /// RADDHN.
-    Raddhn(qc, n, m, p) => n.wrapping_add(m).wrapping_add(half(ES)) >> bits(ES);
-    /// SUBHN.
-    Subhn(qc, n, m, p) => n.wrapping_sub(m) >> bits(ES);
-    /// RSUBHN.
-    Rsubhn(qc, n, m, p) => n.wrapping_sub(m).wrapping_add(half(ES)) >> bits(ES);
     /// SQXTN.
     Sqxtn(qc, n, m, p) => sat_s::<ES>(qc, s::<WIDE>(n));
     /// UQXTN.
     Uqxtn(qc, n, m, p) => sat_u::<ES>(qc, n.into());
     /// SQXTUN.
     Sqxtun(qc, n, m, p) => sat_u::<ES>(qc, s::<WIDE>(n));
-    /// RSHRN.
-    Rshrn(qc, n, m, p) => shift_right(n.into(), p, true) as u64;
     /// SQSHRN.
     Sqshrn(qc, n, m, p) => sat_s::<ES>(qc, shift_right(s::<WIDE>(n), p, false));
     /// SQRSHRN.

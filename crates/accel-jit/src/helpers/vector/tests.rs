@@ -73,24 +73,6 @@ fn narrowing_to_the_upper_half_keeps_the_lower() {
 }
 
 #[test]
-fn tables_wrap_around_the_register_file() {
-    let mut regs = [0; 32];
-    regs[31] = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
-    regs[0] = 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1110;
-    regs[2] = 0x2001_1f10;
-    let op = |f: VectorHelper, regs: &mut Regs| {
-        let imm = Shape::vector(false).with(2).pack();
-        f(&mut FpEnv::default(), regs, VOperands { d: 5, n: 31, m: 2, a: 0, imm });
-    };
-    op(table::tbl, &mut regs);
-    assert_eq!(regs[5], 0x0001_1f10);
-    regs[2] = 0xff;
-    regs[5] = 0xaa;
-    op(table::tbx, &mut regs);
-    assert_eq!(regs[5], 0xaa);
-}
-
-#[test]
 fn dot_products_mix_signs() {
     let mut regs = registers(1, 0xff02, 0x0302);
     call(same::<int::Sdot>(2), &mut regs, Shape::vector(false));

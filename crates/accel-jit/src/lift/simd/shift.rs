@@ -31,7 +31,7 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
     if is_narrowing(s.mnemonic) || s.mnemonic.ends_with("SHLL") {
         allowed(es < 3)?;
         return match s.mnemonic {
-            "SHRN" => shift_narrow(s, es),
+            "SHRN" | "RSHRN" => shift_narrow(s, es),
             "SSHLL" | "USHLL" => shift_long(s, es),
             mnemonic => {
                 let f = narrow_helper(mnemonic)?(es);
@@ -46,8 +46,27 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
     if let Some(op) = inline(s.mnemonic) {
         return plain(s, op, es, q);
     }
+    if matches!(s.mnemonic, "SRSHR" | "URSHR" | "SRSRA" | "URSRA") && right(s, es) < 8 << es {
+        return rounding_shift(s, es, q);
+    }
     let (f, count) = helper(s, es)?;
     s.helper(f(es), s.vector().with(count))
+}
+
+/// SRSHR and its kind by less than the element: the shifted value plus the last bit that was shifted out.
+fn rounding_shift(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (d, n, count) = (s.d(), s.n(), right(s, es) as u8);
+    let width = 8 << es;
+    let shift = if s.u() { VShiftOp::Ushr } else { VShiftOp::Sshr };
+    let (high, last) = (SCRATCH, SCRATCH + 1);
+    s.emit(Inst::VShift { op: shift, es, q, d: high, n, imm: count });
+    s.emit(Inst::VShift { op: VShiftOp::Shl, es, q, d: last, n, imm: width - count });
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: last, n: last, imm: width - 1 });
+    if s.mnemonic.ends_with('A') {
+        s.emit(Inst::V3 { op: V3Op::Add, es, q, d: high, n: high, m: last });
+        return s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: d, m: high });
+    }
+    s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: high, m: last })
 }
 
 /// Advanced SIMD scalar shift by immediate.
@@ -126,7 +145,6 @@ fn helper(s: &Simd, es: u8) -> Option<(BySize, u32)> {
 
 fn narrow_helper(mnemonic: &str) -> Option<BySize> {
     Some(match mnemonic {
-        "RSHRN" => narrow::narrow::<narrow::Rshrn>,
         "SQSHRN" => narrow::narrow::<narrow::Sqshrn>,
         "SQRSHRN" => narrow::narrow::<narrow::Sqrshrn>,
         "UQSHRN" => narrow::narrow::<narrow::Uqshrn>,
@@ -137,9 +155,14 @@ fn narrow_helper(mnemonic: &str) -> Option<BySize> {
     })
 }
 
-/// SHRN: shift wide elements, then take their low halves. The count is at most half a wide element.
+/// SHRN, RSHRN: shift wide elements, then take their low halves. The count is at most half a wide element.
 fn shift_narrow(s: &mut Simd, es: u8) -> Option<Flow> {
-    let (d, n, q, count) = (s.d(), s.n(), s.q(), right(s, es));
+    let (d, mut n, q, count) = (s.d(), s.n(), s.q(), right(s, es));
+    if s.mnemonic.starts_with('R') {
+        s.emit(Inst::V2 { op: V2Op::Mov, es: 0, q: true, d: SCRATCH, n });
+        super::three::add_constant(s, SCRATCH, es + 1, 1 << (count - 1));
+        n = SCRATCH;
+    }
     s.emit(Inst::VShift { op: VShiftOp::Ushr, es: es + 1, q: true, d: SCRATCH, n, imm: count as u8 });
     s.emit(Inst::V2 { op: V2Op::Xtn, es, q, d, n: SCRATCH })
 }

@@ -1,7 +1,7 @@
 //! Instructions with three vector operands: same widths, and long, wide and narrow forms.
 
 use super::*;
-use crate::helpers::vector::{float as fv, int, long, narrow, pairs, same as lanewise};
+use crate::helpers::vector::{float as fv, int, long, same as lanewise};
 
 /// Advanced SIMD three same.
 pub fn same(s: &mut Simd) -> Option<Flow> {
@@ -20,14 +20,31 @@ pub fn same(s: &mut Simd) -> Option<Flow> {
         not_one_lane(es, q)?;
         // Saturation is inline for the narrow elements only.
         let wide_saturation = matches!(op, V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub) && es > 1;
-        if !wide_saturation {
+        if !wide_saturation && !(op == V3Op::Urhadd && es > 1) {
             return s.v3(op, es, q);
         }
     }
     match s.mnemonic {
-        "SABD" | "UABD" => {
+        "SABD" | "UABD" | "SABA" | "UABA" => {
             allowed(es < 3)?;
             absolute_difference(s, es, q)
+        }
+        "SHADD" | "UHADD" | "SRHADD" | "URHADD" | "SHSUB" | "UHSUB" => {
+            allowed(es < 3)?;
+            halving(s, es, q)
+        }
+        "SMAXP" | "SMINP" | "UMAXP" | "UMINP" => {
+            allowed(es < 3)?;
+            let op = match s.mnemonic {
+                "SMAXP" => V3Op::Smax,
+                "SMINP" => V3Op::Smin,
+                "UMAXP" => V3Op::Umax,
+                _ => V3Op::Umin,
+            };
+            let (d, n, m) = (s.d(), s.n(), s.m());
+            s.emit(Inst::V3 { op: V3Op::Uzp1, es, q, d: SCRATCH, n, m });
+            s.emit(Inst::V3 { op: V3Op::Uzp2, es, q, d: SCRATCH + 1, n, m });
+            s.emit(Inst::V3 { op, es, q, d, n: SCRATCH, m: SCRATCH + 1 })
         }
         _ => {
             let f = helper_same(s.mnemonic, es)?;
@@ -79,23 +96,64 @@ fn inline_same(mnemonic: &str) -> Option<(V3Op, u8)> {
     })
 }
 
-/// |n - m| as larger minus smaller.
-fn absolute_difference(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+/// Scratch register = |n - m|, as larger minus smaller.
+fn difference(s: &mut Simd, es: u8, q: bool) -> VReg {
     let (max, min) = if s.u() { (V3Op::Umax, V3Op::Umin) } else { (V3Op::Smax, V3Op::Smin) };
-    let (d, n, m) = (s.d(), s.n(), s.m());
+    let (n, m) = (s.n(), s.m());
     s.emit(Inst::V3 { op: max, es, q, d: SCRATCH, n, m });
     s.emit(Inst::V3 { op: min, es, q, d: SCRATCH + 1, n, m });
-    s.emit(Inst::V3 { op: V3Op::Sub, es, q, d, n: SCRATCH, m: SCRATCH + 1 })
+    s.emit(Inst::V3 { op: V3Op::Sub, es, q, d: SCRATCH, n: SCRATCH, m: SCRATCH + 1 });
+    SCRATCH
+}
+
+/// SABD, UABD, SABA, UABA.
+fn absolute_difference(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let t = difference(s, es, q);
+    let d = s.d();
+    if s.mnemonic.ends_with('D') {
+        s.emit(Inst::V2 { op: V2Op::Mov, es: 0, q, d, n: t })
+    } else {
+        s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: d, m: t })
+    }
+}
+
+/// SABDL, UABDL, SABAL, UABAL: the narrow difference fits its element, unsigned.
+fn long_difference(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let t = difference(s, es, true);
+    let d = s.d();
+    if s.mnemonic.ends_with("DL") {
+        return s.emit(Inst::V2 { op: V2Op::Uxtl, es, q, d, n: t });
+    }
+    s.emit(Inst::V2 { op: V2Op::Uxtl, es, q, d: SCRATCH + 1, n: t });
+    s.emit(Inst::V3 { op: V3Op::Add, es: es + 1, q: true, d, n: d, m: SCRATCH + 1 })
+}
+
+/// Halving additions and subtractions without wide elements:
+/// n + m = 2 (n AND m) + (n EOR m) = 2 (n ORR m) - (n EOR m), n - m = (n EOR m) - 2 (m BIC n).
+fn halving(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (d, n, m) = (s.d(), s.n(), s.m());
+    let subtract = s.mnemonic.ends_with("SUB");
+    let rounding = s.mnemonic.contains("RH");
+    let (even, x) = (SCRATCH, SCRATCH + 1);
+    let shift = if s.u() { VShiftOp::Ushr } else { VShiftOp::Sshr };
+    if subtract {
+        s.emit(Inst::V3 { op: V3Op::Bic, es: 0, q, d: even, n: m, m: n });
+    } else {
+        let op = if rounding { V3Op::Orr } else { V3Op::And };
+        s.emit(Inst::V3 { op, es: 0, q, d: even, n, m });
+    }
+    s.emit(Inst::V3 { op: V3Op::Eor, es: 0, q, d: x, n, m });
+    s.emit(Inst::VShift { op: shift, es, q, d: x, n: x, imm: 1 });
+    match (subtract, rounding) {
+        (true, _) => s.emit(Inst::V3 { op: V3Op::Sub, es, q, d, n: x, m: even }),
+        (_, true) => s.emit(Inst::V3 { op: V3Op::Sub, es, q, d, n: even, m: x }),
+        _ => s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: even, m: x }),
+    }
 }
 
 /// Integer operations by function, for elements that they allow; scalars use the same.
 fn helper_same(mnemonic: &str, es: u8) -> Option<VectorHelper> {
     let (f, range): (BySize, _) = match mnemonic {
-        "SHADD" => (lanewise::<int::Shadd>, 0..=2),
-        "UHADD" => (lanewise::<int::Uhadd>, 0..=2),
-        "SRHADD" => (lanewise::<int::Srhadd>, 0..=2),
-        "SHSUB" => (lanewise::<int::Shsub>, 0..=2),
-        "UHSUB" => (lanewise::<int::Uhsub>, 0..=2),
         "SQADD" => (lanewise::<int::Sqadd>, 0..=3),
         "UQADD" => (lanewise::<int::Uqadd>, 0..=3),
         "SQSUB" => (lanewise::<int::Sqsub>, 0..=3),
@@ -108,12 +166,6 @@ fn helper_same(mnemonic: &str, es: u8) -> Option<VectorHelper> {
         "UQSHL" => (lanewise::<int::Uqshl>, 0..=3),
         "SQRSHL" => (lanewise::<int::Sqrshl>, 0..=3),
         "UQRSHL" => (lanewise::<int::Uqrshl>, 0..=3),
-        "SABA" => (lanewise::<int::Saba>, 0..=2),
-        "UABA" => (lanewise::<int::Uaba>, 0..=2),
-        "SMAXP" => (pairs::<int::Smax>, 0..=2),
-        "SMINP" => (pairs::<int::Smin>, 0..=2),
-        "UMAXP" => (pairs::<int::Umax>, 0..=2),
-        "UMINP" => (pairs::<int::Umin>, 0..=2),
         "SQDMULH" => (lanewise::<int::Sqdmulh>, 1..=2),
         "SQRDMULH" => (lanewise::<int::Sqrdmulh>, 1..=2),
         "SQRDMLAH" => (lanewise::<int::Sqrdmlah>, 1..=2),
@@ -258,15 +310,34 @@ pub fn different(s: &mut Simd) -> Option<Flow> {
         "SMLSL" | "UMLSL" if es < 2 => inline_long(s, V3Op::Mls, es, extend),
         "SADDW" | "UADDW" => inline_wide(s, V3Op::Add, es, extend),
         "SSUBW" | "USUBW" => inline_wide(s, V3Op::Sub, es, extend),
-        "ADDHN" => s.helper(narrow::narrow::<narrow::Addhn>(es), s.vector()),
-        "RADDHN" => s.helper(narrow::narrow::<narrow::Raddhn>(es), s.vector()),
-        "SUBHN" => s.helper(narrow::narrow::<narrow::Subhn>(es), s.vector()),
-        "RSUBHN" => s.helper(narrow::narrow::<narrow::Rsubhn>(es), s.vector()),
+        "ADDHN" | "RADDHN" => high_half(s, V3Op::Add, es, q),
+        "SUBHN" | "RSUBHN" => high_half(s, V3Op::Sub, es, q),
+        "SABDL" | "UABDL" | "SABAL" | "UABAL" => long_difference(s, es, q),
         mnemonic => {
             let f = long_helper(mnemonic, es)?;
             s.helper(f, s.vector())
         }
     }
+}
+
+/// ADDHN, SUBHN and their rounding forms.
+fn high_half(s: &mut Simd, op: V3Op, es: u8, q: bool) -> Option<Flow> {
+    let (d, n, m) = (s.d(), s.n(), s.m());
+    let wide = es + 1;
+    s.emit(Inst::V3 { op, es: wide, q: true, d: SCRATCH, n, m });
+    if s.mnemonic.starts_with('R') {
+        add_constant(s, SCRATCH, wide, 1 << ((8 << es) - 1));
+    }
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es: wide, q: true, d: SCRATCH, n: SCRATCH, imm: 8 << es });
+    s.emit(Inst::V2 { op: V2Op::Xtn, es, q, d, n: SCRATCH })
+}
+
+/// Adds a constant to every element of a scratch register.
+pub(super) fn add_constant(s: &mut Simd, v: VReg, es: u8, value: u64) {
+    let value = super::moves::repeat(es, value);
+    let constant = SCRATCH + 7;
+    s.emit(Inst::VConst { d: constant, lo: value, hi: value });
+    s.emit(Inst::V3 { op: V3Op::Add, es, q: true, d: v, n: v, m: constant });
 }
 
 /// PMULL: bytes, or 64 bits with FEAT_PMULL.
@@ -304,10 +375,6 @@ fn inline_wide(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
 /// Widening operations by function.
 pub(super) fn long_helper(mnemonic: &str, es: u8) -> Option<VectorHelper> {
     let f: BySize = match mnemonic {
-        "SABDL" => long::<int::Sabdl>,
-        "UABDL" => long::<int::Uabdl>,
-        "SABAL" => long::<int::Sabal>,
-        "UABAL" => long::<int::Uabal>,
         "SMULL" => long::<int::Smull>,
         "UMULL" => long::<int::Umull>,
         "SMLAL" => long::<int::Smlal>,

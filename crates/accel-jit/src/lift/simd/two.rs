@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::helpers::vector::float::{self as fv, Conversion};
-use crate::helpers::vector::{int, narrow, reduce, same as lanewise};
+use crate::helpers::vector::{int, narrow, same as lanewise};
 use crate::ir::{Extend, Width};
 use armlet_arm::fp::{Double, Half, Rounding, Single};
 
@@ -45,13 +45,7 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         }
         "SADDLP" | "UADDLP" | "SADALP" | "UADALP" => {
             allowed(es < 3)?;
-            let f = match s.mnemonic {
-                "SADDLP" => lanewise::<int::Saddlp>,
-                "UADDLP" => lanewise::<int::Uaddlp>,
-                "SADALP" => lanewise::<int::Sadalp>,
-                _ => lanewise::<int::Uadalp>,
-            };
-            s.helper(f(es + 1), s.vector())
+            add_long_pairs(s, es, q)
         }
         "CLS" | "CLZ" => {
             allowed(es < 3)?;
@@ -84,6 +78,20 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         "FCVTXN" => s.helper(fv::fcvtxn, s.vector()),
         _ => float_misc(s, s.sz()),
     }
+}
+
+/// SADDLP, UADDLP, SADALP, UADALP: the halves of wide elements.
+fn add_long_pairs(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (d, n, wide, half) = (s.d(), s.n(), es + 1, 8 << es);
+    let shift = if s.u() { VShiftOp::Ushr } else { VShiftOp::Sshr };
+    let (high, low) = (SCRATCH, SCRATCH + 1);
+    s.emit(Inst::VShift { op: shift, es: wide, q, d: high, n, imm: half });
+    s.emit(Inst::VShift { op: VShiftOp::Shl, es: wide, q, d: low, n, imm: half });
+    s.emit(Inst::VShift { op: shift, es: wide, q, d: low, n: low, imm: half });
+    if s.mnemonic.ends_with("ALP") {
+        s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d: low, n: low, m: d });
+    }
+    s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d, n: high, m: low })
 }
 
 /// Operations of the IR that allow all element sizes.
@@ -238,17 +246,38 @@ pub fn all(s: &mut Simd) -> Option<Flow> {
     }
     let es = s.size();
     allowed(es < 2 || (es == 2 && s.q()))?;
-    let f: VectorHelper = match s.mnemonic {
-        "ADDV" => reduce::<int::Add>(es),
-        "SMAXV" => reduce::<int::Smax>(es),
-        "SMINV" => reduce::<int::Smin>(es),
-        "UMAXV" => reduce::<int::Umax>(es),
-        "UMINV" => reduce::<int::Umin>(es),
-        "SADDLV" => [int::saddlv::<0>, int::saddlv::<1>, int::saddlv::<2>][usize::from(es)],
-        "UADDLV" => [int::uaddlv::<0>, int::uaddlv::<1>, int::uaddlv::<2>][usize::from(es)],
+    let op = match s.mnemonic {
+        "ADDV" => V3Op::Add,
+        "SMAXV" => V3Op::Smax,
+        "SMINV" => V3Op::Smin,
+        "UMAXV" => V3Op::Umax,
+        "UMINV" => V3Op::Umin,
+        "SADDLV" => {
+            return s
+                .helper([int::saddlv::<0>, int::saddlv::<1>, int::saddlv::<2>][usize::from(es)], s.vector());
+        }
+        "UADDLV" => {
+            return s
+                .helper([int::uaddlv::<0>, int::uaddlv::<1>, int::uaddlv::<2>][usize::from(es)], s.vector());
+        }
         _ => return None,
     };
-    s.helper(f, s.vector())
+    fold_lanes(s, op, es)
+}
+
+/// Folds the register onto itself until the result is in the lowest element.
+fn fold_lanes(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
+    let (d, mut n, q) = (s.d(), s.n(), s.q());
+    let mut step = if q { 8 } else { 4 };
+    while step >= 1 << es {
+        s.emit(Inst::VExt { q, d: SCRATCH + 1, n, m: n, imm: step });
+        s.emit(Inst::V3 { op, es, q, d: SCRATCH, n, m: SCRATCH + 1 });
+        n = SCRATCH;
+        step /= 2;
+    }
+    let t = s.b.temp();
+    s.emit(Inst::VGetLane { es, ext: Extend::Zero, d: t, n, lane: 0 });
+    s.emit(Inst::VFromGpr { es: 2, d, s: t.into() })
 }
 
 /// Advanced SIMD scalar pairwise.
