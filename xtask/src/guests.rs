@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::session::Session;
+use crate::session::{Session, last_lines};
 use crate::{host, run};
 
 const COMPILER: &str = "aarch64-linux-gnu-gcc";
@@ -183,7 +183,7 @@ impl TestGuest {
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);
-        c.args(["run", "--semihosting", "--smp", &self.smp.to_string(), "--append", "word=1 two"]);
+        c.args(["run", "--smp", &self.smp.to_string(), "--append", "word=1 two"]);
         c.arg("--kernel").arg(&self.elf);
         c
     }
@@ -223,10 +223,9 @@ impl TestGuest {
     pub fn run(&self, c: &mut Command) -> Result<()> {
         let (status, text) = Session::start(c, Duration::from_secs(60), false)?.finish()?;
         if status.code() == Some(self.exit) {
-            Ok(())
-        } else {
-            bail!("{status}, wanted {}; it says:\n{text}", self.exit)
+            return Ok(());
         }
+        bail!("{status}, wanted {}; it says:\n{}", self.exit, last_lines(&text))
     }
 }
 

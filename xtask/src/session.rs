@@ -126,9 +126,17 @@ impl Session {
     }
 
     fn tail(&self) -> String {
-        let lines: Vec<&str> = self.seen.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        last_lines(&self.seen)
     }
+}
+
+/// The last lines of what a guest wrote, and no more than fits a screen, for messages.
+pub fn last_lines(text: &str) -> String {
+    let printable = |c: &char| *c == '\n' || (!c.is_control() && *c != char::REPLACEMENT_CHARACTER);
+    let clean: Vec<char> = text.chars().filter(printable).collect();
+    let clean: String = clean[clean.len().saturating_sub(2000)..].iter().collect();
+    let lines: Vec<&str> = clean.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 impl Drop for Session {

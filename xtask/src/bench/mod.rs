@@ -18,7 +18,7 @@ use clap::Args;
 use crate::boot::Linux;
 use crate::kernel::Version;
 use crate::run;
-use crate::session::Session;
+use crate::session::{Session, last_lines};
 
 use figures::{Figures, GROUPS, Table};
 use peer::Peer;
@@ -175,6 +175,5 @@ fn to_the_end(c: &mut Command, limit: Duration, sign: &str) -> Result<String> {
     if status.success() && text.contains(sign) {
         return Ok(text);
     }
-    let lines: Vec<&str> = text.lines().collect();
-    bail!("{status}, no {sign:?}; its last lines:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"))
+    bail!("{status}, no {sign:?}; its last lines:\n{}", last_lines(&text))
 }
