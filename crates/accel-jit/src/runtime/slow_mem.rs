@@ -198,8 +198,7 @@ impl JitCore {
 
     pub(super) fn slow_load(&mut self, va: u64, access: SlowAccess, numbers: u64) -> Result<(), Exception> {
         let bytes = access.bytes();
-        let count = if access.pair() { 2 } else { 1 };
-        self.check_alignment(va, bytes * count, access)?;
+        self.check_alignment(va, bytes, access)?;
         let first = self.read(va, bytes, access)?;
         let second = if access.pair() { self.read(va.wrapping_add(bytes), bytes, access)? } else { 0 };
         if access.vector() {
@@ -222,8 +221,7 @@ impl JitCore {
         values: (u64, u64),
     ) -> Result<(), Exception> {
         let bytes = access.bytes();
-        let count = if access.pair() { 2 } else { 1 };
-        self.check_alignment(va, bytes * count, access)?;
+        self.check_alignment(va, bytes, access)?;
         let (v1, v2) = if access.vector() {
             (self.vector(values.0 as u8), self.vector((values.0 >> 8) as u8))
         } else {

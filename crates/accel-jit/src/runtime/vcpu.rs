@@ -187,6 +187,7 @@ impl JitCore {
 
     /// Takes an exception of the instruction at PC.
     fn take(&mut self, e: &Exception) {
+        if std::env::var_os("JT").is_some() { let c = &self.state().cpu; eprintln!("EXC pc={:x} {:x?} x={:x?}", c.pc, e, c.x); }
         self.sync_flags_out();
         let machine = self.machine.clone();
         take(&mut self.state_mut().cpu, &machine.model, e);
@@ -291,6 +292,7 @@ impl JitCore {
                 code
             }
         };
+        if std::env::var_os("JT").is_some() { let c = &self.state().cpu; eprintln!("ENTER pc={:x} x={:x?} nzcv={:x}", c.pc, c.x, self.state().nzcv); }
         let core: *mut Self = self;
         let state = self.cell.0.get();
         // SAFETY: `code` is the outer entry of a live block in this vCPU's cache, made for the current

@@ -31,6 +31,9 @@ struct Probed {
 
 #[derive(Clone, Copy)]
 struct Probe {
+    /// Of one element.
+    element: u8,
+    /// Of all.
     bytes: u8,
     write: bool,
     aligned: bool,
@@ -86,6 +89,7 @@ impl Generator {
 
     fn probe_for(&self, mem: Mem, count: u8, write: bool) -> Probe {
         Probe {
+            element: 1 << mem.size,
             bytes: count << mem.size,
             write,
             aligned: mem.order != Order::Plain || self.options.align_check,
@@ -174,9 +178,10 @@ impl Generator {
             self.asm.rorx(true, s, s, 8);
         }
         self.asm.op_imm(Op2::And, false, s, 0x3ff0);
-        let last = if p.aligned { 0 } else { i32::from(p.bytes) - 1 };
+        // Aligned elements do not cross pages by themselves: look at the last one's first byte.
+        let last = i32::from(if p.aligned { p.bytes - p.element } else { p.bytes - 1 });
         self.asm.lea(true, t, M::at(address.base, address.disp.wrapping_add(last)));
-        let mask = if p.aligned { -4096 | (i32::from(p.bytes) - 1) } else { -4096 };
+        let mask = if p.aligned { -4096 | (i32::from(p.element) - 1) } else { -4096 };
         self.asm.op_imm(Op2::And, true, t, mask);
         let table = if p.write {
             std::mem::offset_of!(TlbSet, write) as i32
