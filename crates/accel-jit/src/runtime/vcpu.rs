@@ -187,7 +187,6 @@ impl JitCore {
 
     /// Takes an exception of the instruction at PC.
     fn take(&mut self, e: &Exception) {
-        if std::env::var_os("JT").is_some() { let c = &self.state().cpu; eprintln!("EXC pc={:x} {:x?} x={:x?}", c.pc, e, c.x); }
         self.sync_flags_out();
         let machine = self.machine.clone();
         take(&mut self.state_mut().cpu, &machine.model, e);
@@ -238,6 +237,8 @@ impl JitCore {
         // Always look once: something may have been posted before.
         self.poll_soon();
         let mut link = None;
+        // The jump cache missed, or led to a block that is gone: do not ask it again.
+        let mut missed = false;
         loop {
             if self.state().poll.swap(0, Ordering::SeqCst) != 0 {
                 self.handle_mailbox();
@@ -251,7 +252,7 @@ impl JitCore {
                 self.take(&Exception::illegal_state());
                 continue;
             }
-            let exit = match self.enter(link.take()) {
+            let exit = match self.enter(link.take(), std::mem::take(&mut missed)) {
                 Ok(exit) => exit,
                 Err(e) => {
                     self.take(&e);
@@ -262,7 +263,10 @@ impl JitCore {
             match exit {
                 Exit::Look | Exit::Done => {}
                 Exit::Chain => link = Some(self.state().exit_arg as u32),
-                Exit::Indirect => self.canonical_target(),
+                Exit::Indirect => {
+                    missed = true;
+                    self.canonical_target();
+                }
                 _ => {
                     if let Some(out) = self.handle(exit) {
                         return out;
@@ -273,12 +277,13 @@ impl JitCore {
     }
 
     /// Runs translated code at PC; chains the exit `link` to it.
-    fn enter(&mut self, link: Option<u32>) -> Result<Exit, Exception> {
+    fn enter(&mut self, link: Option<u32>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
-        let code = match (link, set.jump(pc)) {
-            (None, Some(code)) => code,
-            _ => {
+        let known = if missed || link.is_some() { None } else { set.jump(pc) };
+        let code = match known {
+            Some(code) => code,
+            None => {
                 let flushes = self.cache.statistics.flushes;
                 let id = self.block_at(pc)?;
                 if let Some(exit) = link
@@ -292,7 +297,6 @@ impl JitCore {
                 code
             }
         };
-        if std::env::var_os("JT").is_some() { let c = &self.state().cpu; eprintln!("ENTER pc={:x} x={:x?} nzcv={:x}", c.pc, c.x, self.state().nzcv); }
         let core: *mut Self = self;
         let state = self.cell.0.get();
         // SAFETY: `code` is the outer entry of a live block in this vCPU's cache, made for the current
