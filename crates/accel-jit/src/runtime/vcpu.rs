@@ -262,7 +262,7 @@ impl JitCore {
             self.counters.exits[exit as usize] += 1;
             match exit {
                 Exit::Look | Exit::Done => {}
-                Exit::Chain => link = Some(self.state().exit_arg as u32),
+                Exit::Chain => link = Some((self.state().exit_arg as u32, self.state().cpu.pc)),
                 Exit::Indirect => {
                     missed = true;
                     self.canonical_target();
@@ -277,7 +277,7 @@ impl JitCore {
     }
 
     /// Runs translated code at PC; chains the exit `link` to it.
-    fn enter(&mut self, link: Option<u32>, missed: bool) -> Result<Exit, Exception> {
+    fn enter(&mut self, link: Option<(u32, u64)>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
         let known = if missed || link.is_some() { None } else { set.jump(pc) };
@@ -286,7 +286,9 @@ impl JitCore {
             None => {
                 let flushes = self.cache.statistics.flushes;
                 let id = self.block_at(pc)?;
-                if let Some(exit) = link
+                // An interrupt may have been taken since the exit was left.
+                if let Some((exit, target)) = link
+                    && target == pc
                     && self.cache.statistics.flushes == flushes
                 {
                     self.cache.chain(exit, id);
