@@ -45,7 +45,7 @@ impl Session {
         command.args(["--memory", "64M", "--kernel"]).arg(kernel()).args(arguments);
         let copy = || OwnedFd::from(terminal.try_clone().unwrap());
         let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
-        Self { terminal, controller: File::from(OwnedFd::from(controller)), before, child }
+        Self { terminal, controller: File::from(controller), before, child }
     }
 
     fn is_raw(&self) -> bool {
