@@ -88,6 +88,9 @@ pub struct RunArgs {
     /// A disk; may be given more than once. A comma in the name is written twice
     #[arg(short, long, value_name = "FILE[,format=raw][,readonly=on][,snapshot=on]", value_parser = parse::drive, help_heading = "Machine")]
     pub drive: Vec<DriveConfig>,
+    /// The device that the terminal belongs to: uart (ttyAMA0), or virtio (hvc0), which knows the terminal's size
+    #[arg(long, value_enum, default_value_t = ConsoleArg::Uart, help_heading = "Machine")]
+    pub console: ConsoleArg,
     /// Who may use semihosting: bare-metal programs (auto), everyone, no one
     #[arg(long, value_enum, default_value_t = SemihostingArg::Auto, help_heading = "Machine")]
     pub semihosting: SemihostingArg,
@@ -116,6 +119,15 @@ pub struct RunArgs {
     /// Write the generated device tree to this file and do not run
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub dump_dtb: Option<PathBuf>,
+}
+
+/// The device that the terminal belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConsoleArg {
+    /// The UART
+    Uart,
+    /// A virtio console
+    Virtio,
 }
 
 /// Who may use semihosting.

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use armlet::config::{BootConfig, OnReset, Semihosting};
+use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
 use armlet::serial::{self, Carrier, Filter};
 use armlet::{End, Machine, MachineConfig, MachineHandle, SerialError};
 
-use crate::args::{RunArgs, SemihostingArg};
+use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
 use crate::parse::Serial;
 use crate::signals::Watch;
@@ -59,6 +59,10 @@ fn config(args: &RunArgs) -> MachineConfig {
             no_kaslr: args.no_kaslr,
         },
         drives: args.drive.clone(),
+        console: match args.console {
+            ConsoleArg::Uart => ConsoleDevice::Uart,
+            ConsoleArg::Virtio => ConsoleDevice::Virtio,
+        },
         semihosting: match args.semihosting {
             SemihostingArg::Auto => Semihosting::Auto,
             SemihostingArg::On => Semihosting::On,
@@ -185,6 +189,7 @@ fn connect(machine: &Machine, place: &Serial) -> Result<(Option<RawMode>, Carrie
 }
 
 fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
+    terminal::tell_size(&machine.handle());
     let raw = RawMode::enter();
     let duplicate = |fd: std::io::Result<OwnedFd>| fd.map_err(Failure::other);
     let output = duplicate(std::io::stdout().as_fd().try_clone_to_owned())?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use armlet::MachineHandle;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::{complain, status, terminal};
@@ -22,7 +22,7 @@ impl Watch {
     /// # Errors
     /// The host's.
     pub fn start(machine: MachineHandle) -> std::io::Result<Self> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
         let handle = signals.handle();
         let ending = Arc::new(AtomicBool::new(false));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -33,6 +33,7 @@ impl Watch {
                         let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
                     }
                     SIGCONT => terminal::resume(),
+                    SIGWINCH => terminal::tell_size(&machine),
                     _ if ending.swap(true, Ordering::AcqRel) => at_once(),
                     _ => end(&machine, signal),
                 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
+use armlet::MachineHandle;
 use rustix::termios::{self, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// The terminal's settings as they were, while it is in raw mode.
@@ -79,6 +80,16 @@ pub fn restore() {
     let mut saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(before) = saved.take() {
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+    }
+}
+
+/// Tells the guest the terminal's size, if there is a terminal and the guest can know.
+pub fn tell_size(machine: &MachineHandle) {
+    if let Ok(size) = termios::tcgetwinsize(std::io::stdout())
+        && size.ws_col != 0
+        && size.ws_row != 0
+    {
+        machine.resize(size.ws_col, size.ws_row);
     }
 }
 

@@ -13,7 +13,7 @@ use armlet_engine::VcpuShared;
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 use armlet_virtio::{MmioTransport, VirtioDevice};
 
-use crate::config::MachineConfig;
+use crate::config::{ConsoleDevice, MachineConfig};
 use crate::console::Console;
 use crate::error::ConfigError;
 use crate::fdt::redistributor_regions;
@@ -58,7 +58,10 @@ impl Board {
         let timer_thread = time.start().map_err(no_thread)?;
         let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
         let uart = Arc::new(Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _));
-        console.connect(&uart);
+        console.connect_output(&uart);
+        if config.console == ConsoleDevice::Uart {
+            console.type_to_uart(&uart);
+        }
         let rtc = Pl031::new(gic.spi(spec::SPI_RTC).map_err(wiring)?, &time, host_wall_clock());
         let gpio = Pl061::new(gic.spi(spec::SPI_GPIO).map_err(wiring)?, &time);
 

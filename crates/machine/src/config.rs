@@ -27,6 +27,8 @@ pub struct MachineConfig {
     pub drives: Vec<DriveConfig>,
     /// Adds a virtio entropy device.
     pub entropy: bool,
+    /// Where what is typed goes.
+    pub console: ConsoleDevice,
     /// Who may use semihosting.
     pub semihosting: Semihosting,
     /// What a guest's request to reset the machine does.
@@ -46,6 +48,7 @@ impl Default for MachineConfig {
             boot: BootConfig::default(),
             drives: Vec::new(),
             entropy: true,
+            console: ConsoleDevice::Uart,
             semihosting: Semihosting::Auto,
             on_reset: OnReset::Restart,
             count: false,
@@ -149,6 +152,17 @@ pub enum DriveFormat {
     Raw,
 }
 
+/// The device that the terminal belongs to. Output of both is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConsoleDevice {
+    /// The PL011 UART (`ttyAMA0`).
+    #[default]
+    Uart,
+    /// A virtio console (`hvc0`), which also learns the terminal's size.
+    Virtio,
+}
+
 /// Who may use semihosting calls (`HLT #0xf000`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -188,11 +202,17 @@ impl MachineConfig {
             _ => {}
         }
         self.check_memory(host_memory())?;
-        let devices = self.drives.len() + usize::from(self.entropy);
+        let devices = self.virtio_devices();
         if devices > spec::VIRTIO_MMIO_SLOTS {
             return Err(ConfigError::TooManyDevices(devices));
         }
         Ok(())
+    }
+
+    /// Number of virtio devices.
+    pub(crate) fn virtio_devices(&self) -> usize {
+        let console = self.console == ConsoleDevice::Virtio;
+        self.drives.len() + usize::from(self.entropy) + usize::from(console)
     }
 
     fn check_memory(&self, host: Option<u64>) -> Result<(), ConfigError> {

@@ -4,10 +4,11 @@
 //! into [`Console::input`], and from there to the UART as fast as the guest takes it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use armlet_devices::{CharSink, OutputQueue, Pl011};
+use armlet_virtio::{Console as VirtioConsole, ConsoleSink};
 
 use crate::lock;
 
@@ -42,21 +43,32 @@ impl Console {
         CharSink::write(&*self.output, data)
     }
 
-    /// Connects the queues with the UART.
-    pub(crate) fn connect(&self, uart: &Arc<Pl011>) {
-        let _ = self.input.uart.set(Arc::downgrade(uart));
-        let input = Arc::downgrade(&self.input);
-        uart.set_input_ready(Box::new(move || {
-            if let Some(input) = input.upgrade() {
-                input.feed();
-            }
-        }));
+    /// Connects the output with the UART.
+    pub(crate) fn connect_output(&self, uart: &Arc<Pl011>) {
         let weak = Arc::downgrade(uart);
         self.output.set_room_callback(Box::new(move || {
             if let Some(uart) = weak.upgrade() {
                 uart.transmit_ready();
             }
         }));
+    }
+
+    /// What is typed goes to the UART.
+    pub(crate) fn type_to_uart(&self, uart: &Arc<Pl011>) {
+        let weak = Arc::downgrade(uart);
+        let take = move |data: &[u8]| weak.upgrade().map_or(0, |uart| uart.receive(data));
+        let _ = self.input.device.set(Box::new(take));
+        uart.set_input_ready(self.input.feeder());
+    }
+
+    /// What is typed goes to a virtio console, which this makes; its output comes out beside the UART's.
+    pub(crate) fn virtio_console(&self) -> std::io::Result<Arc<VirtioConsole>> {
+        let sink = Arc::new(Beside(Arc::clone(&self.output)));
+        let device = Arc::new(VirtioConsole::new(sink, self.input.feeder())?);
+        let weak = Arc::downgrade(&device);
+        let take = move |data: &[u8]| weak.upgrade().map_or(0, |device| device.receive(data));
+        let _ = self.input.device.set(Box::new(take));
+        Ok(device)
     }
 
     /// Ends both queues: readers and writers that wait return.
@@ -66,15 +78,35 @@ impl Console {
     }
 }
 
+/// Output of another device than the UART.
+struct Beside(Arc<OutputQueue>);
+
+/// How often a full queue is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+impl ConsoleSink for Beside {
+    fn write(&self, bytes: &[u8], wait: Duration) -> usize {
+        let n = CharSink::write(&*self.0, bytes);
+        if n == 0 && !bytes.is_empty() {
+            std::thread::sleep(LOOK_AGAIN.min(wait));
+            return CharSink::write(&*self.0, bytes);
+        }
+        n
+    }
+}
+
+/// Gives bytes to a device, which takes as many as it has room for.
+type Take = Box<dyn Fn(&[u8]) -> usize + Send + Sync>;
+
 /// Input that waits for the guest.
 ///
-/// Lock order: this queue, then the UART.
+/// Lock order: this queue, then the device.
 #[derive(Default)]
 pub struct InputQueue {
     state: Mutex<InputState>,
     room: Condvar,
     filled: Condvar,
-    uart: OnceLock<Weak<Pl011>>,
+    device: OnceLock<Take>,
 }
 
 #[derive(Default)]
@@ -130,14 +162,19 @@ impl InputQueue {
         drop(self.filled.wait_timeout_while(state, limit, none));
     }
 
-    /// Moves what the UART has room for.
-    pub(crate) fn feed(&self) {
-        self.feed_locked(&mut lock(&self.state));
+    /// For a device that has room again.
+    fn feeder(self: &Arc<Self>) -> Box<dyn Fn() + Send + Sync> {
+        let this = Arc::downgrade(self);
+        Box::new(move || {
+            if let Some(this) = this.upgrade() {
+                this.feed_locked(&mut lock(&this.state));
+            }
+        })
     }
 
     fn feed_locked(&self, state: &mut InputState) {
-        let Some(uart) = self.uart.get().and_then(Weak::upgrade) else { return };
-        let taken = uart.receive(state.bytes.make_contiguous());
+        let Some(take) = self.device.get() else { return };
+        let taken = take(state.bytes.make_contiguous());
         state.bytes.drain(..taken.min(state.bytes.len()));
         if taken > 0 {
             self.room.notify_all();

@@ -11,12 +11,14 @@ use armlet_arm::{CpuModel, CpuState};
 use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, MachineState, Power, VcpuShared};
 use armlet_memory::{AddressSpace, Ram};
 use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
-use armlet_virtio::{Block, BlockConfig, Entropy, VirtioDevice};
+use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, VirtioDevice};
 
 use crate::accelerator::{self, Needs};
 use crate::board::{Board, Parts};
 use crate::boot::{self, Boot, KernelKind};
-use crate::config::{DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode};
+use crate::config::{
+    ConsoleDevice, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode,
+};
 use crate::console::Console;
 use crate::error::ConfigError;
 use crate::handler::Handler;
@@ -64,6 +66,7 @@ struct Shared {
     boot: Boot,
     disks: Vec<Arc<dyn BlockBackend>>,
     console: Console,
+    virtio_console: Option<Arc<VirtioConsole>>,
     semihosting: Option<Arc<Semihosting>>,
     accelerator: &'static str,
     engine: Engine,
@@ -127,6 +130,13 @@ impl MachineHandle {
         self.0.board.uart.receive_break();
     }
 
+    /// Tells the guest the terminal's size, if its console can know.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        if let Some(console) = &self.0.virtio_console {
+            console.resize(columns, rows);
+        }
+    }
+
     /// The serial console.
     pub fn console(&self) -> &Console {
         &self.0.console
@@ -176,7 +186,14 @@ impl Machine {
         let disks: Vec<_> = disks.into_iter().map(|d| d.backend).collect();
         let console = Console::new();
         let cpus: Vec<_> = (0..config.smp).map(|i| Arc::new(VcpuShared::new(i))).collect();
-        let virtio = virtio_devices(&config, &disks)?;
+        let mut virtio = virtio_devices(&config, &disks)?;
+        let mut virtio_console = None;
+        if config.console == ConsoleDevice::Virtio {
+            let failed = |source| ConfigError::Host { what: "the console's thread", source };
+            let device = console.virtio_console().map_err(failed)?;
+            virtio.push(Arc::clone(&device) as _);
+            virtio_console = Some(device);
+        }
         let parts = Parts { config: &config, ram: ram.clone(), cpus: &cpus, console: &console, virtio };
         let (board, memory) = Board::new(parts)?;
         let memory = Arc::new(memory);
@@ -210,6 +227,7 @@ impl Machine {
             boot,
             disks,
             console,
+            virtio_console,
             semihosting,
             accelerator: name,
             engine,
@@ -446,7 +464,7 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
         cpu_compatible: &cpu::compatible(model),
         cpus: config.smp,
         memory: config.memory,
-        virtio_devices: config.drives.len() + usize::from(config.entropy),
+        virtio_devices: config.virtio_devices(),
         append: &config.boot.append,
         initrd: boot.initrd_range(),
         kaslr_seed: kaslr,
