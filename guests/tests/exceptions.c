@@ -31,7 +31,7 @@ static void instructions(void) {
     CHECK_EQ(SYNDROME(ASM(".inst 0x00000000")), 1u << 25);     // UDF
     CHECK_EQ(SYNDROME(ASM(".inst 0xffffffff")), 1u << 25);     // Unallocated
     CHECK_EQ(SYNDROME(ASM(".inst 0x04200000")), 1u << 25);     // SVE, which the CPU lacks
-    CHECK_EQ(SYNDROME(ASM("mrs x0, s3_0_c15_c7_7")), 1u << 25);
+    CHECK_EQ(SYNDROME(ASM("mrs x0, s3_0_c1_c7_7")), 1u << 25);
     CHECK_EQ(SYNDROME(ASM("mrs x0, vbar_el2")), 1u << 25);
     CHECK_EQ(SYNDROME(ASM("msr midr_el1, x0")), 1u << 25);
     // Identification space that has no register yet reads as zero.
