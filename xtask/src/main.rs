@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask boot`, `test`, `bench`, `soak`, `setup`, `guests`.
+//! Developer commands: `cargo xtask boot`, `test`, `bench`, `soak`, `conform`, `setup`, `guests`.
 //!
 //! Everything that these need beyond Rust comes from Debian's packages through apt, lands in one cache
 //! folder ([`cache`]) and is made once; a second run needs no network.

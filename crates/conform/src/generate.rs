@@ -128,9 +128,14 @@ impl Plan {
         let memory = program::record_address(index) + u64::from(record::MEMORY);
         let aligned = needs_alignment(enc.class()) || r.one_in(2);
         // Not every version of the oracle checks the alignment of ordered accesses that are not atomic.
-        let checked = enc.class() != Class::Ldstord && !enc.mnemonic().starts_with("LDAPR");
+        let checked = !matches!(enc.class(), Class::Ldstord | Class::LdapstlUnscaled)
+            && !enc.mnemonic().starts_with("LDAPR");
         let step = if aligned && !(checked && r.one_in(64)) { 16 } else { 1 };
-        let wanted = memory + 256 + r.below(256 / step) * step;
+        let wanted = if step == 1 && r.one_in(3) {
+            memory + 512 - r.below(64) // Perhaps across the end of a page.
+        } else {
+            memory + 256 + r.below(256 / step) * step
+        };
         record.x[n] = 0;
         let mut cpu = record.to_cpu(program::body_address(index));
         let Exit::Fault(Some(from)) = interp::step(&self.features, &mut cpu, &mut Probe, word) else {

@@ -11,8 +11,9 @@ pub const CODE: u64 = 0x40_0000;
 pub const DATA: u64 = 0x1000_0000;
 /// Bytes before the first case: start, signal handler, common code.
 const PROLOGUE: u64 = 0x1000;
-/// Bytes of the data before the first record: signal structures and the signal stack.
-const DATA_HEADER: u64 = 0x1_0000;
+/// Bytes of the data before the first record: signal structures and the signal stack. Not a multiple of a record's
+/// size, so that a page ends in the middle of every second record's memory.
+const DATA_HEADER: u64 = 0x1_0200;
 /// Bytes of each case's code.
 const CASE_CODE: u64 = 0x180;
 /// Where in a case's code its instructions begin.

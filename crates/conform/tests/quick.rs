@@ -76,7 +76,8 @@ fn cryptography() {
 fn host_code(filter: Option<&str>, sequences: bool, count: u64) {
     let features = features("neoverse-n1").expect("the model exists");
     let plan = Plan::new(features, 20_260_902, filter);
-    let found = Comparison::of_host_code("neoverse-n1", sequences).run(&plan, 0, count).expect("the JIT runs");
+    let found =
+        Comparison::of_host_code("neoverse-n1", sequences).run(&plan, 0, count).expect("the JIT runs");
     let lines: Vec<_> = found.into_iter().map(|m| m.text).collect();
     assert!(lines.is_empty(), "{} mismatches (interpreter/JIT):\n{}", lines.len(), lines.join("\n"));
 }
