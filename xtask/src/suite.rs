@@ -80,6 +80,12 @@ pub fn main(o: &Options) -> Result<()> {
     cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
     tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
     models(&mut tally);
+    for checker in ["loom", "shuttle"] {
+        let mut c =
+            run::command(&cargo, ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir"]);
+        c.arg(run::target().join(checker)).env("RUSTFLAGS", format!("--cfg {checker}"));
+        tally.tests(&format!("the engine's interleavings ({checker})"), &mut c);
+    }
     if !o.no_boot {
         guests(&mut tally)?;
         boots(&mut tally)?;
