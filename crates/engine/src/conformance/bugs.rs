@@ -121,6 +121,7 @@ pub fn bug_exclusive_work_against_hot_plug(subject: &dyn Subject) {
                 }
             });
         }
+        eventually("sections have begun", || sections.load(Ordering::Relaxed) > 0);
         for round in 0..40 {
             let index = 2 + round % 3;
             let shared = Arc::new(VcpuShared::new(index));
@@ -128,9 +129,10 @@ pub fn bug_exclusive_work_against_hot_plug(subject: &dyn Subject) {
             machine.engine.release(index).expect("released");
             machine.engine.unplug(index).expect("unplugs");
         }
+        let before = sections.load(Ordering::Relaxed);
+        eventually("sections go on", || sections.load(Ordering::Relaxed) > before);
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(sections.into_inner() > 0);
 }
 
 /// From an exit handler, on the vCPU's thread, a section through the engine is refused; there is no other
