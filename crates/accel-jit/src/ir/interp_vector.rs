@@ -1,6 +1,6 @@
 //! The vector and floating-point half of the interpreter.
 
-use armlet_arm::fp::{self, Double, Format, Single};
+use armlet_arm::fp::{self, Double, Format, Half, Single};
 use armlet_arm::{crypto, state::FpEnv};
 
 use super::interp::{Frame, Machine};
@@ -85,9 +85,9 @@ fn lane3(env: &mut FpEnv, op: V3Op, es: u8, d: u64, n: u64, m: u64) -> u64 {
         V3Op::Bsl => (d & n) | (!d & m),
         V3Op::Bit => (n & m) | (d & !m),
         V3Op::Bif => (n & !m) | (d & m),
-        V3Op::Fadd | V3Op::Fsub | V3Op::Fmul | V3Op::Fdiv | V3Op::Fmla | V3Op::Fmls if es == 2 => {
-            float3::<Single>(env, op, d, n, m)
-        }
+        V3Op::SmulLow => i64::from(n as i32).wrapping_mul(i64::from(m as i32)) as u64,
+        V3Op::UmulLow => (n & 0xffff_ffff) * (m & 0xffff_ffff),
+        _ if es == 2 => float3::<Single>(env, op, d, n, m),
         _ => float3::<Double>(env, op, d, n, m),
     }
 }
@@ -99,12 +99,20 @@ fn float3<F: Format>(env: &mut FpEnv, op: V3Op, d: u64, n: u64, m: u64) -> u64 {
         V3Op::Fmul => fp::mul::<F>(env, n, m),
         V3Op::Fdiv => fp::div::<F>(env, n, m),
         V3Op::Fmla => fp::mul_add::<F>(env, d, n, m),
+        V3Op::FcmEq => all_ones(fp::compare_eq::<F>(env, n, m)),
+        V3Op::FcmGe => all_ones(fp::compare_ge::<F>(env, n, m)),
+        V3Op::FcmGt => all_ones(fp::compare_gt::<F>(env, n, m)),
+        V3Op::Fmax => fp::max::<F>(env, n, m),
+        V3Op::Fmin => fp::min::<F>(env, n, m),
+        V3Op::Fmaxnm => fp::maxnm::<F>(env, n, m),
+        V3Op::Fminnm => fp::minnm::<F>(env, n, m),
+        V3Op::Fabd => fp::abs::<F>(fp::sub::<F>(env, n, m)),
         _ => fp::mul_add::<F>(env, d, fp::neg::<F>(n), m),
     }
 }
 
 /// Operations that are not element by element; `None` if `op` is one that is.
-fn permute(op: V3Op, es: u8, q: bool, n: u128, m: u128) -> Option<u128> {
+fn permute((op, es, q): (V3Op, u8, bool), d: u128, n: u128, m: u128) -> Option<u128> {
     let half = count(es, q) / 2;
     let (at_n, at_m) = (|i: usize| element(n, es, i), |i: usize| element(m, es, i));
     let either = |i: usize| if i < 2 * half { at_n(i) } else { at_m(i - 2 * half) };
@@ -121,6 +129,9 @@ fn permute(op: V3Op, es: u8, q: bool, n: u128, m: u128) -> Option<u128> {
             k @ 0..16 => element(n, 0, k),
             _ => 0,
         }),
+        V3Op::Sha256h => crypto::sha256h(d, n, m),
+        V3Op::Sha256h2 => crypto::sha256h2(d, n, m),
+        V3Op::Sha256su1 => crypto::sha256su1(d, n, m),
         V3Op::Aese => crypto::aese(n, m),
         V3Op::Aesd => crypto::aesd(n, m),
         V3Op::Pmull64 if q => crypto::pmull64((n >> 64) as u64, (m >> 64) as u64),
@@ -145,6 +156,37 @@ fn lane2(env: &mut FpEnv, op: V2Op, es: u8, n: u64) -> u64 {
         V2Op::Fabs => n & !(1 << ((8 << es) - 1)),
         V2Op::Fsqrt if es == 2 => fp::sqrt::<Single>(env, n),
         V2Op::Fsqrt => fp::sqrt::<Double>(env, n),
+        V2Op::FrintN | V2Op::FrintP | V2Op::FrintM | V2Op::FrintZ | V2Op::FrintX | V2Op::FrintI => {
+            if es == 2 { round_int::<Single>(env, op, n) } else { round_int::<Double>(env, op, n) }
+        }
+        V2Op::Fcvtzs => fp::to_fixed::<Single>(env, n, 0, false, fp::Rounding::Zero, 32),
+        V2Op::Scvtf => {
+            let rounding = env.rounding();
+            fp::fixed_to_fp::<Single>(env, s as u64, 0, false, rounding)
+        }
+        _ => n,
+    }
+}
+
+fn round_int<F: Format>(env: &mut FpEnv, op: V2Op, n: u64) -> u64 {
+    let rounding = match op {
+        V2Op::FrintN => fp::Rounding::TieEven,
+        V2Op::FrintP => fp::Rounding::PosInf,
+        V2Op::FrintM => fp::Rounding::NegInf,
+        V2Op::FrintZ => fp::Rounding::Zero,
+        _ => env.rounding(),
+    };
+    fp::round_int::<F>(env, n, rounding, op == V2Op::FrintX)
+}
+
+/// An element of twice the width made narrow.
+fn narrow_lane(env: &mut FpEnv, op: V2Op, es: u8, n: u64) -> u64 {
+    match op {
+        V2Op::Sqxtn => saturate(env, signed(n, es + 1).into(), es, false),
+        V2Op::Uqxtn => saturate(env, n.into(), es, true),
+        V2Op::Sqxtun => saturate(env, signed(n, es + 1).into(), es, true),
+        V2Op::Fcvtn if es == 1 => fp::convert::<Single, Half>(env, n),
+        V2Op::Fcvtn => fp::convert::<Double, Single>(env, n),
         _ => n,
     }
 }
@@ -166,8 +208,11 @@ fn vector2(env: &mut FpEnv, (op, es, q): (V2Op, u8, bool), d: u128, n: u128) -> 
         V2Op::Aesimc => crypto::aesimc(n),
         V2Op::Sxtl => build(es + 1, true, |i| signed(element(half, es, i), es) as u64),
         V2Op::Uxtl => build(es + 1, true, |i| element(half, es, i)),
-        V2Op::Xtn => {
-            let narrow = build(es, false, |i| element(n, es + 1, i));
+        V2Op::Fcvtl if es == 1 => build(2, true, |i| fp::convert::<Half, Single>(env, element(half, 1, i))),
+        V2Op::Fcvtl => build(3, true, |i| fp::convert::<Single, Double>(env, element(half, 2, i))),
+        V2Op::Sha256su0 => crypto::sha256su0(d, n),
+        V2Op::Xtn | V2Op::Sqxtn | V2Op::Uqxtn | V2Op::Sqxtun | V2Op::Fcvtn => {
+            let narrow = build(es, false, |i| narrow_lane(env, op, es, element(n, es + 1, i)));
             if q { limit(false, d) | narrow << 64 } else { narrow }
         }
         _ => build(es, q, |i| lane2(env, op, es, element(n, es, i))),
@@ -245,7 +290,7 @@ impl<M: Machine> Frame<'_, M> {
             Inst::V3 { op, es, q, d, n, m } => {
                 let (vd, vn, vm) = (self.v(d), self.v(n), self.v(m));
                 let env = &mut self.cpu.fp;
-                let r = permute(op, es, q, vn, vm).unwrap_or_else(|| {
+                let r = permute((op, es, q), vd, vn, vm).unwrap_or_else(|| {
                     build(es, q, |i| {
                         lane3(env, op, es, element(vd, es, i), element(vn, es, i), element(vm, es, i))
                     })

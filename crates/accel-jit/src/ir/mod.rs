@@ -382,6 +382,23 @@ pub enum V3Op {
     Fmla,
     /// d = d - n * m, fused
     Fmls,
+    /// Comparisons to masks; FcmGe and FcmGt signal quiet NaNs.
+    FcmEq,
+    FcmGe,
+    FcmGt,
+    Fmax,
+    Fmin,
+    Fmaxnm,
+    Fminnm,
+    /// |n - m|
+    Fabd,
+    /// Products of the low 32 bits of 64-bit elements, `es` 3.
+    SmulLow,
+    UmulLow,
+    /// These three read d.
+    Sha256h,
+    Sha256h2,
+    Sha256su1,
 }
 
 /// Vector operations with one input.
@@ -411,6 +428,28 @@ pub enum V2Op {
     CmGeZero,
     CmLtZero,
     CmLeZero,
+    /// Saturating narrowing, as Xtn.
+    Sqxtn,
+    Uqxtn,
+    /// From signed to unsigned.
+    Sqxtun,
+    /// Roundings to integral values, `es` 2 or 3.
+    FrintN,
+    FrintP,
+    FrintM,
+    FrintZ,
+    FrintX,
+    FrintI,
+    /// To signed 32-bit integers, rounding towards zero; `es` 2.
+    Fcvtzs,
+    /// From signed 32-bit integers; `es` 2.
+    Scvtf,
+    /// From the low (`q`: high) half's elements of size `es` (1 or 2) to the next precision.
+    Fcvtl,
+    /// From elements of size `es + 1` to `es` (1 or 2); `q` writes the upper half and keeps the lower.
+    Fcvtn,
+    /// Reads d.
+    Sha256su0,
 }
 
 /// Vector shifts by a constant.

@@ -28,14 +28,6 @@ helpers! {
     sha1su0(d, n, m, a, p) => crypto::sha1su0(d, n, m);
     /// SHA1SU1.
     sha1su1(d, n, m, a, p) => crypto::sha1su1(d, n);
-    /// SHA256H.
-    sha256h(d, n, m, a, p) => crypto::sha256h(d, n, m);
-    /// SHA256H2.
-    sha256h2(d, n, m, a, p) => crypto::sha256h2(d, n, m);
-    /// SHA256SU0.
-    sha256su0(d, n, m, a, p) => crypto::sha256su0(d, n);
-    /// SHA256SU1.
-    sha256su1(d, n, m, a, p) => crypto::sha256su1(d, n, m);
     /// SHA512H.
     sha512h(d, n, m, a, p) => crypto::sha512h(d, n, m);
     /// SHA512H2.

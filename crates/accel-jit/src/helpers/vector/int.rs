@@ -192,18 +192,6 @@ fn doubled<const ES: u32, const WIDE: u32>(qc: &mut bool, n: u64, m: u64) -> i12
 }
 
 long_ops! {
-    /// SMULL.
-    Smull(qc, d, n, m) => (sx::<ES>(n) * sx::<ES>(m)) as u64;
-    /// UMULL.
-    Umull(qc, d, n, m) => n * m;
-    /// SMLAL.
-    Smlal(qc, d, n, m) => d.wrapping_add((sx::<ES>(n) * sx::<ES>(m)) as u64);
-    /// UMLAL.
-    Umlal(qc, d, n, m) => d.wrapping_add(n * m);
-    /// SMLSL.
-    Smlsl(qc, d, n, m) => d.wrapping_sub((sx::<ES>(n) * sx::<ES>(m)) as u64);
-    /// UMLSL.
-    Umlsl(qc, d, n, m) => d.wrapping_sub(n * m);
     /// SQDMULL.
     Sqdmull(qc, d, n, m) => doubled::<ES, WIDE>(qc, n, m) as u64;
     /// SQDMLAL.

@@ -61,8 +61,8 @@ fn elements_are_taken_by_index() {
     let mut regs = registers(0, 0x0004_0003_0002_0001, 0x0009_0000_0000_0000);
     call(same::<int::Sqrdmlah>(1), &mut regs, Shape::vector(false).element(3));
     assert_eq!(regs[0], 0, "small products round to nothing");
-    call(long::<int::Umull>(1), &mut regs, Shape::vector(false).element(3));
-    assert_eq!(regs[0], 36 << 96 | 27 << 64 | 18 << 32 | 9);
+    call(long::<int::Sqdmull>(1), &mut regs, Shape::vector(false).element(3));
+    assert_eq!(regs[0], 72 << 96 | 54 << 64 | 36 << 32 | 18);
 }
 
 #[test]

@@ -64,10 +64,31 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
             if let Some(f) = high_helper(mnemonic, es) {
                 return by_element(s, f, s.vector(), es);
             }
+            if matches!(mnemonic, "SMULL" | "UMULL" | "SMLAL" | "UMLAL" | "SMLSL" | "UMLSL") {
+                return long(s, es, q);
+            }
             let f = long_helper(mnemonic, es)?;
             by_element(s, f, s.vector(), es)
         }
     }
+}
+
+/// Widening products: both sources extended.
+fn long(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (d, n) = (s.d(), s.n());
+    let op = if s.u() { V2Op::Uxtl } else { V2Op::Sxtl };
+    let m = spread(s, es)?;
+    s.emit(Inst::V2 { op, es, q: false, d: SCRATCH + 1, n: m });
+    s.emit(Inst::V2 { op, es, q, d: SCRATCH, n });
+    if es == 2 {
+        return super::three::multiply_words(s, d);
+    }
+    let op = match &s.mnemonic[1..] {
+        "MULL" => V3Op::Mul,
+        "MLAL" => V3Op::Mla,
+        _ => V3Op::Mls,
+    };
+    s.emit(Inst::V3 { op, es: es + 1, q: true, d, n: SCRATCH, m: SCRATCH + 1 })
 }
 
 /// The doubling high-half multiplies.

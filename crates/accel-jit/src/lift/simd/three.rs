@@ -186,6 +186,15 @@ pub fn float_same(s: &mut Simd, es: u8) -> Option<Flow> {
     {
         return s.v3(op, es, q);
     }
+    if s.ctx.fp_inline
+        && es >= 2
+        && let Some(op) = float_pair_inline(s.mnemonic)
+    {
+        let (d, n, m) = (s.d(), s.n(), s.m());
+        s.emit(Inst::V3 { op: V3Op::Uzp1, es, q, d: SCRATCH, n, m });
+        s.emit(Inst::V3 { op: V3Op::Uzp2, es, q, d: SCRATCH + 1, n, m });
+        return s.emit(Inst::V3 { op, es, q, d, n: SCRATCH, m: SCRATCH + 1 });
+    }
     let f = float_lanes(s.mnemonic).or_else(|| float_pairs(s.mnemonic))?;
     s.helper(f(es), s.vector())
 }
@@ -198,6 +207,14 @@ pub(super) fn float_inline(mnemonic: &str) -> Option<V3Op> {
         "FDIV" => V3Op::Fdiv,
         "FMLA" => V3Op::Fmla,
         "FMLS" => V3Op::Fmls,
+        "FCMEQ" => V3Op::FcmEq,
+        "FCMGE" => V3Op::FcmGe,
+        "FCMGT" => V3Op::FcmGt,
+        "FMAX" => V3Op::Fmax,
+        "FMIN" => V3Op::Fmin,
+        "FMAXNM" => V3Op::Fmaxnm,
+        "FMINNM" => V3Op::Fminnm,
+        "FABD" => V3Op::Fabd,
         _ => return None,
     })
 }
@@ -224,6 +241,18 @@ pub(super) fn float_lanes(mnemonic: &str) -> Option<BySize> {
         "FCMGT" => fv::same::<fv::Cmgt>,
         "FACGE" => fv::same::<fv::Acge>,
         "FACGT" => fv::same::<fv::Acgt>,
+        _ => return None,
+    })
+}
+
+/// What the IR does with the even and the odd elements of a pairwise operation.
+pub(super) fn float_pair_inline(mnemonic: &str) -> Option<V3Op> {
+    Some(match mnemonic {
+        "FADDP" => V3Op::Fadd,
+        "FMAXP" | "FMAXV" => V3Op::Fmax,
+        "FMINP" | "FMINV" => V3Op::Fmin,
+        "FMAXNMP" | "FMAXNMV" => V3Op::Fmaxnm,
+        "FMINNMP" | "FMINNMV" => V3Op::Fminnm,
         _ => return None,
     })
 }
@@ -308,6 +337,7 @@ pub fn different(s: &mut Simd) -> Option<Flow> {
         "SMULL" | "UMULL" if es < 2 => inline_long(s, V3Op::Mul, es, extend),
         "SMLAL" | "UMLAL" if es < 2 => inline_long(s, V3Op::Mla, es, extend),
         "SMLSL" | "UMLSL" if es < 2 => inline_long(s, V3Op::Mls, es, extend),
+        "SMULL" | "UMULL" | "SMLAL" | "UMLAL" | "SMLSL" | "UMLSL" => long_words(s, extend),
         "SADDW" | "UADDW" => inline_wide(s, V3Op::Add, es, extend),
         "SSUBW" | "USUBW" => inline_wide(s, V3Op::Sub, es, extend),
         "ADDHN" | "RADDHN" => high_half(s, V3Op::Add, es, q),
@@ -365,6 +395,26 @@ fn inline_long(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
     s.emit(Inst::V3 { op, es: es + 1, q: true, d, n: SCRATCH, m: second })
 }
 
+/// Products of words, into doublewords.
+fn long_words(s: &mut Simd, extend: V2Op) -> Option<Flow> {
+    let (d, n, m, q) = (s.d(), s.n(), s.m(), s.q());
+    s.emit(Inst::V2 { op: extend, es: 2, q, d: SCRATCH, n });
+    s.emit(Inst::V2 { op: extend, es: 2, q, d: SCRATCH + 1, n: m });
+    multiply_words(s, d)
+}
+
+/// d = or += or -= the products of the low words of the first two scratch registers' doublewords.
+pub(super) fn multiply_words(s: &mut Simd, d: VReg) -> Option<Flow> {
+    let op = if s.u() { V3Op::UmulLow } else { V3Op::SmulLow };
+    let accumulate = match &s.mnemonic[1..] {
+        "MULL" => return s.emit(Inst::V3 { op, es: 3, q: true, d, n: SCRATCH, m: SCRATCH + 1 }),
+        "MLAL" => V3Op::Add,
+        _ => V3Op::Sub,
+    };
+    s.emit(Inst::V3 { op, es: 3, q: true, d: SCRATCH, n: SCRATCH, m: SCRATCH + 1 });
+    s.emit(Inst::V3 { op: accumulate, es: 3, q: true, d, n: d, m: SCRATCH })
+}
+
 /// Extends the second source.
 fn inline_wide(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
     let (d, n, m, q) = (s.d(), s.n(), s.m(), s.q());
@@ -375,12 +425,6 @@ fn inline_wide(s: &mut Simd, op: V3Op, es: u8, extend: V2Op) -> Option<Flow> {
 /// Widening operations by function.
 pub(super) fn long_helper(mnemonic: &str, es: u8) -> Option<VectorHelper> {
     let f: BySize = match mnemonic {
-        "SMULL" => long::<int::Smull>,
-        "UMULL" => long::<int::Umull>,
-        "SMLAL" => long::<int::Smlal>,
-        "UMLAL" => long::<int::Umlal>,
-        "SMLSL" => long::<int::Smlsl>,
-        "UMLSL" => long::<int::Umlsl>,
         "SQDMULL" if es > 0 => long::<int::Sqdmull>,
         "SQDMLAL" if es > 0 => long::<int::Sqdmlal>,
         "SQDMLSL" if es > 0 => long::<int::Sqdmlsl>,

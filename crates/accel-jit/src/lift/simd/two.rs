@@ -3,7 +3,7 @@
 use super::*;
 use crate::helpers::vector::float::{self as fv, Conversion};
 use crate::helpers::vector::{int, narrow, same as lanewise};
-use crate::ir::{Extend, Width};
+use crate::ir::{Extend, F1Op, Width};
 use armlet_arm::fp::{Double, Half, Rounding, Single};
 
 /// Advanced SIMD two-register miscellaneous.
@@ -64,9 +64,19 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         }
         "SQXTN" | "UQXTN" | "SQXTUN" => {
             allowed(es < 3)?;
+            if es < 2 {
+                let op = match s.mnemonic {
+                    "SQXTN" => V2Op::Sqxtn,
+                    "UQXTN" => V2Op::Uqxtn,
+                    _ => V2Op::Sqxtun,
+                };
+                return s.v2(op, es, q);
+            }
             let f = narrowing(s.mnemonic)?(es);
             s.helper(f, s.vector())
         }
+        "FCVTL" if s.ctx.fp_inline => s.v2(V2Op::Fcvtl, s.sz() - 1, q),
+        "FCVTN" if s.ctx.fp_inline => s.v2(V2Op::Fcvtn, s.sz() - 1, q),
         "FCVTL" => {
             let f = if s.sz() == 3 { fv::fcvtl::<Single, Double> } else { fv::fcvtl::<Half, Single> };
             s.helper(f, s.vector())
@@ -171,6 +181,51 @@ fn float_helper(mnemonic: &str) -> Option<(BySize, u32)> {
     })
 }
 
+/// What the IR has of vector floating point with one source; `None` if it has nothing.
+fn float_inline(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
+    let (d, n) = (s.d(), s.n());
+    let zero = SCRATCH;
+    let compare = |op, swap| if swap { (op, zero, n) } else { (op, n, zero) };
+    let (op, a, b) = match s.mnemonic {
+        "FRINTN" => return s.v2(V2Op::FrintN, es, q),
+        "FRINTP" => return s.v2(V2Op::FrintP, es, q),
+        "FRINTM" => return s.v2(V2Op::FrintM, es, q),
+        "FRINTZ" => return s.v2(V2Op::FrintZ, es, q),
+        "FRINTX" => return s.v2(V2Op::FrintX, es, q),
+        "FRINTI" => return s.v2(V2Op::FrintI, es, q),
+        "FCVTZS" if es == 2 => return s.v2(V2Op::Fcvtzs, es, q),
+        "SCVTF" if es == 2 => return s.v2(V2Op::Scvtf, es, q),
+        "FCVTZS" | "FCVTZU" | "SCVTF" | "UCVTF" if es == 3 => return convert_doubles(s),
+        "FCMEQ" => compare(V3Op::FcmEq, false),
+        "FCMGE" => compare(V3Op::FcmGe, false),
+        "FCMGT" => compare(V3Op::FcmGt, false),
+        "FCMLE" => compare(V3Op::FcmGe, true),
+        "FCMLT" => compare(V3Op::FcmGt, true),
+        _ => return None,
+    };
+    s.emit(Inst::VConst { d: zero, lo: 0, hi: 0 });
+    s.emit(Inst::V3 { op, es, q, d, n: a, m: b })
+}
+
+/// Conversions between two doubles and two 64-bit integers, one by one.
+fn convert_doubles(s: &mut Simd) -> Option<Flow> {
+    let (d, n, signed) = (s.d(), s.n(), !s.u());
+    let (t0, t1) = (s.b.temp(), s.b.temp());
+    let (double, w) = (true, Width::X);
+    if s.mnemonic.starts_with('F') {
+        s.emit(Inst::VDupLane { es: 3, q: false, d: SCRATCH, n, lane: 1 });
+        s.emit(Inst::FToInt { signed, double, w, d: t0, n });
+        s.emit(Inst::FToInt { signed, double, w, d: t1, n: SCRATCH });
+        s.emit(Inst::VFromGpr { es: 3, d, s: t0.into() });
+        return s.emit(Inst::VInsGpr { es: 3, d, lane: 1, s: t1.into() });
+    }
+    s.emit(Inst::VGetLane { es: 3, ext: Extend::Zero, d: t0, n, lane: 0 });
+    s.emit(Inst::VGetLane { es: 3, ext: Extend::Zero, d: t1, n, lane: 1 });
+    s.emit(Inst::IntToF { signed, double, w, d: SCRATCH, s: t1.into() });
+    s.emit(Inst::IntToF { signed, double, w, d, s: t0.into() });
+    s.emit(Inst::VInsLane { es: 3, d, dl: 1, n: SCRATCH, nl: 0 })
+}
+
 /// Floating point of [`misc`].
 pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
     let q = s.q();
@@ -181,6 +236,11 @@ pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
             "FABS" => return s.v2(V2Op::Fabs, es, q),
             "FNEG" => return s.v2(V2Op::Fneg, es, q),
             "FSQRT" if s.ctx.fp_inline => return s.v2(V2Op::Fsqrt, es, q),
+            _ if s.ctx.fp_inline => {
+                if let Some(flow) = float_inline(s, es, q) {
+                    return Some(flow);
+                }
+            }
             _ => {}
         }
     }
@@ -235,6 +295,9 @@ pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
 pub fn all(s: &mut Simd) -> Option<Flow> {
     if s.mnemonic.starts_with('F') {
         let es = if s.enc.name().ends_with("_H") { 1 } else { 2 };
+        if s.ctx.fp_inline && es == 2 {
+            return fold_floats(s);
+        }
         let f: BySize = match s.mnemonic {
             "FMAXNMV" => fv::reduce::<fv::Maxnm>,
             "FMINNMV" => fv::reduce::<fv::Minnm>,
@@ -265,6 +328,19 @@ pub fn all(s: &mut Simd) -> Option<Flow> {
     fold_lanes(s, op, es)
 }
 
+/// The tree of FMAXV and its kind: neighbours, then the two results.
+fn fold_floats(s: &mut Simd) -> Option<Flow> {
+    let op = super::three::float_pair_inline(s.mnemonic)?;
+    let (d, mut n) = (s.d(), s.n());
+    for q in [true, false] {
+        s.emit(Inst::V3 { op: V3Op::Uzp1, es: 2, q, d: SCRATCH, n, m: n });
+        s.emit(Inst::V3 { op: V3Op::Uzp2, es: 2, q, d: SCRATCH + 1, n, m: n });
+        n = SCRATCH + 2;
+        s.emit(Inst::V3 { op, es: 2, q, d: n, n: SCRATCH, m: SCRATCH + 1 });
+    }
+    s.emit(Inst::F1 { op: F1Op::Mov, double: false, d, n })
+}
+
 /// Folds the register onto itself until the result is in the lowest element.
 fn fold_lanes(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
     let (d, mut n, q) = (s.d(), s.n(), s.q());
@@ -289,6 +365,23 @@ pub fn scalar_pair(s: &mut Simd) -> Option<Flow> {
         return s.emit(Inst::V3 { op: V3Op::Add, es: 3, q: false, d, n, m: SCRATCH });
     }
     let es = if s.enc.name().ends_with("_H") { 1 } else { s.sz() };
+    if s.ctx.fp_inline
+        && es >= 2
+        && let Some(op) = super::three::float_pair_inline(s.mnemonic)
+    {
+        return float_scalar_pair(s, op, es);
+    }
     let f = super::three::float_pairs(s.mnemonic)?;
     s.helper(f(es), Shape::scalar(es))
+}
+
+/// A scalar pair: both elements as the lowest of a register. What is above must not raise exceptions.
+fn float_scalar_pair(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
+    let (d, n) = (s.d(), s.n());
+    let (low, high) = (SCRATCH, SCRATCH + 1);
+    let t = s.b.temp();
+    s.emit(Inst::F1 { op: F1Op::Mov, double: es == 3, d: low, n });
+    s.emit(Inst::VGetLane { es, ext: Extend::Zero, d: t, n, lane: 1 });
+    s.emit(Inst::VFromGpr { es, d: high, s: t.into() });
+    s.emit(Inst::V3 { op, es, q: true, d, n: low, m: high })
 }

@@ -220,14 +220,11 @@ impl Generator {
 
     pub(super) fn float_to_int(&mut self, inst: &Inst) {
         let Inst::FToInt { signed, double, w, d, n } = *inst else { unreachable!("checked by the caller") };
-        if !signed {
-            self.vector_slow(inst);
-            let g = self.dest(d, RAX);
-            self.asm.mov(g, RAX);
-            return self.done(d, g);
-        }
         self.clobber_flags();
         let n = self.vector_value(n);
+        if !signed {
+            return self.float_to_unsigned(inst, n);
+        }
         let o = Opc { w: w == Width::X, ..Self::scalar(double, 0x2c) };
         self.asm.vex(o, RAX.0, 0, n);
         // The host says MIN for everything that does not fit.
@@ -251,10 +248,63 @@ impl Generator {
         self.done(d, g);
     }
 
+    /// FCVTZU: by a signed 64-bit conversion, for numbers from zero to below 2^63 or 2^32.
+    fn float_to_unsigned(&mut self, inst: &Inst, n: Xmm) {
+        let Inst::FToInt { double, w, d, .. } = *inst else { unreachable!("checked by the caller") };
+        // The top bits of the number tell its sign and size, before anything can raise an exception.
+        let move_bits = Opc { w: double, ..opc(1, 1, 0x7e) };
+        let (fraction, bias) = if double { (52, 1023) } else { (23, 127) };
+        let bits = if w == Width::X { 63 } else { 32 };
+        self.asm.vex(move_bits, n.0, 0, RAX);
+        self.asm.shift_imm(Shift::Shr, double, RAX, fraction);
+        self.asm.op_imm(Op2::Cmp, false, RAX, bias + bits);
+        let odd = self.asm.jcc(Cc::AE);
+        self.asm.vex(Opc { w: true, ..Self::scalar(double, 0x2c) }, RAX.0, 0, n);
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        let inst = *inst;
+        self.defer(move |g| {
+            g.asm.bind(odd);
+            let at = g.keep(&inst);
+            g.asm.push_imm(0);
+            g.asm.mov_imm(RAX, at);
+            g.call_thunk(g.thunks.vector);
+            g.pop_words(1);
+            g.restore_vectors(&copies);
+            g.asm.jmp_to(back);
+        });
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    /// UCVTF from 64 bits: numbers from 2^63 on are halved, the lost bit kept sticky, and doubled again.
+    fn unsigned_to_float(&mut self, double: bool, d: VReg, s: Opnd) {
+        self.clobber_flags();
+        self.move_into(Width::X, RAX, s);
+        let convert = Opc { w: true, ..Self::scalar(double, 0x2a) };
+        self.asm.vex(opc(1, 1, 0xef), X0.0, X0.0, X0);
+        self.asm.test(true, RAX, RAX);
+        let large = self.asm.jcc(Cc::S);
+        self.asm.vex(convert, X0.0, X0.0, RAX);
+        let back = self.asm.here();
+        self.defer(move |g| {
+            g.asm.bind(large);
+            g.asm.shift_imm(Shift::Shr, true, RAX, 1);
+            let even = g.asm.jcc(Cc::AE);
+            g.asm.op_imm(Op2::Or, true, RAX, 1);
+            g.asm.bind(even);
+            g.asm.vex(convert, X0.0, X0.0, RAX);
+            g.asm.vex(Self::scalar(double, 0x58), X0.0, X0.0, X0);
+            g.asm.jmp_to(back);
+        });
+        self.scalar_result(double, d, true);
+    }
+
     pub(super) fn int_to_float(&mut self, inst: &Inst) {
         let Inst::IntToF { signed, double, w, d, s } = *inst else { unreachable!("checked by the caller") };
         if !signed && w == Width::X {
-            return self.vector_slow(inst);
+            return self.unsigned_to_float(double, d, s);
         }
         self.move_into(w, RAX, s);
         self.asm.vex(opc(1, 1, 0xef), X0.0, X0.0, X0);

@@ -12,6 +12,7 @@ mod locate;
 mod mem;
 mod system;
 mod vector;
+mod vector_more;
 mod vector_ops;
 
 use super::asm::*;

@@ -81,7 +81,7 @@ impl Generator {
 
     pub(super) fn v3(&mut self, inst: &Inst) {
         let Inst::V3 { op, es, q, d, n, m } = *inst else { unreachable!("checked by the caller") };
-        if self.v3_float(inst) {
+        if self.v3_float(inst) || self.v3_more(inst) {
             return;
         }
         let e = usize::from(es & 3);
@@ -174,7 +174,7 @@ impl Generator {
                 self.asm.vex_imm(opc(1, 3, 0x44), X0.0, rn.0, rm, imm);
                 return self.vector_result(d, X0, true);
             }
-            _ => unreachable!("handled above"),
+            _ => return self.vector_slow(inst),
         }
         self.vector_result(d, X0, q);
     }
@@ -359,6 +359,9 @@ impl Generator {
 
     pub(super) fn v2(&mut self, inst: &Inst) {
         let Inst::V2 { op, es, q, d, n } = *inst else { unreachable!("checked by the caller") };
+        if self.v2_more(inst) {
+            return;
+        }
         let e = usize::from(es & 3);
         if op == V2Op::Fsqrt && (es < 2 || (!q && es == 3))
             || (matches!(op, V2Op::Fneg | V2Op::Fabs) && es < 2)
@@ -445,6 +448,7 @@ impl Generator {
                     self.vv(PXOR, X0, X0, Self::constant(std::mem::offset_of!(JitState, consts.ones)));
                 }
             }
+            _ => return self.vector_slow(inst),
         }
         self.vector_result(d, X0, q);
     }
