@@ -18,9 +18,9 @@ pub fn same(s: &mut Simd) -> Option<Flow> {
     if let Some((op, max)) = inline_same(s.mnemonic) {
         allowed(es <= max)?;
         not_one_lane(es, q)?;
-        // Saturation is inline for the narrow elements only.
-        let wide_saturation = matches!(op, V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub) && es > 1;
-        if !wide_saturation && !(op == V3Op::Urhadd && es > 1) {
+        // Saturation and averages are inline for the narrow elements only.
+        let narrow = matches!(op, V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub | V3Op::Urhadd);
+        if es < 2 || !narrow {
             return s.v3(op, es, q);
         }
     }
