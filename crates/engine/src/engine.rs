@@ -216,7 +216,7 @@ impl Engine {
             *lock(&vcpu.reset_state) = state.clone();
             let target = Arc::clone(&vcpu);
             self.run_on(index, move |access| {
-                *access.state_mut() = state;
+                access.backend().reset(state);
                 target.shared.take_event();
                 target.power.set(power);
                 access.set_next(if power == Power::On { Then::Run } else { Then::PoweredOff });

@@ -445,6 +445,13 @@ impl VcpuBackend for JitCore {
         &mut JitCore::state_mut(self).cpu
     }
 
+    fn reset(&mut self, state: CpuState) {
+        // Before the registers change: what was translated was translated from memory that has been replaced.
+        self.cache.flush();
+        self.sets.clear();
+        *VcpuBackend::state_mut(self) = state;
+    }
+
     fn statistics(&self) -> Vec<(String, u64)> {
         let c = &self.counters;
         let s = &self.cache.statistics;

@@ -4,11 +4,12 @@
 //! RAM; nothing of their size is kept on the host's heap.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use armlet_memory::Ram;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::error::{BootError, ConfigError};
 use crate::spec;
@@ -64,13 +65,41 @@ impl InputFile {
 
     /// Copies `len` bytes from `offset` in the file to RAM at `to`.
     pub(crate) fn load(&self, offset: u64, len: u64, ram: &Ram, to: u64) -> Result<(), BootError> {
-        use std::io::{Seek, SeekFrom};
+        if len == 0 {
+            return Ok(());
+        }
+        if !ram.contains(to, len) {
+            return Err(self.read_failed(std::io::Error::other("it does not fit")));
+        }
+        // Inside the host's kernel first: that neither faults RAM in page by page nor zeroes it before.
+        let done = self.send(offset, len, ram, to).unwrap_or(0);
+        self.copy(offset + done, len - done, ram, to + done)
+    }
+
+    fn copy(&self, offset: u64, len: u64, ram: &Ram, to: u64) -> Result<(), BootError> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(offset)).map_err(|e| self.read_failed(e))?;
         let len = usize::try_from(len).map_err(|e| self.read_failed(std::io::Error::other(e)))?;
         ram.guest_memory()
             .read_exact_volatile_from(GuestAddress(to), &mut file, len)
             .map_err(|e| self.read_failed(std::io::Error::other(e.to_string())))
+    }
+
+    /// As much of [`Self::copy`] as the host's kernel does by itself; how much that was.
+    fn send(&self, offset: u64, len: u64, ram: &Ram, to: u64) -> Option<u64> {
+        let region = ram.guest_memory().find_region(GuestAddress(to))?;
+        let memory = region.file_offset()?;
+        let at = memory.start().checked_add(to.checked_sub(region.start_addr().0)?)?;
+        memory.file().seek(SeekFrom::Start(at)).ok()?;
+        let (mut from, mut done) = (offset, 0);
+        while done < len {
+            let want = usize::try_from(len - done).ok()?;
+            match rustix::fs::sendfile(memory.file(), &self.file, Some(&mut from), want) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => done += n as u64,
+            }
+        }
+        Some(done)
     }
 }
 
