@@ -327,6 +327,13 @@ impl<M: Machine> Frame<'_, M> {
                 };
                 self.set_nzcv(nzcv << 28);
             }
+            Inst::FCondCompare { double, signal, n, m, cond, nzcv } => {
+                if self.holds(cond) {
+                    self.vector(&Inst::FCmp { double, signal, n, m: Some(m) });
+                } else {
+                    self.set_nzcv(u32::from(nzcv) << 28);
+                }
+            }
             Inst::FSelect { es, cond, d, n, m } => {
                 let from = if self.holds(cond) { n } else { m };
                 self.set_v(d, element(self.v(from), es, 0).into());

@@ -667,6 +667,8 @@ pub enum Inst {
     F3 { op: F3Op, double: bool, d: VReg, n: VReg, m: VReg, a: VReg },
     /// NZCV = compare; `m` none compares with 0.0; `signal`: FCMPE.
     FCmp { double: bool, signal: bool, n: VReg, m: Option<VReg> },
+    /// NZCV = cond ? compare : nzcv (bits N=3, Z=2, C=1, V=0). FCCMP, FCCMPE.
+    FCondCompare { double: bool, signal: bool, n: VReg, m: VReg, cond: Cond, nzcv: u8 },
     /// d = cond ? n : m (es 1, 2 or 3), upper part zeroed.
     FSelect { es: u8, cond: Cond, d: VReg, n: VReg, m: VReg },
     /// d (integer of width w) = n rounded towards zero, saturated (FCVTZS, FCVTZU).

@@ -111,7 +111,7 @@ impl Inst {
             Inst::AddCarry { .. } | Inst::Select { .. } | Inst::GetNzcv { .. } | Inst::FSelect { .. } => {
                 (true, false, false)
             }
-            Inst::CondCompare { .. } => (true, true, false),
+            Inst::CondCompare { .. } | Inst::FCondCompare { .. } => (true, true, false),
             Inst::SetNzcv { .. } | Inst::FCmp { .. } => (false, true, false),
             Inst::VHelperGpr { nzcv, .. } => (false, *nzcv, false),
             Inst::BranchIf { test, .. } => (matches!(test, Test::Flags(_)), false, true),

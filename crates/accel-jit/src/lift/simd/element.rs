@@ -3,7 +3,7 @@
 use super::three::{float_inline, float_lanes, long_helper};
 use super::*;
 use crate::helpers::vector::{int, same as lanewise};
-use crate::ir::F2Op;
+use crate::ir::{F2Op, F3Op};
 
 /// The register and the element of the second source, for elements of `1 << es` bytes.
 fn source(s: &Simd, es: u8) -> Option<(VReg, u32)> {
@@ -131,10 +131,14 @@ pub fn scalar(s: &mut Simd) -> Option<Flow> {
 
 fn float_scalar(s: &mut Simd) -> Option<Flow> {
     let es = float_size(s);
-    if s.ctx.fp_inline && es >= 2 && s.mnemonic == "FMUL" {
+    if s.ctx.fp_inline && es >= 2 && s.mnemonic != "FMULX" {
         let m = spread(s, es)?;
-        let (d, n) = (s.d(), s.n());
-        return s.emit(Inst::F2 { op: F2Op::Mul, double: es == 3, d, n, m });
+        let (d, n, double) = (s.d(), s.n(), es == 3);
+        return match s.mnemonic {
+            "FMUL" => s.emit(Inst::F2 { op: F2Op::Mul, double, d, n, m }),
+            "FMLA" => s.emit(Inst::F3 { op: F3Op::Madd, double, d, n, m, a: d }),
+            _ => s.emit(Inst::F3 { op: F3Op::Msub, double, d, n, m, a: d }),
+        };
     }
     let f = float_lanes(s.mnemonic)?;
     by_element(s, f(es), Shape::scalar(es), es)

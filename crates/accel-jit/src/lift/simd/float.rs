@@ -149,6 +149,12 @@ pub fn conditional_compare(s: &mut Simd) -> Option<Flow> {
     let es = ftype(s)?;
     let signal = if bit(s.word, 4) { gpr::SIGNAL } else { 0 };
     let param = signal | bits(s.word, 0, 4) << 4 | bits(s.word, 12, 4) << 8;
+    if inline(s, es) {
+        let (n, m) = (s.n(), s.m());
+        let (signal, cond) = (signal != 0, Cond(bits(s.word, 12, 4) as u8));
+        let nzcv = bits(s.word, 0, 4) as u8;
+        return s.emit(Inst::FCondCompare { double: es == 3, signal, n, m, cond, nzcv });
+    }
     let old = s.b.temp();
     s.emit(Inst::GetNzcv { d: old });
     s.helper_nzcv(gpr::conditional_compare_for(es), Shape::scalar(es).with(param), old.into())

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::helpers::vector::{float as fv, int, long, same as lanewise};
+use crate::ir::{F1Op, F2Op};
 
 /// Advanced SIMD three same.
 pub fn same(s: &mut Simd) -> Option<Flow> {
@@ -186,6 +187,13 @@ pub fn float_same(s: &mut Simd, es: u8) -> Option<Flow> {
     {
         return s.v3(op, es, q);
     }
+    if s.ctx.fp_inline && es >= 2 && matches!(s.mnemonic, "FACGE" | "FACGT") {
+        let op = if s.mnemonic == "FACGE" { V3Op::FcmGe } else { V3Op::FcmGt };
+        let (d, n, m) = (s.d(), s.n(), s.m());
+        s.emit(Inst::V2 { op: V2Op::Fabs, es, q, d: SCRATCH, n });
+        s.emit(Inst::V2 { op: V2Op::Fabs, es, q, d: SCRATCH + 1, n: m });
+        return s.emit(Inst::V3 { op, es, q, d, n: SCRATCH, m: SCRATCH + 1 });
+    }
     if s.ctx.fp_inline
         && es >= 2
         && let Some(op) = float_pair_inline(s.mnemonic)
@@ -305,6 +313,11 @@ pub fn scalar_same(s: &mut Simd) -> Option<Flow> {
 
 /// Floating point of [`scalar_same`].
 pub fn float_scalar_same(s: &mut Simd, es: u8) -> Option<Flow> {
+    if s.ctx.fp_inline && es >= 2 && s.mnemonic == "FABD" {
+        let (d, n, m, double) = (s.d(), s.n(), s.m(), es == 3);
+        s.emit(Inst::F2 { op: F2Op::Sub, double, d: SCRATCH, n, m });
+        return s.emit(Inst::F1 { op: F1Op::Abs, double, d, n: SCRATCH });
+    }
     let f = float_lanes(s.mnemonic)?;
     s.helper(f(es), Shape::scalar(es))
 }

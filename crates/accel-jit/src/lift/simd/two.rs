@@ -195,6 +195,7 @@ fn float_inline(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
         "FRINTI" => return s.v2(V2Op::FrintI, es, q),
         "FCVTZS" if es == 2 => return s.v2(V2Op::Fcvtzs, es, q),
         "SCVTF" if es == 2 => return s.v2(V2Op::Scvtf, es, q),
+        "UCVTF" if es == 2 => return unsigned_words(s, q),
         "FCVTZS" | "FCVTZU" | "SCVTF" | "UCVTF" if es == 3 => return convert_doubles(s),
         "FCMEQ" => compare(V3Op::FcmEq, false),
         "FCMGE" => compare(V3Op::FcmGe, false),
@@ -205,6 +206,21 @@ fn float_inline(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
     };
     s.emit(Inst::VConst { d: zero, lo: 0, hi: 0 });
     s.emit(Inst::V3 { op, es, q, d, n: a, m: b })
+}
+
+/// UCVTF of words: both halves convert exactly, and only their sum rounds.
+fn unsigned_words(s: &mut Simd, q: bool) -> Option<Flow> {
+    const TWO_TO_16: u64 = 0x4780_0000_4780_0000;
+    let (d, n, es) = (s.d(), s.n(), 2);
+    let (high, low, scale) = (SCRATCH, SCRATCH + 1, SCRATCH + 2);
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: high, n, imm: 16 });
+    s.emit(Inst::VShift { op: VShiftOp::Shl, es, q, d: low, n, imm: 16 });
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: low, n: low, imm: 16 });
+    s.emit(Inst::V2 { op: V2Op::Scvtf, es, q, d: high, n: high });
+    s.emit(Inst::V2 { op: V2Op::Scvtf, es, q, d: low, n: low });
+    s.emit(Inst::VConst { d: scale, lo: TWO_TO_16, hi: TWO_TO_16 });
+    s.emit(Inst::V3 { op: V3Op::Fmul, es, q, d: high, n: high, m: scale });
+    s.emit(Inst::V3 { op: V3Op::Fadd, es, q, d, n: high, m: low })
 }
 
 /// Conversions between two doubles and two 64-bit integers, one by one.

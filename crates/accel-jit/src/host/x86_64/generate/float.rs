@@ -178,7 +178,6 @@ impl Generator {
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {
-        self.nzcv = Nzcv::Slot;
         let s = self.scratch();
         let n = self.vector_value(n);
         let m = match m {
@@ -188,14 +187,44 @@ impl Generator {
                 X1
             }
         };
+        self.compare_floats(double, signal, (n, m), s);
+        self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: false };
+    }
+
+    /// NZCV in EFLAGS, with the carry inverted, by a table of what the host's comparison leaves.
+    fn compare_floats(&mut self, double: bool, signal: bool, (n, m): (Xmm, Xmm), s: Gpr) {
         self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
         self.asm.lahf();
         self.asm.shift_imm(Shift::Shr, false, RAX, 8);
         self.asm.op_imm(Op2::And, false, RAX, 0x45);
         self.asm.lea(true, s, field(std::mem::offset_of!(JitState, consts.fcmp_slots)));
         self.asm.movzx16(RAX, M::indexed(s, RAX, 1, 0));
-        let slot = self.nzcv_slot();
-        self.asm.store16(slot, RAX);
+        self.asm.op8_imm(Op2::Add, RAX, 0x7f);
+        self.asm.sahf();
+    }
+
+    /// FCCMP, FCCMPE.
+    pub(super) fn fccmp(&mut self, inst: &Inst) {
+        let Inst::FCondCompare { double, signal, n, m, cond, nzcv } = *inst else { return };
+        let s = self.scratch();
+        let operands = (self.vector_value(n), self.vector_value(m));
+        let otherwise = if cond.always() {
+            None
+        } else {
+            let cc = self.host_condition(cond);
+            Some(self.asm.jcc(cc.invert()))
+        };
+        self.compare_floats(double, signal, operands, s);
+        if let Some(otherwise) = otherwise {
+            let done = self.asm.jmp();
+            self.asm.bind(otherwise);
+            let slot = crate::runtime::state::nzcv_from_arm(u32::from(nzcv) << 28);
+            self.asm.mov_imm(RAX, i64::from(slot));
+            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
+            self.asm.sahf();
+            self.asm.bind(done);
+        }
+        self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: false };
     }
 
     pub(super) fn fselect(&mut self, es: u8, cond: Cond, d: VReg, n: VReg, m: VReg) {

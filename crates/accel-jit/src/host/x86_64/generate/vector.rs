@@ -207,6 +207,7 @@ impl Generator {
             Inst::VFromGpr { es, d, s } => self.v_from_gpr(es, d, s),
             Inst::F2 { .. } | Inst::F1 { .. } | Inst::F3 { .. } => self.float(inst),
             Inst::FCmp { double, signal, n, m } => self.fcmp(double, signal, n, m),
+            Inst::FCondCompare { .. } => self.fccmp(inst),
             Inst::FSelect { es, cond, d, n, m } => self.fselect(es, cond, d, n, m),
             Inst::FToInt { .. } => self.float_to_int(inst),
             Inst::IntToF { .. } => self.int_to_float(inst),

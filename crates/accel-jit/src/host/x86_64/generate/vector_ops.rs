@@ -307,7 +307,7 @@ impl Generator {
             _ => return false,
         };
         let double = es == 3;
-        if es < 2 || (!q && (double || op == V3Op::Fdiv)) {
+        if es < 2 || (!q && double) {
             self.vector_slow(inst);
             return true;
         }
@@ -319,6 +319,10 @@ impl Generator {
             // Whatever is above the 64 bits must not raise flags.
             self.asm.vex(opc(2, 1, 0x7e), X1.0, 0, rn);
             self.asm.vex(opc(2, 1, 0x7e), X2.0, 0, rm);
+            if op == V3Op::Fdiv {
+                self.broadcast64(X3, 0x3f80_0000_3f80_0000);
+                self.vv(PUNPCKLQDQ, X2, X2, X3);
+            }
             (rn, rm) = (X1, X2);
         }
         if fused {
