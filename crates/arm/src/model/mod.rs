@@ -20,8 +20,8 @@ use crate::sysreg::SysReg;
 /// Frequency of the system counter in Hz, the reset value of CNTFRQ_EL0.
 pub const COUNTER_FREQUENCY: u64 = 62_500_000;
 
-/// CTR_EL0 of all models: instruction and data cache lines of 64 bytes, PIPT, IDC set (a clean to the
-/// point of unification is never needed: instruction fetch sees all completed stores), DIC clear
+/// CTR_EL0 of all models: data cache lines of 64 bytes, instruction cache lines of 4 KiB, PIPT, IDC set (a
+/// clean to the point of unification is never needed: instruction fetch sees all completed stores), DIC clear
 /// (instruction cache maintenance is needed: it is how the JIT learns of new code).
 const CTR: u64 = 1 << 31 // RES1
     | 1 << 28 // IDC
@@ -31,11 +31,12 @@ const CTR: u64 = 1 << 31 // RES1
     | 3 << 14 // L1Ip: PIPT
     | I_MIN_LINE;
 
-/// CTR_EL0.IminLine: log2 of words, 64 bytes.
-const I_MIN_LINE: u64 = 4;
+/// CTR_EL0.IminLine: log2 of words, 4 KiB. Code is forgotten by pages of that size, so that a guest need not
+/// ask for 64 lines of each.
+const I_MIN_LINE: u64 = 10;
 
-/// DCZID_EL0.BS: log2 of words zeroed by DC ZVA, 64 bytes.
-const DC_ZVA_BLOCK: u64 = 4;
+/// DCZID_EL0.BS: log2 of words zeroed by DC ZVA, 2 KiB, the largest there is: each one costs about the same.
+const DC_ZVA_BLOCK: u64 = 9;
 
 /// Bytes zeroed by one DC ZVA.
 pub const DC_ZVA_BYTES: u64 = 4 << DC_ZVA_BLOCK;

@@ -166,6 +166,8 @@ fn cache_registers_describe_real_caches() {
     assert_eq!(n1.clidr() & 0x3f, 0o43);
     assert_eq!(n1.clidr() >> 24 & 7, 2);
     assert_eq!(n1.ctr() >> 28 & 3, 1, "IDC set, DIC clear");
+    assert_eq!(4 << (n1.ctr() & 0xf), 4096, "IminLine");
+    assert_eq!((DC_ZVA_BYTES, 4 << n1.dczid()), (2048, 2048));
     assert_eq!(CacheGeometry { size: 1 << 20, ways: 16, line: 64 }.ccsidr(true), 1023 << 32 | 15 << 3 | 2);
 }
 

@@ -150,7 +150,7 @@ fn id_space_at_el0_is_a_trap_with_idst() {
     ] {
         assert_eq!(cpu.raw(enc), Err(Exception::system_register_trap(enc, 3, true)), "{enc:#x}");
     }
-    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(0x14));
+    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(0x19));
     assert_eq!(cpu.get(SysReg::CsselrEl1), undefined(), "op1 = 2");
     assert_eq!(cpu.raw(encoding(3, 0, 0, 8, 0)), undefined());
     assert_eq!(cpu.set(SysReg::MidrEl1, 0), undefined(), "reads only");
@@ -205,14 +205,14 @@ fn traps_of_el0_by_sctlr() {
     assert_eq!(cpu.get(SysReg::CtrEl0), trapped(SysReg::CtrEl0, true));
     assert_eq!(cpu.get(SysReg::Daif), trapped(SysReg::Daif, true));
     assert_eq!(cpu.set(SysReg::Daif, 0), trapped(SysReg::Daif, false));
-    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(0x14), "prohibited, not trapped");
+    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(0x19), "prohibited, not trapped");
     let mut cpu = cpu.with(SysReg::SctlrEl1, sctlr::UCT | sctlr::UMA | sctlr::DZE);
-    assert_eq!(cpu.get(SysReg::CtrEl0), Ok(0x9444_c004));
+    assert_eq!(cpu.get(SysReg::CtrEl0), Ok(0x9444_c00a));
     assert_eq!(cpu.set(SysReg::Daif, 0x3c0), Ok(Effects::PSTATE | Effects::INTERRUPTS));
     assert_eq!(cpu.get(SysReg::Daif), Ok(0x3c0));
-    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(4));
+    assert_eq!(cpu.get(SysReg::DczidEl0), Ok(9));
     // EL1 is not concerned.
-    assert_eq!(Cpu::n1(1).with(SysReg::SctlrEl1, 0).get(SysReg::CtrEl0), Ok(0x9444_c004));
+    assert_eq!(Cpu::n1(1).with(SysReg::SctlrEl1, 0).get(SysReg::CtrEl0), Ok(0x9444_c00a));
 }
 
 #[test]
