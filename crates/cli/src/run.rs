@@ -191,6 +191,9 @@ fn connect(machine: &Machine, place: &Serial) -> Result<(Option<RawMode>, Carrie
 fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
     terminal::tell_size(&machine.handle());
     let raw = RawMode::enter();
+    if raw.is_none() {
+        machine.handle().hold_input_for_driver();
+    }
     let duplicate = |fd: std::io::Result<OwnedFd>| fd.map_err(Failure::other);
     let output = duplicate(std::io::stdout().as_fd().try_clone_to_owned())?;
     let stdin = std::io::stdin();

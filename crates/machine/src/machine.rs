@@ -130,6 +130,14 @@ impl MachineHandle {
         self.0.board.uart.receive_break();
     }
 
+    /// For input that nobody types (a script): it waits for the guest's driver instead of being lost to early
+    /// boot. Bare-metal programs, which may have no such driver, get theirs at once.
+    pub fn hold_input_for_driver(&self) {
+        if matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
+            self.0.board.uart.hold_input_for_driver();
+        }
+    }
+
     /// Tells the guest the terminal's size, if its console can know.
     pub fn resize(&self, columns: u16, rows: u16) {
         if let Some(console) = &self.0.virtio_console {

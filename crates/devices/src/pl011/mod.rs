@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use armlet_memory::{AccessSize, MmioDevice};
 
@@ -49,6 +50,9 @@ struct State {
     overrun: bool,
     /// Input was turned away; its source wants to hear of room.
     input_waits: bool,
+    /// Input waits for the guest's driver; after a reset again.
+    holds: bool,
+    driver: Driver,
     ilpr: u32,
     ibrd: u32,
     fbrd: u32,
@@ -58,6 +62,36 @@ struct State {
     dmacr: u32,
     mask: Interrupts,
     raw: Interrupts,
+}
+
+/// How far a driver has come that takes input by interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Absent,
+    /// It has unmasked the receive interrupts. Linux's then empties the FIFO, and unmasks them again.
+    Starting(Instant),
+    Ready,
+}
+
+impl Driver {
+    /// A driver that unmasks only once is ready after this long.
+    const START: Duration = Duration::from_millis(500);
+
+    fn after_unmasking(self, mask: Interrupts) -> Self {
+        match self {
+            _ if !mask.intersects(Interrupts::RX | Interrupts::RT) => self,
+            Self::Absent => Self::Starting(Instant::now()),
+            Self::Starting(_) | Self::Ready => Self::Ready,
+        }
+    }
+
+    fn is_ready(self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Starting(since) => since.elapsed() >= Self::START,
+            Self::Ready => true,
+        }
+    }
 }
 
 impl Pl011 {
@@ -83,6 +117,12 @@ impl Pl011 {
         taken
     }
 
+    /// From now on input waits, after each reset, until the guest's driver is there: a driver that empties the
+    /// FIFO as it starts, as Linux's does, then loses nothing. Not for guests that poll.
+    pub fn hold_input_for_driver(&self) {
+        lock(&self.state).holds = true;
+    }
+
     /// Gives the guest a break condition.
     pub fn receive_break(&self) {
         let mut state = lock(&self.state);
@@ -104,7 +144,8 @@ impl Pl011 {
     pub fn reset(&self) {
         let wants_input = {
             let mut state = lock(&self.state);
-            let fresh = State::new(Arc::clone(&state.line), Arc::clone(&state.sink));
+            let mut fresh = State::new(Arc::clone(&state.line), Arc::clone(&state.sink));
+            fresh.holds = state.holds;
             let waits = state.input_waits;
             *state = fresh;
             state.update_line();
@@ -161,6 +202,8 @@ impl State {
             status: 0,
             overrun: false,
             input_waits: false,
+            holds: false,
+            driver: Driver::Absent,
             ilpr: 0,
             ibrd: 0,
             fbrd: 0,
@@ -192,6 +235,10 @@ impl State {
 
     fn receiver_on(&self) -> bool {
         self.cr.contains(Control::UARTEN | Control::RXE)
+    }
+
+    fn held(&self) -> bool {
+        self.holds && !self.driver.is_ready()
     }
 
     fn transmitter_on(&self) -> bool {
@@ -236,7 +283,10 @@ impl State {
                 self.write_control(Control::from_bits_truncate(value));
             }
             spec::IFLS => self.ifls = value & spec::IFLS_MASK,
-            spec::IMSC => self.mask = Interrupts::from_bits_truncate(value),
+            spec::IMSC => {
+                self.mask = Interrupts::from_bits_truncate(value);
+                self.driver = self.driver.after_unmasking(self.mask);
+            }
             spec::ICR => self.raw.remove(Interrupts::from_bits_truncate(value)),
             spec::DMACR => self.dmacr = value & spec::DMACR_MASK,
             _ => return,
@@ -295,7 +345,7 @@ impl State {
 
     /// Takes input from outside, as much as fits.
     fn input(&mut self, bytes: &[u8]) -> usize {
-        if !self.receiver_on() || self.cr.contains(Control::LBE) {
+        if self.held() || !self.receiver_on() || self.cr.contains(Control::LBE) {
             return 0;
         }
         let taken = bytes.len().min(self.depth().saturating_sub(self.receive.len()));
@@ -338,7 +388,7 @@ impl State {
     fn take_ready(&mut self) -> bool {
         let room =
             self.receiver_on() && !self.cr.contains(Control::LBE) && self.receive.len() <= self.depth() / 2;
-        room && std::mem::take(&mut self.input_waits)
+        room && !self.held() && std::mem::take(&mut self.input_waits)
     }
 
     fn flags(&mut self) -> Flags {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::spec::*;
 use super::*;
@@ -95,6 +95,25 @@ fn byte_accesses_reach_the_data_register() {
     assert_eq!(b.uart.receive(b"z"), 1);
     assert_eq!(b.uart.read(DR + 1, AccessSize::Byte), 0, "between registers: nothing, no side effect");
     assert_eq!(b.uart.read(DR, AccessSize::Byte), u64::from(b'z'));
+}
+
+#[test]
+fn held_input_waits_for_the_driver() {
+    let b = bench();
+    b.uart.hold_input_for_driver();
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    b.uart.set_input_ready(Box::new(move || tell.store(true, Ordering::SeqCst)));
+    assert_eq!(b.uart.receive(b"ab"), 0);
+    assert_eq!(b.read(DR), 0, "nothing for a driver that drains");
+    assert!(!told.load(Ordering::SeqCst));
+    b.write(IMSC, (Interrupts::RT | Interrupts::RX).bits());
+    assert_eq!(b.uart.receive(b"a"), 0, "nor for one that drains after the first unmasking");
+    b.write(IMSC, Interrupts::RT.bits());
+    assert!(told.load(Ordering::SeqCst));
+    assert_eq!(b.uart.receive(b"a"), 1);
+    b.uart.reset();
+    assert_eq!(b.uart.receive(b"b"), 0, "the next driver likewise");
 }
 
 #[test]
