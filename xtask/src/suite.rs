@@ -80,12 +80,6 @@ pub fn main(o: &Options) -> Result<()> {
     cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
     tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
     models(&mut tally);
-    for checker in ["loom", "shuttle"] {
-        let mut c =
-            run::command(&cargo, ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir"]);
-        c.arg(run::target().join(checker)).env("RUSTFLAGS", format!("--cfg {checker}"));
-        tally.tests(&format!("the engine's interleavings ({checker})"), &mut c);
-    }
     if !o.no_boot {
         guests(&mut tally)?;
         boots(&mut tally)?;
@@ -102,11 +96,9 @@ pub fn main(o: &Options) -> Result<()> {
 /// checkers replace std's locks by a flag for the compiler, so each has a build of its own.
 fn models(tally: &mut Tally) {
     for checker in ["loom", "shuttle"] {
-        let target = format!("target/{checker}");
-        let mut c = run::command(
-            &run::cargo(),
-            ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir", &target],
-        );
+        let args = ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir"];
+        let mut c = run::command(&run::cargo(), args);
+        c.arg(run::target().join(checker));
         c.env("RUSTFLAGS", format!("--cfg {checker}")).env("SHUTTLE_ITERATIONS", "1000");
         tally.tests(&format!("models of the engine ({checker})"), &mut c);
     }
