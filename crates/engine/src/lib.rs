@@ -1,6 +1,6 @@
 //! The vCPU engine: lifecycle, threads, work, exclusive sections, kick, halt, pause, shutdown.
 //!
-//! An [`Engine`] owns the vCPUs of one machine. Each has a thread of its own ([`thread`]) that drives an
+//! An [`Engine`] owns the vCPUs of one machine. Each has a thread of its own that drives an
 //! accelerator's [`VcpuBackend`] and is one state machine ([`VcpuState`]). Other threads reach it through
 //! what they share with it ([`VcpuShared`]: interrupt lines, events, kicks), through its work queue
 //! ([`Engine::run_on`]), through the machine's control ([`Engine::pause`] and its kin) and through the
