@@ -66,9 +66,9 @@ pub struct RunArgs {
     /// Device tree to pass instead of the generated one
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub dtb: Option<PathBuf>,
-    /// Give the kernel no seed for randomising its address
+    /// Give the kernel a seed for randomising its address (makes Linux isolate its page tables: slower)
     #[arg(long, help_heading = "Guest")]
-    pub no_kaslr: bool,
+    pub kaslr: bool,
 
     /// The machine, as `armlet machines` lists it
     #[arg(long, value_name = "NAME", default_value = "virt", help_heading = "Machine")]

@@ -56,7 +56,7 @@ fn config(args: &RunArgs) -> MachineConfig {
             initrd: args.initrd.clone(),
             dtb: args.dtb.clone(),
             append: args.append.clone(),
-            no_kaslr: args.no_kaslr,
+            kaslr: args.kaslr,
         },
         drives: args.drive.clone(),
         console: match args.console {

@@ -121,8 +121,9 @@ pub struct BootConfig {
     pub dtb: Option<PathBuf>,
     /// Kernel command line.
     pub append: String,
-    /// Gives the kernel no seed for randomising its address.
-    pub no_kaslr: bool,
+    /// Gives the kernel a seed for randomising its address. Linux then also isolates its page tables, which
+    /// costs speed.
+    pub kaslr: bool,
 }
 
 /// One disk.

@@ -467,7 +467,7 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
     let failed = |e: rustix::io::Errno| ConfigError::Host { what: "random numbers", source: e.into() };
     let n = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
     let (kaslr, rng) = seed[..n].split_at(n.min(8));
-    let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| !config.boot.no_kaslr);
+    let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
     let description = fdt::Description {
         cpu_compatible: &cpu::compatible(model),
         cpus: config.smp,

@@ -46,8 +46,8 @@ pub struct JitState {
     pub result2: u64,
     /// Nonzero: maintenance was broadcast to other vCPUs and not yet waited for.
     pub sync_pending: u32,
-    /// Host registers across slow paths: rcx, rdx, r14.
-    pub saved: [u64; 4],
+    /// Host registers across slow paths: those of temporaries.
+    pub saved: [u64; 8],
     /// Blocks entered, if counting.
     pub blocks_run: u64,
     /// Constants for translated code.
@@ -79,7 +79,7 @@ impl JitState {
             result: 0,
             result2: 0,
             sync_pending: 0,
-            saved: [0; 4],
+            saved: [0; 8],
             blocks_run: 0,
             consts: Consts::default(),
             v_scratch: [0; VECTOR_SCRATCH as usize],

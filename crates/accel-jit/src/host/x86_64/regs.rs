@@ -5,8 +5,8 @@
 //! | rbp | [`JitState`] + 128, so that X0 to X30 are reached with one displacement byte |
 //! | r15 | the current [`TlbSet`](crate::mmu::TlbSet) |
 //! | rax | scratch inside one IR instruction; virtual address at a block's outer entry |
-//! | rcx, rdx, r14 | temporaries |
-//! | rbx, rsi, rdi, r8 to r13 | nine guest registers, see [`PINNED`] |
+//! | rcx, rdx, r9, r12, r14 | temporaries, and copies of guest registers that live in memory |
+//! | rbx, rsi, rdi, r8, r10, r11, r13 | seven guest registers, see [`PINNED`] |
 //! | xmm0 to xmm3 | scratch inside one IR instruction |
 //! | xmm4 to xmm15 | copies of vector registers, written through to the state |
 
@@ -18,8 +18,7 @@ use crate::runtime::state::JitState;
 pub const STATE_BIAS: i32 = 128;
 
 /// Guest registers that have a host register of their own.
-pub const PINNED: [(u8, Gpr); 9] =
-    [(0, RBX), (1, RSI), (2, RDI), (3, R8), (4, R9), (8, R10), (19, R11), (20, R12), (31, R13)];
+pub const PINNED: [(u8, Gpr); 7] = [(0, RBX), (1, RSI), (2, RDI), (3, R8), (8, R10), (19, R11), (31, R13)];
 
 /// The host register of a guest register, if it has one.
 pub const fn pinned(r: Reg) -> Option<Gpr> {
@@ -33,8 +32,8 @@ pub const fn pinned(r: Reg) -> Option<Gpr> {
     None
 }
 
-/// Host registers that hold temporaries, in the order of preference.
-pub const TEMPS: [Gpr; 3] = [RCX, RDX, R14];
+/// Host registers that hold temporaries and copies, in the order of preference.
+pub const TEMPS: [Gpr; 5] = [RCX, RDX, R14, R9, R12];
 
 /// A field of the state, by its offset.
 pub const fn field(offset: usize) -> M {

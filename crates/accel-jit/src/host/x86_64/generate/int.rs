@@ -38,6 +38,7 @@ impl Generator {
         if let (Opnd::Imm(v), true) = (s, d.is_guest() && pinned(d).is_none()) {
             let v = if w == Width::W { i64::from(v as u32) } else { v };
             if let Ok(i) = i32::try_from(v) {
+                self.locations.drop_copy(d);
                 return self.asm.store_imm(true, x_slot(d.0), i);
             }
         }

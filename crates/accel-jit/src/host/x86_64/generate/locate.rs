@@ -1,4 +1,9 @@
 //! Where values are: guest registers in their fixed homes, temporaries in three registers or in memory.
+//!
+//! Host registers that no temporary needs hold copies of guest registers that live in memory. Results are
+//! written through, so a copy can be dropped at any moment and memory is always right.
+
+use std::cell::Cell;
 
 use super::*;
 use crate::runtime::state::{JitState, SPILL_SLOTS};
@@ -24,20 +29,37 @@ impl From<Loc> for Rm {
 enum Holder {
     Free,
     Temp(u8),
+    /// A copy of a guest register whose home is in memory.
+    Copy(u8),
+    /// The coming new value of such a register.
+    Pending(u8),
     Scratch,
 }
+
+const POOL: usize = TEMPS.len();
 
 pub(super) struct Locations {
     last_use: [u16; 256],
     place: [Option<Loc>; 256],
-    holders: [Holder; 3],
+    holders: [Holder; POOL],
+    /// Holders that the current IR instruction relies on, one bit each.
+    locked: Cell<u8>,
+    /// Where to look first for a copy to drop.
+    next: usize,
     /// Index of the current IR instruction.
     pub at: usize,
 }
 
 impl Default for Locations {
     fn default() -> Self {
-        Self { last_use: [0; 256], place: [None; 256], holders: [Holder::Free; 3], at: 0 }
+        Self {
+            last_use: [0; 256],
+            place: [None; 256],
+            holders: [Holder::Free; POOL],
+            locked: Cell::new(0),
+            next: 0,
+            at: 0,
+        }
     }
 }
 
@@ -48,7 +70,8 @@ const fn spill_slot(t: u8) -> M {
 
 impl Locations {
     pub fn prepare(&mut self, block: &Block) {
-        self.holders = [Holder::Free; 3];
+        self.holders = [Holder::Free; POOL];
+        self.locked.set(0);
         for t in 0..=usize::from(block.temps) {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
@@ -68,11 +91,60 @@ impl Locations {
         TEMPS[i.expect("a scratch register was taken")]
     }
 
+    fn copy_of(&self, r: Reg) -> Option<usize> {
+        self.holders.iter().position(|h| *h == Holder::Copy(r.0))
+    }
+
+    fn lock(&self, i: usize) {
+        self.locked.set(self.locked.get() | 1 << i);
+    }
+
+    fn is_locked(&self, i: usize) -> bool {
+        self.locked.get() & 1 << i != 0
+    }
+
+    /// A register that is free, or holds a copy that the current instruction does not use.
+    fn available(&mut self) -> Option<usize> {
+        if let Some(i) = self.holders.iter().position(|h| *h == Holder::Free) {
+            return Some(i);
+        }
+        for k in 0..POOL {
+            let i = (self.next + k) % POOL;
+            if matches!(self.holders[i], Holder::Copy(_)) && !self.is_locked(i) {
+                self.next = (i + 1) % POOL;
+                return Some(i);
+            }
+        }
+        None
+    }
+
+    /// Lets go of all copies that the current instruction has looked at.
+    pub fn unlock(&self) {
+        self.locked.set(0);
+    }
+
+    /// Forgets the copy of a guest register that changes in memory.
+    pub fn drop_copy(&mut self, r: Reg) {
+        if let Some(i) = self.copy_of(r) {
+            self.holders[i] = Holder::Free;
+        }
+    }
+
+    /// Forgets all copies.
+    pub fn drop_copies(&mut self) {
+        for h in &mut self.holders {
+            if matches!(h, Holder::Copy(_)) {
+                *h = Holder::Free;
+            }
+        }
+    }
+
     /// Frees scratch registers and temporaries whose last use was instruction `i`.
     pub fn release(&mut self, i: usize) {
+        self.locked.set(0);
         for h in &mut self.holders {
             match *h {
-                Holder::Scratch => *h = Holder::Free,
+                Holder::Scratch | Holder::Pending(_) => *h = Holder::Free,
                 Holder::Temp(t) if usize::from(self.last_use[usize::from(t)]) <= i => *h = Holder::Free,
                 _ => {}
             }
@@ -85,7 +157,13 @@ impl Generator {
         if let Some(g) = pinned(r) {
             Loc::Host(g)
         } else if r.is_guest() {
-            Loc::Memory(x_slot(r.0))
+            match self.locations.copy_of(r) {
+                Some(i) => {
+                    self.locations.lock(i);
+                    Loc::Host(TEMPS[i])
+                }
+                None => Loc::Memory(x_slot(r.0)),
+            }
         } else {
             self.locations.place[usize::from(r.0)].expect("a temporary is written before it is read")
         }
@@ -94,7 +172,7 @@ impl Generator {
     /// A host register that holds nothing, for use inside the current IR instruction. Take all scratch
     /// registers before looking at operands: a temporary may move to memory.
     pub(super) fn scratch(&mut self) -> Gpr {
-        let i = match self.locations.holders.iter().position(|h| *h == Holder::Free) {
+        let i = match self.locations.available() {
             Some(i) => i,
             None => self.evict(),
         };
@@ -136,20 +214,31 @@ impl Generator {
         if let Some(g) = pinned(d) {
             return g;
         }
-        if d.is_temp() {
-            let place = match self.locations.holders.iter().position(|h| *h == Holder::Free) {
+        if d.is_guest() {
+            return match self.locations.copy_of(d).or_else(|| self.locations.available()) {
                 Some(i) => {
-                    self.locations.holders[i] = Holder::Temp(d.0);
-                    Loc::Host(TEMPS[i])
+                    // The old value may still be read from memory: not a copy before it is done.
+                    if self.locations.holders[i] != Holder::Copy(d.0) {
+                        self.locations.holders[i] = Holder::Pending(d.0);
+                    }
+                    self.locations.lock(i);
+                    TEMPS[i]
                 }
-                None => Loc::Memory(spill_slot(d.0)),
+                None => other,
             };
-            self.locations.place[usize::from(d.0)] = Some(place);
-            if let Loc::Host(g) = place {
-                return g;
-            }
         }
-        other
+        let place = match self.locations.available() {
+            Some(i) => {
+                self.locations.holders[i] = Holder::Temp(d.0);
+                Loc::Host(TEMPS[i])
+            }
+            None => Loc::Memory(spill_slot(d.0)),
+        };
+        self.locations.place[usize::from(d.0)] = Some(place);
+        match place {
+            Loc::Host(g) => g,
+            Loc::Memory(_) => other,
+        }
     }
 
     /// Stores a result that [`Generator::dest`] put into a scratch register.
@@ -157,8 +246,16 @@ impl Generator {
         if d == Reg::NONE {
             return;
         }
+        if let Some(i) = self.locations.holders.iter().position(|h| *h == Holder::Pending(d.0)) {
+            self.locations.holders[i] = Holder::Copy(d.0);
+        }
         match self.loc(d) {
-            Loc::Host(h) => self.asm.mov(h, g),
+            Loc::Host(h) => {
+                self.asm.mov(h, g);
+                if d.is_guest() && pinned(d).is_none() {
+                    self.asm.store(true, x_slot(d.0), h);
+                }
+            }
             Loc::Memory(m) => self.asm.store(true, m, g),
         }
     }
@@ -173,11 +270,25 @@ impl Generator {
             Opnd::Reg(r) => match self.loc(r) {
                 Loc::Host(g) => g,
                 Loc::Memory(m) => {
-                    self.asm.load(true, s, m);
-                    s
+                    let g = self.new_copy(r).unwrap_or(s);
+                    self.asm.load(true, g, m);
+                    g
                 }
             },
         }
+    }
+
+    /// A register for a copy of guest register `r`, which is about to be loaded. Not to be used where the
+    /// code is only sometimes executed.
+    fn new_copy(&mut self, r: Reg) -> Option<Gpr> {
+        // The old value of a register that is about to change is not worth one.
+        if !r.is_guest() || self.locations.holders.contains(&Holder::Pending(r.0)) {
+            return None;
+        }
+        let i = self.locations.available()?;
+        self.locations.holders[i] = Holder::Copy(r.0);
+        self.locations.lock(i);
+        Some(TEMPS[i])
     }
 
     /// Moves the operand into `d`, whatever it is; upper half cleared for `w` false.
@@ -220,7 +331,11 @@ impl Generator {
 
     /// True if `o` is the value in host register `g`.
     pub(super) fn is_in(&self, o: Opnd, g: Gpr) -> bool {
-        matches!(o, Opnd::Reg(r) if self.loc(r) == Loc::Host(g))
+        let Opnd::Reg(r) = o else { return false };
+        match self.locations.copy_of(r) {
+            Some(i) => TEMPS[i] == g,
+            None => self.loc(r) == Loc::Host(g),
+        }
     }
 }
 

@@ -99,19 +99,7 @@ impl Generator {
 
     /// The address as one host operand: base in a register (rax if it has none), constant displacement.
     fn address(&mut self, addr: Addr) -> M {
-        let base = match addr.base {
-            Opnd::Reg(r) => match self.loc(r) {
-                Loc::Host(g) => g,
-                Loc::Memory(m) => {
-                    self.asm.load(true, RAX, m);
-                    RAX
-                }
-            },
-            Opnd::Imm(v) => {
-                self.asm.mov_imm(RAX, v);
-                RAX
-            }
-        };
+        let base = self.value(addr.base, RAX);
         match addr.index {
             None => M::at(base, addr.disp),
             Some(i) if addr.shift <= 3 => {
@@ -443,6 +431,8 @@ impl Generator {
             self.asm.lea(true, RAX, address);
         }
         self.probe_rax(mem, write, (s, t));
+        // The address is in rax: the base's copy may go.
+        self.locations.unlock();
         (s, t)
     }
 
@@ -489,6 +479,7 @@ impl Generator {
         self.asm.op_imm(Op2::Cmp, true, size, 1 << mem.size);
         let fail2 = self.asm.jcc(Cc::NE);
         self.probe_rax(mem, true, (s, t));
+        self.locations.unlock();
         self.move_into(Width::X, t, v);
         self.asm.load(true, RAX, field(std::mem::offset_of!(JitState, cpu.monitor.value_lo)));
         self.lock_cmpxchg(mem.size, M::at(s, 0), t);
@@ -554,6 +545,7 @@ impl Generator {
         self.asm.push_imm(self.describe(mem, true).with_pair(true).with_aligned(true).bits());
         self.call_thunk(self.thunks.cas_pair);
         self.pop_words(2);
+        self.locations.drop_copies();
         self.vectors.clear();
     }
 
