@@ -381,6 +381,7 @@ impl<M: Machine> Frame<'_, M> {
                     },
                 );
             }
+            Inst::GetFpcr { d } => self.set(d, self.cpu.fp.fpcr.into()),
             Inst::VFromGpr { es, d, s } => self.set_v(d, element(self.get(s).into(), es, 0).into()),
             _ => return false,
         }

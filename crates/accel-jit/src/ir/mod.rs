@@ -637,6 +637,8 @@ pub enum Inst {
     Sys { enc: u16, s: Opnd },
 
     // ---- vectors ----
+    /// d = FPCR
+    GetFpcr { d: Reg },
     /// d = 128-bit constant
     VConst { d: VReg, lo: u64, hi: u64 },
     /// d = op(n, m)

@@ -9,13 +9,16 @@ use crate::ir::{AluOp, Barrier, Builder, Hint, Inst, Opnd, Reg, Width};
 /// NZCV, the only system register that is part of the JIT's own register state.
 const NZCV: u16 = sysreg::encoding(3, 3, 4, 2, 0);
 
+/// Floating-point control: readable at every EL if floating point is enabled.
+const FPCR: u16 = sysreg::encoding(3, 3, 4, 4, 0);
+
 /// Lifts the classes of this module.
 pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     match enc.class() {
         Class::Hints => hint(b, enc),
         Class::Barriers => return barrier(b, ctx, enc, word),
         Class::Pstate => pstate(b, ctx, enc, word)?,
-        Class::Systemmove => register(b, word),
+        Class::Systemmove => register(b, ctx, word),
         Class::Systeminstrs => {
             // SYSL has no instruction in any feature that a model has.
             if enc != Enc::SYS_CR_systeminstrs {
@@ -137,13 +140,17 @@ fn external_to_arm(b: &mut Builder) {
 }
 
 /// MRS, MSR (register).
-fn register(b: &mut Builder, word: u32) {
+fn register(b: &mut Builder, ctx: &LiftContext, word: u32) {
     let enc = bits(word, 5, 16) as u16;
     let read = bit(word, 21);
     match (read, enc) {
         (true, NZCV) if rd(word) == 31 => {}
         (true, NZCV) => b.emit(Inst::GetNzcv { d: Builder::dz(rd(word)) }),
         (false, NZCV) => b.emit(Inst::SetNzcv { s: Builder::xz(rd(word)) }),
+        // Arithmetic on quad precision in software reads this for every operation.
+        (true, FPCR) if ctx.fp_enabled && rd(word) != 31 => {
+            b.emit(Inst::GetFpcr { d: Builder::dz(rd(word)) });
+        }
         (true, _) => b.emit(Inst::SysRead { d: Builder::dz(rd(word)), enc }),
         (false, _) => b.emit(Inst::SysWrite { enc, s: Builder::xz(rd(word)) }),
     }

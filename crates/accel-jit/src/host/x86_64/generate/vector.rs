@@ -194,6 +194,11 @@ impl Generator {
         match *inst {
             Inst::VHelper { f, op } => self.helper(f, op),
             Inst::VHelperGpr { f, op, s, d, nzcv } => self.helper_gpr(f, op, s, d, nzcv),
+            Inst::GetFpcr { d } => {
+                let g = self.dest(d, RAX);
+                self.asm.load(false, g, field(std::mem::offset_of!(JitState, cpu.fp.fpcr)));
+                self.done(d, g);
+            }
             Inst::VConst { d, lo, hi } => self.v_const(d, lo, hi),
             Inst::V3 { .. } => self.v3(inst),
             Inst::V2 { .. } => self.v2(inst),
