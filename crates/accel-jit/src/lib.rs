@@ -39,11 +39,13 @@ pub struct JitOptions {
     pub semihosting: bool,
     /// Bytes of host code kept per vCPU.
     pub code_size: usize,
+    /// Use the host's SHA instructions if it has them.
+    pub host_sha: bool,
 }
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { strict: false, count: false, semihosting: true, code_size: 128 << 20 }
+        Self { strict: false, count: false, semihosting: true, code_size: 128 << 20, host_sha: true }
     }
 }
 

@@ -132,6 +132,10 @@ fn permute((op, es, q): (V3Op, u8, bool), d: u128, n: u128, m: u128) -> Option<u
         V3Op::Sha256h => crypto::sha256h(d, n, m),
         V3Op::Sha256h2 => crypto::sha256h2(d, n, m),
         V3Op::Sha256su1 => crypto::sha256su1(d, n, m),
+        V3Op::Sha1c => crypto::sha1c(d, n, m),
+        V3Op::Sha1p => crypto::sha1p(d, n, m),
+        V3Op::Sha1m => crypto::sha1m(d, n, m),
+        V3Op::Sha1su0 => crypto::sha1su0(d, n, m),
         V3Op::Aese => crypto::aese(n, m),
         V3Op::Aesd => crypto::aesd(n, m),
         V3Op::Pmull64 if q => crypto::pmull64((n >> 64) as u64, (m >> 64) as u64),
@@ -211,6 +215,8 @@ fn vector2(env: &mut FpEnv, (op, es, q): (V2Op, u8, bool), d: u128, n: u128) -> 
         V2Op::Fcvtl if es == 1 => build(2, true, |i| fp::convert::<Half, Single>(env, element(half, 1, i))),
         V2Op::Fcvtl => build(3, true, |i| fp::convert::<Single, Double>(env, element(half, 2, i))),
         V2Op::Sha256su0 => crypto::sha256su0(d, n),
+        V2Op::Sha1h => crypto::sha1h(n),
+        V2Op::Sha1su1 => crypto::sha1su1(d, n),
         V2Op::Xtn | V2Op::Sqxtn | V2Op::Uqxtn | V2Op::Sqxtun | V2Op::Fcvtn => {
             let narrow = build(es, false, |i| narrow_lane(env, op, es, element(n, es + 1, i)));
             if q { limit(false, d) | narrow << 64 } else { narrow }

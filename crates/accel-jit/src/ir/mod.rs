@@ -399,6 +399,11 @@ pub enum V3Op {
     Sha256h,
     Sha256h2,
     Sha256su1,
+    /// These four read d, too.
+    Sha1c,
+    Sha1p,
+    Sha1m,
+    Sha1su0,
 }
 
 /// Vector operations with one input.
@@ -450,6 +455,9 @@ pub enum V2Op {
     Fcvtn,
     /// Reads d.
     Sha256su0,
+    Sha1h,
+    /// Reads d.
+    Sha1su1,
 }
 
 /// Vector shifts by a constant.

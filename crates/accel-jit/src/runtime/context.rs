@@ -129,6 +129,7 @@ impl JitCore {
             align_check: on(bit::ALIGN),
             el1h: on(bit::EL1) && on(bit::SP_EL1),
             el0: !on(bit::EL1),
+            sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
         }
     }
 }

@@ -16,18 +16,6 @@ macro_rules! helpers {
 }
 
 helpers! {
-    /// SHA1C.
-    sha1c(d, n, m, a, p) => crypto::sha1c(d, n, m);
-    /// SHA1P.
-    sha1p(d, n, m, a, p) => crypto::sha1p(d, n, m);
-    /// SHA1M.
-    sha1m(d, n, m, a, p) => crypto::sha1m(d, n, m);
-    /// SHA1H.
-    sha1h(d, n, m, a, p) => crypto::sha1h(n);
-    /// SHA1SU0.
-    sha1su0(d, n, m, a, p) => crypto::sha1su0(d, n, m);
-    /// SHA1SU1.
-    sha1su1(d, n, m, a, p) => crypto::sha1su1(d, n);
     /// SHA512H.
     sha512h(d, n, m, a, p) => crypto::sha512h(d, n, m);
     /// SHA512H2.

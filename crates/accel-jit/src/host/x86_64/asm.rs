@@ -295,6 +295,12 @@ impl Asm {
         self.legacy(o, reg, rm.into(), false);
     }
 
+    /// Legacy SSE with an immediate byte.
+    pub fn sse_imm(&mut self, o: Opc, reg: u8, rm: impl Into<Rm>, imm: u8) {
+        self.sse(o, reg, rm);
+        self.b(imm);
+    }
+
     // ---- moves ----
 
     /// mov d, s (64-bit register to register); nothing if they are the same.

@@ -6,6 +6,7 @@
 //! Slow paths are emitted behind the block and jump back.
 
 mod control;
+mod crypto;
 mod float;
 mod int;
 mod locate;
@@ -36,6 +37,8 @@ pub struct Options {
     pub el1h: bool,
     /// TLB sets hold writes for this machine's strict code tracking (no effect on code).
     pub el0: bool,
+    /// The host's SHA instructions may be used.
+    pub sha: bool,
 }
 
 /// A jump to another block in the same page that can be patched.
@@ -125,11 +128,20 @@ impl Generator {
         self.locations.prepare(block);
         self.find_live_flags(block);
         self.entries();
+        let mut fused = 0;
         for (i, inst) in block.insts.iter().enumerate() {
             self.index = i;
             self.locations.at = i;
             self.vectors.next_instruction();
-            self.inst(inst);
+            if i < fused {
+                if matches!(inst, Inst::Start { .. }) {
+                    self.inst(inst);
+                }
+            } else if let Some(count) = self.fuse(&block.insts[i..]) {
+                fused = i + count;
+            } else {
+                self.inst(inst);
+            }
             self.locations.release(i);
         }
         while let Some(cold) = (!self.cold.is_empty()).then(|| self.cold.remove(0)) {

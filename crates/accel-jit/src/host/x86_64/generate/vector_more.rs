@@ -1,5 +1,5 @@
 //! Vector operations with more than one host instruction to them: floating-point comparisons, minimum and
-//! maximum, conversions, saturation, SHA256.
+//! maximum, conversions, saturation.
 
 use super::vector::*;
 use super::*;
@@ -11,8 +11,6 @@ const MOVQ: Opc = opc(2, 1, 0x7e);
 const MOVDQA: Opc = opc(1, 1, 0x6f);
 const PXOR: Opc = opc(1, 1, 0xef);
 const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
-const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
-const PSHUFD: Opc = opc(1, 1, 0x70);
 const PCMPEQ: [Opc; 3] = [opc(1, 1, 0x74), opc(1, 1, 0x75), opc(1, 1, 0x76)];
 /// PMOVZX to the next element size; PMOVSX is 0x10 below.
 const PMOVZX: [u8; 3] = [0x30, 0x33, 0x35];
@@ -76,7 +74,6 @@ impl Generator {
         let Inst::V3 { op, es, q, d, n, m } = *inst else { return false };
         let double = es == 3;
         match op {
-            V3Op::Sha256h | V3Op::Sha256h2 | V3Op::Sha256su1 => self.sha256(inst, op, (d, n, m)),
             V3Op::SmulLow | V3Op::UmulLow => {
                 let (n, m) = (self.vector_value(n), self.vector_value(m));
                 let o = if op == V3Op::UmulLow { opc(1, 1, 0xf4) } else { opc(1, 2, 0x28) };
@@ -205,16 +202,6 @@ impl Generator {
         let Inst::V2 { op, es, q, d, n } = *inst else { return false };
         let double = es == 3;
         match op {
-            V2Op::Sha256su0 => {
-                if !std::arch::is_x86_feature_detected!("sha") {
-                    self.vector_slow(inst);
-                    return true;
-                }
-                let (rd, rn) = (self.vector_value(d), self.vector_value(n));
-                self.asm.vex(MOVDQA, X0.0, 0, rd);
-                self.asm.sse(opc(0, 2, 0xcc), X0.0, rn);
-                self.vector_result(d, X0, true);
-            }
             V2Op::Sqxtn | V2Op::Uqxtn | V2Op::Sqxtun if es < 2 => self.saturating_narrow(op, es, q, d, n),
             V2Op::FrintN | V2Op::FrintP | V2Op::FrintM | V2Op::FrintZ | V2Op::FrintX | V2Op::FrintI => {
                 let mode = match op {
@@ -287,34 +274,5 @@ impl Generator {
         }
         self.vector_result(d, X0, q);
         self.slow_from(slow, inst);
-    }
-
-    /// SHA256H, SHA256H2, SHA256SU1 by the host's instructions, whose state is {F, E, B, A} and {H, G, D, C}.
-    fn sha256(&mut self, inst: &Inst, op: V3Op, (d, n, m): (VReg, VReg, VReg)) {
-        if !std::arch::is_x86_feature_detected!("sha") {
-            return self.vector_slow(inst);
-        }
-        let (rd, rn, rm) = (self.vector_value(d), self.vector_value(n), self.vector_value(m));
-        if op == V3Op::Sha256su1 {
-            self.asm.vex_imm(opc(1, 3, 0x0f), X0.0, rm.0, rn, 4);
-            self.asm.vex(opc(1, 1, 0xfe), X0.0, X0.0, rd);
-            self.asm.sse(opc(0, 2, 0xcd), X0.0, rm);
-            return self.vector_result(d, X0, true);
-        }
-        const SWAP_PAIRS: u8 = 0xb1;
-        const UPPER: u8 = 0x0e;
-        let (abcd, efgh) = if op == V3Op::Sha256h { (rd, rn) } else { (rn, rd) };
-        self.asm.vex(PUNPCKHQDQ, X1.0, efgh.0, abcd);
-        self.asm.vex(PUNPCKLQDQ, X2.0, efgh.0, abcd);
-        self.asm.vex_imm(PSHUFD, X1.0, 0, X1, SWAP_PAIRS);
-        self.asm.vex_imm(PSHUFD, X2.0, 0, X2, SWAP_PAIRS);
-        self.asm.vex(MOVDQA, X0.0, 0, rm);
-        self.asm.sse(opc(0, 2, 0xcb), X1.0, X2);
-        self.asm.vex_imm(PSHUFD, X0.0, 0, rm, UPPER);
-        self.asm.sse(opc(0, 2, 0xcb), X2.0, X1);
-        let half = if op == V3Op::Sha256h { PUNPCKHQDQ } else { PUNPCKLQDQ };
-        self.asm.vex(half, X0.0, X2.0, X1);
-        self.asm.vex_imm(PSHUFD, X0.0, 0, X0, SWAP_PAIRS);
-        self.vector_result(d, X0, true);
     }
 }

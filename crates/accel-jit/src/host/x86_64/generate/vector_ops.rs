@@ -81,7 +81,7 @@ impl Generator {
 
     pub(super) fn v3(&mut self, inst: &Inst) {
         let Inst::V3 { op, es, q, d, n, m } = *inst else { unreachable!("checked by the caller") };
-        if self.v3_float(inst) || self.v3_more(inst) {
+        if self.v3_float(inst) || self.v3_more(inst) || self.v3_crypto(inst) {
             return;
         }
         let e = usize::from(es & 3);
@@ -363,7 +363,7 @@ impl Generator {
 
     pub(super) fn v2(&mut self, inst: &Inst) {
         let Inst::V2 { op, es, q, d, n } = *inst else { unreachable!("checked by the caller") };
-        if self.v2_more(inst) {
+        if self.v2_more(inst) || self.v2_crypto(inst) {
             return;
         }
         let e = usize::from(es & 3);
