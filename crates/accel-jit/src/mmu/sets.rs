@@ -54,8 +54,10 @@ pub struct TlbSet {
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
     /// Pages that may be executed.
     pub pages: [PageLine; PAGE_LINES],
-    /// Lines of blocks larger than a page may be here.
-    has_blocks: bool,
+    /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, folded.
+    blocks: [u64; BLOCK_WORDS],
+    /// Lines of blocks larger than 2 MiB may be here.
+    has_huge: bool,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
     /// Non-global lines of the upper half may be here.
@@ -63,6 +65,11 @@ pub struct TlbSet {
     /// Anything was filled since the last flush.
     used: bool,
 }
+
+/// Words of the map of blocks.
+const BLOCK_WORDS: usize = 16;
+/// log2 of the bytes that one bit of it stands for.
+const BLOCK_SHIFT: u32 = 21;
 
 const LINE: Line = Line { tag: NO_TAG, addend: 0 };
 const JUMP: Jump = Jump { va: NO_TAG, host: 0 };
@@ -78,16 +85,28 @@ impl TlbSet {
     }
 
     /// Adds a data translation.
-    pub fn fill(&mut self, va: u64, addend: u64, write: bool, block: bool, non_global: bool) {
+    ///
+    /// `block` is log2 of the bytes that are mapped together: a TLBI of any of them takes all away.
+    pub fn fill(&mut self, va: u64, addend: u64, write: bool, block: u32, non_global: bool) {
         let line = Line { tag: va & !0xfff, addend };
         let table = if write { &mut self.write } else { &mut self.read };
         table[Self::index(va)] = line;
         self.note(va, block, non_global);
     }
 
-    fn note(&mut self, va: u64, block: bool, non_global: bool) {
+    fn block_bit(va: u64) -> (usize, u64) {
+        let n = (va >> BLOCK_SHIFT) as usize % (BLOCK_WORDS * 64);
+        (n / 64, 1 << (n % 64))
+    }
+
+    fn note(&mut self, va: u64, block: u32, non_global: bool) {
         self.used = true;
-        self.has_blocks |= block;
+        if block > BLOCK_SHIFT {
+            self.has_huge = true;
+        } else if block > 12 {
+            let (word, bit) = Self::block_bit(va);
+            self.blocks[word] |= bit;
+        }
         if va >> 55 & 1 == 0 {
             self.has_lower = true;
         } else {
@@ -102,7 +121,8 @@ impl TlbSet {
     }
 
     /// Adds an instruction page.
-    pub fn fill_page(&mut self, va: u64, pa: u64, block: bool, non_global: bool) {
+    /// `block` as for [`TlbSet::fill`].
+    pub fn fill_page(&mut self, va: u64, pa: u64, block: u32, non_global: bool) {
         let i = Self::page_index(va);
         // Jump cache entries are only as good as the line that vouches for them.
         if self.pages[i].tag != NO_TAG {
@@ -147,7 +167,8 @@ impl TlbSet {
         self.write = [LINE; LINES];
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
-        self.has_blocks = false;
+        self.blocks = [0; BLOCK_WORDS];
+        self.has_huge = false;
         self.has_lower = false;
         self.upper_non_global = false;
         self.used = false;
@@ -199,13 +220,19 @@ impl TlbSet {
         // Compare addresses without the tag byte.
         let bare = |va: u64| va << 8 >> 8;
         let (start, last) = (bare(start) & !0xfff, bare(last) | 0xfff);
-        if self.has_blocks || (last - start) >> 12 >= 64 {
-            // A line of a larger block goes with any address in the block: 1 GiB is the largest that a
-            // page-sized neighbour could come from, 2 MiB (or 32 MiB, 512 MiB) the usual.
-            let grain = if self.has_blocks { 0x3fff_ffff } else { 0xfff };
+        if self.has_huge || (last - start) >> BLOCK_SHIFT >= 4 {
+            // 1 GiB is the largest block that a guest is likely to map.
+            let grain = if self.has_huge { 0x3fff_ffff } else { (1 << BLOCK_SHIFT) - 1 };
             let (start, last) = (start & !grain, last | grain);
             return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
         }
+        let in_block = |va: u64| {
+            let (word, bit) = Self::block_bit(va);
+            self.blocks[word] & bit != 0
+        };
+        let grain = (1 << BLOCK_SHIFT) - 1;
+        let start = if in_block(start) { start & !grain } else { start };
+        let last = if in_block(last) { last | grain } else { last };
         let mut va = start;
         while va <= last {
             for table in [&mut self.read, &mut self.write] {

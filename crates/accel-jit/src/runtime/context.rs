@@ -130,6 +130,8 @@ impl JitCore {
             el1h: on(bit::EL1) && on(bit::SP_EL1),
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
+            fp: on(bit::FP),
+            spsr_mask: self.machine.model.spsr_mask(),
         }
     }
 }

@@ -59,7 +59,7 @@ impl JitCore {
         if write {
             self.about_to_write(t.pa >> 12);
         }
-        let block = t.block_size_log2 > 12 || t.contiguous;
+        let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let addend = (host as u64).wrapping_sub(va & !(PAGE - 1));
         let set = if as_el1 { self.sets.el1() } else { self.sets.el0() };
         set.fill(va, addend, write, block, t.non_global);

@@ -36,6 +36,8 @@ pub struct JitState {
     pub mxcsr_host: u32,
     /// Guest's MXCSR: rounding mode and cumulative flags.
     pub mxcsr_guest: u32,
+    /// Room to look at MXCSR.
+    pub mxcsr_now: u32,
     /// Why translated code was left; see [`Exit`](super::exit::Exit).
     pub exit_code: u32,
     /// What goes with it.
@@ -74,6 +76,7 @@ impl JitState {
             host_sp: 0,
             mxcsr_host: 0x1f80,
             mxcsr_guest: 0x1f80,
+            mxcsr_now: 0,
             exit_code: 0,
             exit_arg: 0,
             result: 0,

@@ -47,7 +47,7 @@ impl JitCore {
         if !self.machine.memory.ram().contains(pa, PAGE) {
             return Err(Exception::instruction_abort(Fault::external(), pc));
         }
-        let block = t.block_size_log2 > 12 || t.contiguous;
+        let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let set = if el == 0 { self.sets.el0() } else { self.sets.el1() };
         set.fill_page(pc, pa, block, t.non_global);
         Ok(pa)

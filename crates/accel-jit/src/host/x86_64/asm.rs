@@ -146,6 +146,26 @@ pub struct Asm {
     pub base: u64,
 }
 
+/// One instruction while it is put together: the longest is 15 bytes.
+#[derive(Default)]
+struct Bytes {
+    bytes: [u8; 16],
+    len: u8,
+}
+
+impl Bytes {
+    fn b(&mut self, x: u8) {
+        self.bytes[usize::from(self.len & 15)] = x;
+        self.len += 1;
+    }
+
+    fn d(&mut self, x: i32) {
+        for b in x.to_le_bytes() {
+            self.b(b);
+        }
+    }
+}
+
 /// Mandatory prefix and opcode map of an SSE/VEX opcode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Opc {
@@ -199,10 +219,11 @@ impl Asm {
         self.buf.extend_from_slice(&x.to_le_bytes());
     }
 
-    fn modrm(&mut self, reg: u8, rm: Rm) {
+    /// Encodes one instruction's prefix and opcode bytes, then ModRM, SIB and displacement.
+    fn modrm(e: &mut Bytes, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
         let m = match rm {
-            Rm::R(r) => return self.b(0xc0 | reg | (r & 7)),
+            Rm::R(r) => return e.b(0xc0 | reg | (r & 7)),
             Rm::M(m) => m,
         };
         let need_sib = m.index.is_some() || m.base.0 & 7 == 4;
@@ -214,15 +235,15 @@ impl Asm {
             0x80
         };
         if need_sib {
-            self.b(mode | reg | 4);
+            e.b(mode | reg | 4);
             let (idx, scale) = m.index.map_or((4, 0), |(i, s)| (i.0 & 7, s));
-            self.b((scale << 6) | (idx << 3) | (m.base.0 & 7));
+            e.b((scale << 6) | (idx << 3) | (m.base.0 & 7));
         } else {
-            self.b(mode | reg | (m.base.0 & 7));
+            e.b(mode | reg | (m.base.0 & 7));
         }
         match mode {
-            0x40 => self.b(m.disp as u8),
-            0x80 => self.d(m.disp),
+            0x40 => e.b(m.disp as u8),
+            0x80 => e.d(m.disp),
             _ => {}
         }
     }
@@ -238,25 +259,37 @@ impl Asm {
     /// Legacy encoding: prefix, map (0 = one byte), opcode, ModRM. `byte` asks for a REX that makes
     /// SPL..DIL reachable as byte registers.
     fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
+        let mut e = Bytes::default();
         match o.pp {
-            1 => self.b(0x66),
-            2 => self.b(0xf3),
-            3 => self.b(0xf2),
+            1 => e.b(0x66),
+            2 => e.b(0xf3),
+            3 => e.b(0xf2),
             _ => {}
         }
         let rex = Self::rex_bits(reg, rm) | if o.w { 8 } else { 0 };
         let byte_rex = byte && (reg >= 4 || matches!(rm, Rm::R(4..=7)));
         if rex != 0 || byte_rex {
-            self.b(0x40 | rex);
+            e.b(0x40 | rex);
         }
         match o.map {
-            1 => self.b(0x0f),
-            2 => self.buf.extend_from_slice(&[0x0f, 0x38]),
-            3 => self.buf.extend_from_slice(&[0x0f, 0x3a]),
+            1 => e.b(0x0f),
+            2 => {
+                e.b(0x0f);
+                e.b(0x38);
+            }
+            3 => {
+                e.b(0x0f);
+                e.b(0x3a);
+            }
             _ => {}
         }
-        self.b(o.op);
-        self.modrm(reg, rm);
+        e.b(o.op);
+        Self::modrm(&mut e, reg, rm);
+        self.put(&e);
+    }
+
+    fn put(&mut self, e: &Bytes) {
+        self.buf.extend_from_slice(&e.bytes[..usize::from(e.len)]);
     }
 
     /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
@@ -265,18 +298,20 @@ impl Asm {
     }
 
     fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
+        let mut e = Bytes::default();
         let rex = Self::rex_bits(reg, rm);
         let tail = ((!vvvv & 15) << 3) | (l << 2) | o.pp;
         if rex & 3 == 0 && o.map == 1 && !o.w {
-            self.b(0xc5);
-            self.b(((!rex & 4) << 5) | tail);
+            e.b(0xc5);
+            e.b(((!rex & 4) << 5) | tail);
         } else {
-            self.b(0xc4);
-            self.b(((!rex & 7) << 5) | o.map);
-            self.b(if o.w { 0x80 } else { 0 } | tail);
+            e.b(0xc4);
+            e.b(((!rex & 7) << 5) | o.map);
+            e.b(if o.w { 0x80 } else { 0 } | tail);
         }
-        self.b(o.op);
-        self.modrm(reg, rm);
+        e.b(o.op);
+        Self::modrm(&mut e, reg, rm);
+        self.put(&e);
     }
 
     /// VEX with an immediate byte.

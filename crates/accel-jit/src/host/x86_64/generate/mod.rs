@@ -39,6 +39,10 @@ pub struct Options {
     pub el0: bool,
     /// The host's SHA instructions may be used.
     pub sha: bool,
+    /// Floating point is not trapped.
+    pub fp: bool,
+    /// Bits of SPSR_EL1 that can be written.
+    pub spsr_mask: u32,
 }
 
 /// A jump to another block in the same page that can be patched.
@@ -144,8 +148,11 @@ impl Generator {
             }
             self.locations.release(i);
         }
-        while let Some(cold) = (!self.cold.is_empty()).then(|| self.cold.remove(0)) {
-            cold(self);
+        // Slow paths may defer further ones.
+        while !self.cold.is_empty() {
+            for cold in std::mem::take(&mut self.cold) {
+                cold(self);
+            }
         }
         // Room to overwrite both entries when the block is invalidated.
         while self.asm.len() < self.inner_entry as usize + 16 {
