@@ -61,6 +61,7 @@ struct Block {
     exits: u32,
     valid: bool,
     /// Executed by slow paths, by address.
+    #[expect(clippy::vec_box, reason = "their addresses are in the code")]
     _slow: Vec<Box<Inst>>,
 }
 
