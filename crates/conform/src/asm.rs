@@ -35,37 +35,37 @@ pub const fn mrs(t: u32, reg: u32) -> u32 {
     0xd530_0000 | (reg & 0x7fff) << 5 | t
 }
 
-/// LDR Xt, [Xn, #offset].
+/// `LDR Xt, [Xn, #offset]`.
 pub const fn ldr(t: u32, n: u32, offset: u32) -> u32 {
     0xf940_0000 | (offset / 8) << 10 | n << 5 | t
 }
 
-/// STR Xt, [Xn, #offset].
+/// `STR Xt, [Xn, #offset]`.
 pub const fn str(t: u32, n: u32, offset: u32) -> u32 {
     0xf900_0000 | (offset / 8) << 10 | n << 5 | t
 }
 
-/// LDR Wt, [Xn, #offset].
+/// `LDR Wt, [Xn, #offset]`.
 pub const fn ldr_w(t: u32, n: u32, offset: u32) -> u32 {
     0xb940_0000 | (offset / 4) << 10 | n << 5 | t
 }
 
-/// LDP Xt, Xt2, [Xn, #offset].
+/// `LDP Xt, Xt2, [Xn, #offset]`.
 pub const fn ldp(t: u32, t2: u32, n: u32, offset: u32) -> u32 {
     0xa940_0000 | (offset / 8) << 15 | t2 << 10 | n << 5 | t
 }
 
-/// STP Xt, Xt2, [Xn, #offset].
+/// `STP Xt, Xt2, [Xn, #offset]`.
 pub const fn stp(t: u32, t2: u32, n: u32, offset: u32) -> u32 {
     0xa900_0000 | (offset / 8) << 15 | t2 << 10 | n << 5 | t
 }
 
-/// LDP Qt, Qt2, [Xn, #offset].
+/// `LDP Qt, Qt2, [Xn, #offset]`.
 pub const fn ldp_q(t: u32, t2: u32, n: u32, offset: u32) -> u32 {
     0xad40_0000 | (offset / 16) << 15 | t2 << 10 | n << 5 | t
 }
 
-/// STP Qt, Qt2, [Xn, #offset].
+/// `STP Qt, Qt2, [Xn, #offset]`.
 pub const fn stp_q(t: u32, t2: u32, n: u32, offset: u32) -> u32 {
     0xad00_0000 | (offset / 16) << 15 | t2 << 10 | n << 5 | t
 }

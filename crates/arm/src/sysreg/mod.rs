@@ -1,5 +1,5 @@
 //! System registers: names, encodings, storage ([`SysRegs`]) and the rules of access by exception level
-//! ([`read`], [`write`], [`pstate_write`]).
+//! ([`read()`], [`write()`], [`pstate_write()`]).
 
 mod access;
 mod table;

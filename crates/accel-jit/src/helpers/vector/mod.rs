@@ -1,7 +1,7 @@
 //! Advanced SIMD and scalar floating-point instructions as plain functions on whole registers.
 //!
-//! Every function has the shape [`VectorHelper`] or [`VectorGprHelper`]. What an instruction does to one element
-//! is a type that implements [`IntOp`] or [`FpOp`]; how elements are taken from registers and put back
+//! Every function has the shape `VectorHelper` or `VectorGprHelper`. What an instruction does to one element
+//! is a type that implements `IntOp` or `FpOp`; how elements are taken from registers and put back
 //! is an *engine* (a generic function), so that each pair of the two is one small function. [`Shape`] packs what
 //! an engine needs besides register numbers into [`VOperands::imm`].
 

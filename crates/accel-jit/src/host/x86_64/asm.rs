@@ -413,7 +413,7 @@ impl Asm {
         }
     }
 
-    /// mov qword/dword [m], imm32 (sign-extended).
+    /// mov qword/dword `[m]`, imm32 (sign-extended).
     pub fn store_imm(&mut self, w: bool, m: M, v: i32) {
         self.legacy(Opc { pp: 0, map: 0, op: 0xc7, w }, 0, m.into(), false);
         self.d(v);
@@ -431,7 +431,7 @@ impl Asm {
         self.legacy(Opc { pp: 0, map: 0, op: (o as u8) * 8 + 3, w }, d.0, s.into(), false);
     }
 
-    /// op [m], s
+    /// op `[m]`, s
     pub fn op_mem(&mut self, o: Op2, w: bool, m: M, s: Gpr) {
         self.legacy(Opc { pp: 0, map: 0, op: (o as u8) * 8 + 1, w }, s.0, m.into(), false);
     }
@@ -550,7 +550,7 @@ impl Asm {
         self.legacy(opc(0, 1, 0x90 | cc.0), 0, d.into(), true);
     }
 
-    /// setcc [m]
+    /// setcc `[m]`
     pub fn setcc_mem(&mut self, cc: Cc, m: M) {
         self.legacy(opc(0, 1, 0x90 | cc.0), 0, m.into(), true);
     }
@@ -606,7 +606,7 @@ impl Asm {
         }
         self.b(0x50 | (r.0 & 7));
     }
-    /// push qword [m]
+    /// push qword `[m]`
     pub fn push_mem(&mut self, m: M) {
         self.legacy(Opc { pp: 0, map: 0, op: 0xff, w: false }, 6, m.into(), false);
     }
@@ -625,7 +625,7 @@ impl Asm {
 
     // ---- atomics ----
 
-    /// lock op [m], s
+    /// lock op `[m]`, s
     pub fn lock_op(&mut self, o: Op2, w: bool, m: M, s: Gpr) {
         self.b(0xf0);
         self.op_mem(o, w, m, s);
@@ -635,21 +635,21 @@ impl Asm {
         let o = Opc { pp: u8::from(size == 1), map, op: if size == 0 { op8 } else { op8 + 1 }, w: size == 3 };
         self.legacy(o, s.0, m.into(), size == 0);
     }
-    /// cmpxchg [m], s (expected in rAX)
+    /// cmpxchg `[m]`, s (expected in rAX)
     pub fn cmpxchg(&mut self, lock: bool, size: u8, m: M, s: Gpr) {
         if lock {
             self.b(0xf0);
         }
         self.sized(1, 0xb0, size, m, s);
     }
-    /// xadd [m], s
+    /// xadd `[m]`, s
     pub fn xadd(&mut self, lock: bool, size: u8, m: M, s: Gpr) {
         if lock {
             self.b(0xf0);
         }
         self.sized(1, 0xc0, size, m, s);
     }
-    /// xchg [m], s (always locked)
+    /// xchg `[m]`, s (always locked)
     pub fn xchg(&mut self, size: u8, m: M, s: Gpr) {
         self.sized(0, 0x86, size, m, s);
     }
@@ -705,11 +705,11 @@ impl Asm {
         let rel = i32::try_from(rel).expect("code cache spans less than 2 GiB");
         self.buf[f.0..f.0 + 4].copy_from_slice(&rel.to_le_bytes());
     }
-    /// ldmxcsr [m]
+    /// ldmxcsr `[m]`
     pub fn ldmxcsr(&mut self, m: M) {
         self.legacy(opc(0, 1, 0xae), 2, m.into(), false);
     }
-    /// stmxcsr [m]
+    /// stmxcsr `[m]`
     pub fn stmxcsr(&mut self, m: M) {
         self.legacy(opc(0, 1, 0xae), 3, m.into(), false);
     }
