@@ -66,6 +66,8 @@ struct Block {
 }
 
 struct Exit {
+    /// The block that it leaves.
+    block: BlockId,
     /// Offset of the displacement.
     site: u32,
     /// The instruction that it goes to.
@@ -148,7 +150,7 @@ impl CodeCache {
         for e in &generator.exits {
             let number = self.exits.len() as u32;
             self.memory.patch(code as usize + e.number_at as usize, &number.to_le_bytes());
-            self.exits.push(Exit { site: code + e.fixup, target: e.target });
+            self.exits.push(Exit { block: id, site: code + e.fixup, target: e.target });
         }
         self.blocks.push(Block {
             key,
@@ -176,13 +178,21 @@ impl CodeCache {
         self.exits.get(number as usize).map(|e| e.target)
     }
 
-    /// Makes exit `number` jump to block `id` directly.
-    pub fn chain(&mut self, number: u32, id: BlockId) {
-        let Some(exit) = self.exits.get(number as usize) else { return };
+    /// Makes exit `number` jump to block `id` directly, if that holds wherever the exit's block is mapped:
+    /// both are in the same physical page. Maintenance may have come between: the exit's block may be gone,
+    /// its code overwritten, or the virtual page be another one now. Tells whether it did.
+    pub fn chain(&mut self, number: u32, id: BlockId) -> bool {
+        let Some(exit) = self.exits.get(number as usize) else { return false };
+        let (from, to) = (&self.blocks[exit.block as usize], &self.blocks[id as usize]);
+        let same = from.key.pa >> 12 == to.key.pa >> 12 && from.key.context == to.key.context;
+        if !(same && from.valid && to.valid) {
+            return false;
+        }
         let site = exit.site as usize;
-        let target = self.blocks[id as usize].inner;
+        let target = to.inner;
         let displacement = target.wrapping_sub(site as u32 + 4);
         self.memory.patch(site, &displacement.to_le_bytes());
+        true
     }
 
     /// True if there is code from the physical page `page` (number, not address).
@@ -230,5 +240,50 @@ impl CodeCache {
             any |= self.invalidate_page(page, thunks);
         }
         any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::x86_64::generate::{ExitSite, Generator};
+    use crate::host::x86_64::thunks::Thunks;
+
+    /// Offset of the one patchable exit in each of the blocks below.
+    const SITE: u32 = 1;
+
+    fn cache() -> CodeCache {
+        CodeCache::new(CodeMemory::new(1 << 20).expect("memory"), 0)
+    }
+
+    /// A block of 64 bytes with one exit, at physical address `pa`.
+    fn insert(cache: &mut CodeCache, pa: u64, context: u16) -> BlockId {
+        let mut g = Generator::new(Thunks::default());
+        g.asm.reset(cache.next_address());
+        g.asm.buf.extend([0x90; 64]);
+        g.exits.push(ExitSite { fixup: SITE, stub: 32, number_at: 32, target: 0x40 });
+        cache.insert(BlockKey { pa, context }, &mut g)
+    }
+
+    #[test]
+    fn only_blocks_of_one_page_and_context_are_chained() {
+        let mut c = cache();
+        insert(&mut c, 0x1000, 1);
+        let elsewhere = insert(&mut c, 0x2040, 1);
+        let other_context = insert(&mut c, 0x1040, 3);
+        let to = insert(&mut c, 0x1040, 1);
+        assert!(!c.chain(0, elsewhere), "another physical page");
+        assert!(!c.chain(0, other_context), "another context");
+        assert!(c.chain(0, to));
+    }
+
+    #[test]
+    fn the_exit_of_an_invalid_block_is_left_alone() {
+        let mut c = cache();
+        insert(&mut c, 0x1000, 1);
+        let near = c.next_address();
+        c.invalidate_page(1, &Thunks { indirect: near, poll: near, ..Thunks::default() });
+        let to = insert(&mut c, 0x1040, 1);
+        assert!(!c.chain(0, to));
     }
 }

@@ -236,6 +236,7 @@ impl JitCore {
         }
         // Always look once: something may have been posted before.
         self.poll_soon();
+        self.look_for_interrupts();
         let mut link = None;
         // The jump cache missed, or led to a block that is gone: do not ask it again.
         let mut missed = false;
@@ -316,6 +317,12 @@ impl JitCore {
     fn canonical_target(&mut self) {
         let pc = self.mmu.branch_target(self.state().cpu.pc);
         self.state_mut().cpu.pc = pc;
+    }
+
+    /// Looks at the interrupt lines as soon as they are not masked. A line that is seen to be up may not have
+    /// been followed by its kick yet, and the thread that is to kick may not run for a long time.
+    fn look_for_interrupts(&self) {
+        self.state().irq_hint.store(1, Ordering::SeqCst);
     }
 
     fn take_interrupts(&mut self) {
@@ -412,6 +419,7 @@ impl JitCore {
         match self.wait_instruction(event) {
             Ok(halt) => {
                 self.state_mut().cpu.pc += 4;
+                self.look_for_interrupts();
                 halt.map(|h: Halt| VcpuExit::Halted(h))
             }
             Err(e) => {
