@@ -149,20 +149,22 @@ pub struct Asm {
 /// One instruction while it is put together: the longest is 15 bytes.
 #[derive(Default)]
 struct Bytes {
-    bytes: [u8; 16],
+    bytes: [u8; 32],
     len: u8,
 }
 
 impl Bytes {
+    #[inline(always)]
     fn b(&mut self, x: u8) {
         self.bytes[usize::from(self.len & 15)] = x;
         self.len += 1;
     }
 
+    #[inline(always)]
     fn d(&mut self, x: i32) {
-        for b in x.to_le_bytes() {
-            self.b(b);
-        }
+        let at = usize::from(self.len & 15);
+        self.bytes[at..at + 4].copy_from_slice(&x.to_le_bytes());
+        self.len += 4;
     }
 }
 
@@ -220,6 +222,7 @@ impl Asm {
     }
 
     /// Encodes one instruction's prefix and opcode bytes, then ModRM, SIB and displacement.
+    #[inline(always)]
     fn modrm(e: &mut Bytes, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
         let m = match rm {
@@ -248,6 +251,7 @@ impl Asm {
         }
     }
 
+    #[inline(always)]
     fn rex_bits(reg: u8, rm: Rm) -> u8 {
         let r = (reg >> 3) << 2;
         match rm {
@@ -288,8 +292,12 @@ impl Asm {
         self.put(&e);
     }
 
+    /// Appends: sixteen bytes at once and then the right length, which needs no loop.
+    #[inline(always)]
     fn put(&mut self, e: &Bytes) {
-        self.buf.extend_from_slice(&e.bytes[..usize::from(e.len)]);
+        let len = self.buf.len() + usize::from(e.len);
+        self.buf.extend_from_slice(&e.bytes[..16]);
+        self.buf.truncate(len);
     }
 
     /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
