@@ -126,7 +126,7 @@ fn translation(armlet: &Path, linux: &Linux) -> Result<Option<Promise>> {
     let text = fs::read_to_string(&stats).context("armlet wrote no counters")?;
     let json: serde_json::Value = serde_json::from_str(&text)?;
     let time = find(&json, "translation_ns");
-    let instructions = find(&json, "translated_instructions");
+    let instructions = find(&json, "instructions_translated");
     Ok(time
         .zip(instructions)
         .filter(|(_, n)| *n > 0.0)
