@@ -33,27 +33,6 @@ impl Generator {
         self.vector_store(d, r, true);
     }
 
-    /// Branches to the reference if the flags say unordered; it writes the home of `d` itself.
-    fn slow_if_unordered(&mut self, inst: &Inst, d: VReg) -> impl FnOnce(&mut Generator) + use<> {
-        let nan = self.asm.jcc(Cc::P);
-        let inst = *inst;
-        move |g: &mut Generator| {
-            let back = g.asm.here();
-            let copies = g.vectors.snapshot();
-            g.defer(move |g| {
-                g.asm.bind(nan);
-                let at = g.keep(&inst);
-                g.asm.push_imm(0);
-                g.asm.mov_imm(RAX, at);
-                g.call_thunk(g.thunks.vector);
-                g.pop_words(1);
-                g.restore_vectors(&copies);
-                g.asm.jmp_to(back);
-                let _ = d;
-            });
-        }
-    }
-
     pub(super) fn float(&mut self, inst: &Inst) {
         match *inst {
             Inst::F1 { op: op @ (F1Op::Mov | F1Op::Neg | F1Op::Abs), double, d, n } => {
@@ -75,9 +54,9 @@ impl Generator {
                 let o = Opc { pp: 1, map: 2, op, w: double };
                 self.asm.vex(o, X0.0, n.0, m);
                 self.is_nan(double, X0);
-                let finish = self.slow_if_unordered(inst, d);
+                let nan = self.asm.jcc(Cc::P);
                 self.scalar_result(double, d, false);
-                finish(self);
+                self.slow_from(nan, inst);
             }
             _ => unreachable!("not a scalar float instruction"),
         }
@@ -124,9 +103,9 @@ impl Generator {
             }
         }
         self.is_nan(out_double, X0);
-        let finish = self.slow_if_unordered(inst, d);
+        let nan = self.asm.jcc(Cc::P);
         self.scalar_result(out_double, d, false);
-        finish(self);
+        self.slow_from(nan, inst);
     }
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
@@ -148,7 +127,7 @@ impl Generator {
             // Ordered operands only: then min and max agree but for the sign of zeros.
             self.asm.vex(opc(u8::from(double), 1, 0x2e), n.0, 0, m);
         }
-        let finish = self.slow_if_unordered(inst, d);
+        let nan = self.asm.jcc(Cc::P);
         match op {
             F2Op::Nmul => {
                 let sign = if double {
@@ -174,7 +153,7 @@ impl Generator {
             _ => {}
         }
         self.scalar_result(double, d, clean);
-        finish(self);
+        self.slow_from(nan, inst);
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {
@@ -259,19 +238,7 @@ impl Generator {
         // The host says MIN for everything that does not fit.
         self.asm.op_imm(Op2::Cmp, w == Width::X, RAX, 1);
         let odd = self.asm.jcc(Cc::O);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        let inst = *inst;
-        self.defer(move |g| {
-            g.asm.bind(odd);
-            let at = g.keep(&inst);
-            g.asm.push_imm(0);
-            g.asm.mov_imm(RAX, at);
-            g.call_thunk(g.thunks.vector);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
+        self.slow_from(odd, inst);
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);
@@ -289,19 +256,7 @@ impl Generator {
         self.asm.op_imm(Op2::Cmp, false, RAX, bias + bits);
         let odd = self.asm.jcc(Cc::AE);
         self.asm.vex(Opc { w: true, ..Self::scalar(double, 0x2c) }, RAX.0, 0, n);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        let inst = *inst;
-        self.defer(move |g| {
-            g.asm.bind(odd);
-            let at = g.keep(&inst);
-            g.asm.push_imm(0);
-            g.asm.mov_imm(RAX, at);
-            g.call_thunk(g.thunks.vector);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
+        self.slow_from(odd, inst);
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);

@@ -148,6 +148,23 @@ impl Generator {
         self.vectors.clear();
     }
 
+    /// Continues at the reference interpreter from `slow`, and after it here.
+    pub(super) fn slow_from(&mut self, slow: Fixup, inst: &Inst) {
+        let back = self.asm.here();
+        let copies = self.vectors.snapshot();
+        let inst = *inst;
+        self.defer(move |g| {
+            g.asm.bind(slow);
+            let at = g.keep(&inst);
+            g.asm.push_imm(0);
+            g.asm.mov_imm(RAX, at);
+            g.call_thunk(g.thunks.vector);
+            g.pop_words(1);
+            g.restore_vectors(&copies);
+            g.asm.jmp_to(back);
+        });
+    }
+
     /// A vector helper without general registers, called directly.
     fn helper(&mut self, f: VectorHelper, op: VOperands) {
         self.clobber_flags();

@@ -21,23 +21,6 @@ fn ones() -> M {
 }
 
 impl Generator {
-    /// Continues at the reference interpreter from `slow`, and after it here.
-    fn slow_from(&mut self, slow: Fixup, inst: &Inst) {
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        let inst = *inst;
-        self.defer(move |g| {
-            g.asm.bind(slow);
-            let at = g.keep(&inst);
-            g.asm.push_imm(0);
-            g.asm.mov_imm(RAX, at);
-            g.call_thunk(g.thunks.vector);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
-    }
-
     /// Jumps if any bit of `x` is set.
     fn jump_if_any(&mut self, x: Xmm) -> Fixup {
         self.asm.vex(PTEST, x.0, 0, x);

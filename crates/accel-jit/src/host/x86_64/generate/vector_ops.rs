@@ -346,19 +346,7 @@ impl Generator {
         self.asm.vex(opc(1, 2, 0x17), X3.0, 0, X3);
         let nan = self.asm.jcc(Cc::NE);
         self.vector_result(d, X0, q);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        let inst = *inst;
-        self.defer(move |g| {
-            g.asm.bind(nan);
-            let at = g.keep(&inst);
-            g.asm.push_imm(0);
-            g.asm.mov_imm(RAX, at);
-            g.call_thunk(g.thunks.vector);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
+        self.slow_from(nan, inst);
     }
 
     pub(super) fn v2(&mut self, inst: &Inst) {
