@@ -57,8 +57,6 @@ struct Block {
     /// Offset of the code; the outer entry is there.
     code: u32,
     inner: u32,
-    first_exit: u32,
-    exits: u32,
     valid: bool,
     /// Executed by slow paths, by address.
     #[expect(clippy::vec_box, reason = "their addresses are in the code")]
@@ -146,7 +144,6 @@ impl CodeCache {
     pub fn insert(&mut self, key: BlockKey, generator: &mut Generator) -> BlockId {
         let id = self.blocks.len() as BlockId;
         let code = self.memory.append(&generator.asm.buf) as u32;
-        let first_exit = self.exits.len() as u32;
         for e in &generator.exits {
             let number = self.exits.len() as u32;
             self.memory.patch(code as usize + e.number_at as usize, &number.to_le_bytes());
@@ -156,8 +153,6 @@ impl CodeCache {
             key,
             code,
             inner: code + generator.inner_entry,
-            first_exit,
-            exits: generator.exits.len() as u32,
             valid: true,
             _slow: std::mem::take(&mut generator.slow_insts),
         });
@@ -218,7 +213,6 @@ impl CodeCache {
             return;
         }
         let (code, inner, key) = (block.code as usize, block.inner as usize, block.key);
-        let _ = (block.first_exit, block.exits);
         self.map.remove(&key.packed());
         self.statistics.invalidated += 1;
         use crate::host::x86_64::asm::{Asm, RAX};

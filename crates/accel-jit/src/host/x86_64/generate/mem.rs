@@ -353,12 +353,10 @@ impl Generator {
         // Both registers first: taking the second must not evict the first before it is stored.
         let r1 = back_of(self, d, p.host);
         self.vector_store(d, r1, mem.size != 4);
-        let mut r2 = None;
         if let Some(d2) = d2 {
             let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
             let r = back_of(self, d2, second);
             self.vector_store(d2, r, mem.size != 4);
-            r2 = Some(r);
         }
         let access = self.describe(mem, false).with_pair(d2.is_some()).with_vector(true);
         let (miss, address) = (p.miss, p.address);
@@ -373,7 +371,6 @@ impl Generator {
             g.call_thunk(g.thunks.load);
             g.pop_words(2);
             g.restore_vectors(&copies);
-            let _ = (r1, r2);
             g.asm.jmp_to(back);
         });
     }
