@@ -68,6 +68,11 @@ impl Pstate {
         ((self.bits() >> 2) & 3) as usize
     }
 
+    /// True if an interrupt whose line is up would be taken: its own mask is clear.
+    pub const fn takes(self, irq: bool, fiq: bool) -> bool {
+        (irq && !self.contains(Self::I)) || (fiq && !self.contains(Self::F))
+    }
+
     /// The same state at exception level `el` with the stack pointer chosen by `sp`.
     pub const fn with_el(self, el: usize, sp: bool) -> Self {
         Self::from_bits_retain((self.bits() & !0x1f) | ((el as u32) << 2) | sp as u32)

@@ -24,7 +24,7 @@ pub trait Kick: Send + Sync {
 pub enum Halt {
     /// WFI: any interrupt line, masked or not.
     Interrupt,
-    /// WFE: the event register, or any interrupt line.
+    /// WFE: the event register, or an interrupt line that PSTATE does not mask (Arm ARM, D1.6.1).
     Event,
 }
 

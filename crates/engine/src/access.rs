@@ -158,8 +158,7 @@ impl VcpuAccess<'_> {
             while let Some(work) = serve.pop(&vcpu) {
                 self.perform(work);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let woken = vcpu.shared.sleep_until(left, || done() || serve.has_work(&vcpu));
+            let woken = vcpu.shared.sleep_until(deadline, || done() || serve.has_work(&vcpu));
             if done() {
                 return true;
             }

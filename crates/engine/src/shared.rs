@@ -1,7 +1,9 @@
 //! What a vCPU's thread shares with devices and other vCPUs: interrupt lines, the event register, kicks.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::Instant;
+
+use armlet_arm::Pstate;
 
 use crate::accel::Kick;
 use crate::sleeper::Sleeper;
@@ -59,6 +61,11 @@ impl VcpuShared {
     /// True if WFI has something to wake up for.
     pub fn interrupt_pending(&self) -> bool {
         self.irq() || self.fiq()
+    }
+
+    /// True if an interrupt would be taken with the masks of `pstate`: what ends WFE.
+    pub fn interrupt_unmasked(&self, pstate: Pstate) -> bool {
+        pstate.takes(self.irq(), self.fiq())
     }
 
     /// Drives the IRQ line (interrupt controllers only). A rising level gets the vCPU's attention.
@@ -130,8 +137,8 @@ impl VcpuShared {
     }
 
     /// Sleeps on the vCPU's own thread; see [`Sleeper::sleep_until`].
-    pub(crate) fn sleep_until(&self, limit: Option<Duration>, ready: impl FnMut() -> bool) -> bool {
-        self.sleeper.sleep_until(limit, ready)
+    pub(crate) fn sleep_until(&self, deadline: Option<Instant>, ready: impl FnMut() -> bool) -> bool {
+        self.sleeper.sleep_until(deadline, ready)
     }
 
     /// Wakes the vCPU's thread without kicking the accelerator.

@@ -10,7 +10,7 @@
 //!
 //! Waking a thread that is awake costs a fence and a load.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, kept, lock, step};
 
@@ -30,10 +30,9 @@ impl Sleeper {
         Self { state: AtomicU32::new(AWAKE), lock: Mutex::new(()), condvar: Condvar::new() }
     }
 
-    /// Sleeps until `ready` holds, or until `limit` has passed; tells whether `ready` held. `ready` is
+    /// Sleeps until `ready` holds, or until `deadline`; tells whether `ready` held. `ready` is
     /// evaluated once at the start and after each wake.
-    pub(crate) fn sleep_until(&self, limit: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+    pub(crate) fn sleep_until(&self, deadline: Option<Instant>, mut ready: impl FnMut() -> bool) -> bool {
         loop {
             self.state.store(ASLEEP, Ordering::Relaxed);
             step("sleeper: fence of the sleeping side", || fence(Ordering::SeqCst));

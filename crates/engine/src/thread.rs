@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::accel::{Halt, VcpuBackend, VcpuExit};
 use crate::access::{VcpuAccess, panic_message};
@@ -80,6 +80,7 @@ pub(crate) fn run(core: &Arc<Core>, vcpu: &Arc<Vcpu>, backend: Box<dyn VcpuBacke
             state: VcpuState::Stopped(first),
             next: None,
             monitor_waits: 0,
+            wake_at: None,
         }
         .run();
     };
@@ -109,6 +110,8 @@ struct VcpuThread {
     next: Option<Then>,
     /// WFEs with an armed monitor in a row.
     monitor_waits: u32,
+    /// When the halt ends by itself. Fixed as it begins: work and kicks do not put it off.
+    wake_at: Option<Instant>,
 }
 
 impl VcpuThread {
@@ -193,10 +196,13 @@ impl VcpuThread {
             // Completing WFI and WFE early is allowed, so nothing needs to be remembered.
             return VcpuState::Stopped(Then::Run);
         }
-        let limit = self.halt_limit(halt);
         let shared = &self.vcpu.shared;
-        let awake = || shared.interrupt_pending() || (halt == Halt::Event && shared.event_pending());
-        let woken = shared.sleep_until(limit, || awake() || self.attention());
+        let pstate = self.backend.state().pstate;
+        let awake = || match halt {
+            Halt::Interrupt => shared.interrupt_pending(),
+            Halt::Event => shared.event_pending() || shared.interrupt_unmasked(pstate),
+        };
+        let woken = shared.sleep_until(self.wake_at, || awake() || self.attention());
         if woken && !awake() {
             return VcpuState::Halted(halt);
         }
@@ -206,11 +212,8 @@ impl VcpuThread {
         VcpuState::Running
     }
 
-    /// How long a halt may sleep at most.
-    fn halt_limit(&mut self, halt: Halt) -> Option<Duration> {
-        if halt == Halt::Interrupt {
-            return None;
-        }
+    /// How long a WFE may sleep at most.
+    fn event_limit(&mut self) -> Option<Duration> {
         let stream = self.core.handler.event_stream(self.vcpu.index());
         if self.backend.state().monitor.address == u64::MAX {
             return stream;
@@ -241,10 +244,12 @@ impl VcpuThread {
             VcpuExit::Halted(Halt::Interrupt) => {
                 ExitCounters::count(&exits.wfi);
                 self.monitor_waits = 0;
+                self.wake_at = None;
                 VcpuState::Halted(Halt::Interrupt)
             }
             VcpuExit::Halted(Halt::Event) => {
                 ExitCounters::count(&exits.wfe);
+                self.wake_at = self.event_limit().map(|limit| Instant::now() + limit);
                 VcpuState::Halted(Halt::Event)
             }
             VcpuExit::Hypercall(imm) => {

@@ -385,7 +385,7 @@ impl JitCore {
         let cpu = &self.state().cpu;
         let allowed = cpu.sys[armlet_arm::SysReg::SctlrEl1] & if event { sctlr::NTWE } else { sctlr::NTWI };
         let would_wait = if event {
-            !self.shared.take_event() && !self.shared.interrupt_pending()
+            !self.shared.take_event() && !self.shared.interrupt_unmasked(cpu.pstate)
         } else {
             !self.shared.interrupt_pending()
         };

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::support::{COUNT, Plan, eventually};
 use super::{Op, Subject};
+use armlet_arm::Pstate;
+
 use crate::VcpuState;
 use crate::accel::Halt;
 
@@ -114,10 +116,35 @@ pub fn g13_wfe_wakes_on_the_event_register_and_clears_it(subject: &dyn Subject) 
         eventually("the event wakes", || machine.x(0, 0) == n);
         assert!(!shared.event_pending());
     }
-    shared.set_irq(true);
-    eventually("an interrupt ends WFE too", || machine.x(0, 0) > 200);
-    shared.set_irq(false);
-    machine.reaches(0, asleep);
+    // At the start all interrupts are masked: they end WFI, but not WFE.
+    for line in [crate::VcpuShared::set_irq, crate::VcpuShared::set_fiq] {
+        machine.reaches(0, asleep);
+        let runs = machine.runs(0);
+        line(shared, true);
+        machine.engine.run_on(0, |_| ()).expect("work runs");
+        assert_eq!(machine.runs(0), runs, "a masked interrupt ended WFE");
+        line(shared, false);
+    }
+}
+
+/// An interrupt that is not masked ends WFE, to be taken.
+pub fn g13_wfe_wakes_on_an_unmasked_interrupt(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfe, Op::Increment(0), Op::Jump(0)];
+    for (line, mask) in [
+        (crate::VcpuShared::set_irq as fn(&crate::VcpuShared, bool), Pstate::I),
+        (crate::VcpuShared::set_fiq, Pstate::F),
+    ] {
+        let machine = Plan::new(subject, &program).start(1);
+        machine.reaches(0, VcpuState::Halted(Halt::Event));
+        let runs = machine.runs(0);
+        machine.engine.run_on(0, move |cpu| cpu.state_mut().pstate.remove(mask)).expect("work runs");
+        assert_eq!(machine.runs(0), runs, "the mask alone ended WFE");
+        line(&machine.shared[0], true);
+        eventually("the interrupt wakes", || machine.runs(0) > runs);
+    }
 }
 
 /// A WFE that waits for another's store (its monitor is armed) ends by itself, soon: no event tells of the
@@ -157,6 +184,12 @@ pub fn g13_the_event_stream_ends_wfe(subject: &dyn Subject) {
     machine.engine.run_on(1, move |cpu| cpu.state_mut().pc = pc).expect("work runs");
     let start = std::time::Instant::now();
     machine.engine.start("test").expect("starts");
+    // Work without a pause does not put the end off.
+    let busy = std::time::Instant::now();
+    while busy.elapsed() < 30 * period {
+        machine.engine.run_on(0, |_| ()).expect("work runs");
+    }
+    assert!(machine.x(0, 0) > 0, "work put the stream's event off");
     eventually("the stream ends it again and again", || machine.x(0, 0) >= 20);
     let counted = u128::from(machine.x(0, 0));
     let most = start.elapsed().as_micros() / period.as_micros() + 2;

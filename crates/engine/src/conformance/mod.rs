@@ -106,6 +106,7 @@ macro_rules! conformance_tests {
             halt: g13_a_halted_vcpu_uses_no_host_time,
             halt: g13_wfi_wakes_on_each_interrupt_line,
             halt: g13_wfe_wakes_on_the_event_register_and_clears_it,
+            halt: g13_wfe_wakes_on_an_unmasked_interrupt,
             halt: g13_wfe_with_an_armed_monitor_ends_by_itself,
             halt: g13_the_event_stream_ends_wfe,
             halt: g13_sev_wakes_the_others,
