@@ -12,6 +12,7 @@ pub use memory::CodeMemory;
 
 use crate::host::x86_64::generate::Generator;
 use crate::ir::Inst;
+use crate::mmu::SideEntry;
 
 /// Hashes block keys: physical addresses are spread well by one multiplication.
 #[derive(Default)]
@@ -51,6 +52,15 @@ impl BlockKey {
 
 /// Number of a block.
 pub type BlockId = u32;
+
+/// Where the numbering of a new block's parts begins.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Numbers {
+    /// First exit.
+    pub exit: u32,
+    /// First side table entry.
+    pub entry: u32,
+}
 
 struct Block {
     key: BlockKey,
@@ -92,6 +102,7 @@ pub struct CodeCache {
     start: usize,
     blocks: Vec<Block>,
     exits: Vec<Exit>,
+    side_table: Vec<SideEntry>,
     map: KeyMap<BlockId>,
     pages: KeyMap<Vec<BlockId>>,
     /// Counters.
@@ -109,6 +120,7 @@ impl CodeCache {
             start: used,
             blocks: Vec::new(),
             exits: Vec::new(),
+            side_table: Vec::new(),
             map: KeyMap::default(),
             pages: KeyMap::default(),
             statistics: CacheStatistics::default(),
@@ -130,11 +142,27 @@ impl CodeCache {
         self.memory.next_address()
     }
 
+    /// The numbers that the next block's first exit and first side table entry will have.
+    pub fn next_numbers(&self) -> Numbers {
+        Numbers { exit: self.exits.len() as u32, entry: self.side_table.len() as u32 }
+    }
+
+    /// What slow access `number` is to do. None if there is no such entry.
+    pub fn side_entry(&self, number: u32) -> Option<SideEntry> {
+        self.side_table.get(number as usize).copied()
+    }
+
+    /// Execution address of the code at `offset`, as side table entries give it.
+    pub fn address(&self, offset: u32) -> u64 {
+        self.memory.address(offset as usize)
+    }
+
     /// Forgets all blocks. The caller forgets all branch targets.
     pub fn flush(&mut self) {
         self.memory.truncate(self.start);
         self.blocks.clear();
         self.exits.clear();
+        self.side_table.clear();
         self.map.clear();
         self.pages.clear();
         self.statistics.flushes += 1;
@@ -143,12 +171,11 @@ impl CodeCache {
     /// Takes the code that `generator` has just made for `key`.
     pub fn insert(&mut self, key: BlockKey, generator: &mut Generator) -> BlockId {
         let id = self.blocks.len() as BlockId;
-        let code = self.memory.append(&generator.asm.buf) as u32;
-        for e in &generator.exits {
-            let number = self.exits.len() as u32;
-            self.memory.patch(code as usize + e.number_at as usize, &number.to_le_bytes());
-            self.exits.push(Exit { block: id, site: code + e.fixup, target: e.target });
-        }
+        let code = self.memory.append(generator.asm.code()) as u32;
+        let exits = generator.exits.iter();
+        self.exits.extend(exits.map(|e| Exit { block: id, site: code + e.fixup, target: e.target }));
+        let entries = generator.side_table.iter();
+        self.side_table.extend(entries.map(|e| SideEntry { resume: code + e.resume, ..*e }));
         self.blocks.push(Block {
             key,
             code,
@@ -219,11 +246,11 @@ impl CodeCache {
         let mut a = Asm::default();
         a.reset(self.memory.address(code));
         a.jmp_to(thunks.indirect);
-        self.memory.patch(code, &a.buf);
+        self.memory.patch(code, a.code());
         a.reset(self.memory.address(inner));
         a.mov_imm(RAX, (key.pa & 0xfff) as i64);
         a.jmp_to(thunks.poll);
-        self.memory.patch(inner, &a.buf);
+        self.memory.patch(inner, a.code());
     }
 
     /// Invalidates all blocks.
@@ -254,8 +281,8 @@ mod tests {
     fn insert(cache: &mut CodeCache, pa: u64, context: u16) -> BlockId {
         let mut g = Generator::new(Thunks::default());
         g.asm.reset(cache.next_address());
-        g.asm.buf.extend([0x90; 64]);
-        g.exits.push(ExitSite { fixup: SITE, stub: 32, number_at: 32, target: 0x40 });
+        (0..64).for_each(|_| g.asm.int3());
+        g.exits.push(ExitSite { fixup: SITE, target: 0x40 });
         cache.insert(BlockKey { pa, context }, &mut g)
     }
 

@@ -1,7 +1,42 @@
 //! What a slow path has to know about the access that missed.
 
-/// A description of an access in one word that translated code passes to the slow path: it takes the place
-/// of a side table entry, pushed by the cold code that belongs to the access.
+/// Where the slow path of an access finds or puts a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Place {
+    /// Nowhere.
+    #[default]
+    None,
+    /// A host register, by number.
+    Host(u8),
+    /// A guest register's home in memory.
+    Guest(u8),
+    /// A temporary's slot in memory.
+    Spill(u8),
+    /// A small constant.
+    Constant(u8),
+    /// A vector register's home.
+    Vector(u8),
+}
+
+/// An entry of the side table: all that the slow path of one access has to know. Translated code passes only
+/// its number, so a site costs little code and nothing is stored before an access that may fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SideEntry {
+    /// The access.
+    pub access: SlowAccess,
+    /// Where to go on afterwards: offset in the code.
+    pub resume: u32,
+    /// Host register with the address, by number.
+    pub base: u8,
+    /// What to add to it, bytes.
+    pub disp: i32,
+    /// Values of a store, results of a load.
+    pub values: [Place; 2],
+    /// Host registers with copies of the vector registers that a load writes, by number.
+    pub copies: [u8; 2],
+}
+
+/// A description of an access in one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SlowAccess(u32);
 
@@ -32,7 +67,7 @@ impl SlowAccess {
         Self(bits as u32)
     }
 
-    /// The word.
+    /// The word, as constants in code want it.
     pub const fn bits(self) -> i32 {
         self.0 as i32
     }

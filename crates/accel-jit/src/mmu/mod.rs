@@ -7,5 +7,5 @@
 mod access;
 mod sets;
 
-pub use access::SlowAccess;
+pub use access::{Place, SideEntry, SlowAccess};
 pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};

@@ -7,7 +7,8 @@ use armlet_memory::{AccessSize, Ram};
 
 use super::state::JitState;
 use super::vcpu::{JitCore, core_of};
-use crate::mmu::SlowAccess;
+use crate::host::x86_64::regs::{FIRST_VECTOR_COPY, SavedAt, saved_at};
+use crate::mmu::{Place, SideEntry, SlowAccess};
 
 /// Guest RAM as the table walker sees it.
 pub(super) struct Walker<'a>(pub &'a Ram);
@@ -196,37 +197,20 @@ impl JitCore {
         memory.ram().store(pa, size, value).or_else(|| memory.mmio_write(pa, size, value).ok())
     }
 
-    pub(super) fn slow_load(&mut self, va: u64, access: SlowAccess, numbers: u64) -> Result<(), Exception> {
-        let bytes = access.bytes();
+    fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Exception> {
+        let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, bytes, access)?;
         let first = self.read(va, bytes, access)?;
         let second = if access.pair() { self.read(va.wrapping_add(bytes), bytes, access)? } else { 0 };
-        if access.vector() {
-            self.set_vector(numbers as u8, first);
-            if access.pair() {
-                self.set_vector((numbers >> 8) as u8, second);
-            }
-        } else {
-            let s = self.state_mut();
-            s.result = access.extend(first as u64);
-            s.result2 = access.extend(second as u64);
-        }
+        self.put(e.values[0], e.copies[0], first, access);
+        self.put(e.values[1], e.copies[1], second, access);
         Ok(())
     }
 
-    pub(super) fn slow_store(
-        &mut self,
-        va: u64,
-        access: SlowAccess,
-        values: (u64, u64),
-    ) -> Result<(), Exception> {
-        let bytes = access.bytes();
+    fn slow_store(&mut self, va: u64, e: &SideEntry) -> Result<(), Exception> {
+        let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, bytes, access)?;
-        let (v1, v2) = if access.vector() {
-            (self.vector(values.0 as u8), self.vector((values.0 >> 8) as u8))
-        } else {
-            (u128::from(values.0), u128::from(values.1))
-        };
+        let [v1, v2] = e.values.map(|v| self.get(v));
         if access.pair() {
             // The second element must be permitted before the first is written.
             let next = va.wrapping_add(bytes);
@@ -236,6 +220,51 @@ impl JitCore {
             return self.write(next, bytes, v2, access);
         }
         self.write(va, bytes, v1, access)
+    }
+
+    /// What a host register held when translated code called.
+    fn host_register(&self, number: u8) -> u64 {
+        let s = self.state();
+        match saved_at(number) {
+            SavedAt::Guest(r) => s.cpu.x[usize::from(r)],
+            SavedAt::Temp(i) => s.saved[usize::from(i)],
+            SavedAt::Result => s.result,
+        }
+    }
+
+    fn get(&self, place: Place) -> u128 {
+        let s = self.state();
+        u128::from(match place {
+            Place::None => 0,
+            Place::Host(g) => self.host_register(g),
+            Place::Guest(r) => s.cpu.x[usize::from(r)],
+            Place::Spill(t) => s.spill[usize::from(t)],
+            Place::Constant(c) => u64::from(c),
+            Place::Vector(v) => return self.vector(v),
+        })
+    }
+
+    /// Puts the result of a load where translated code would have. `copy` is the host register that holds a
+    /// copy of the vector register.
+    fn put(&mut self, place: Place, copy: u8, value: u128, access: SlowAccess) {
+        let s = self.state_mut();
+        let extended = access.extend(value as u64);
+        match place {
+            Place::Host(g) => match saved_at(g) {
+                SavedAt::Guest(r) => s.cpu.x[usize::from(r)] = extended,
+                SavedAt::Temp(i) => s.saved[usize::from(i)] = extended,
+                SavedAt::Result => s.result = extended,
+            },
+            Place::Guest(r) => s.cpu.x[usize::from(r)] = extended,
+            Place::Spill(t) => s.spill[usize::from(t)] = extended,
+            Place::Vector(v) => {
+                if let Some(x) = s.saved_vectors.get_mut(usize::from(copy.wrapping_sub(FIRST_VECTOR_COPY))) {
+                    *x = value;
+                }
+                self.set_vector(v, value);
+            }
+            Place::None | Place::Constant(_) => {}
+        }
     }
 
     fn vector(&self, number: u8) -> u128 {
@@ -322,36 +351,30 @@ unsafe fn copy_to_guest(p: *mut u8, data: &[u8]) {
     }
 }
 
-/// Runs a slow path: takes the exception if there is one.
-fn finish(core: &mut JitCore, access: SlowAccess, r: Result<(), Exception>) -> u64 {
-    match r {
-        Ok(()) => 0,
-        Err(e) => {
-            core.take_at_offset(access.offset(), &e);
+/// Does the access that entry `number` of the side table describes, or takes its exception.
+pub(super) extern "sysv64" fn access(s: *mut JitState, number: u64, _: u64, _: u64, _: u64) -> u64 {
+    let core = core_of(s);
+    let Some(e) = core.cache.side_entry(number as u32) else {
+        // Translated code holds only numbers of entries that exist; leaving is safe whatever happened.
+        return 1;
+    };
+    let va = core.host_register(e.base).wrapping_add_signed(i64::from(e.disp));
+    let done = if e.access.atomic() {
+        // The atomic access goes on, with what is now in the TLB.
+        core.atomic_target(va, e.access.bytes(), e.access).map(|_| ())
+    } else if e.access.write() {
+        core.slow_store(va, &e)
+    } else {
+        core.slow_load(va, &e)
+    };
+    match done {
+        Ok(()) => {
+            core.state_mut().resume = core.cache.address(e.resume);
+            0
+        }
+        Err(exception) => {
+            core.take_at_offset(e.access.offset(), &exception);
             1
         }
     }
-}
-
-pub(super) extern "sysv64" fn load(s: *mut JitState, va: u64, access: u64, numbers: u64, _: u64) -> u64 {
-    let core = core_of(s);
-    let access = SlowAccess::from_bits(access);
-    let r = core.slow_load(va, access, numbers);
-    finish(core, access, r)
-}
-
-pub(super) extern "sysv64" fn store(s: *mut JitState, va: u64, access: u64, v1: u64, v2: u64) -> u64 {
-    let core = core_of(s);
-    let access = SlowAccess::from_bits(access);
-    let r = core.slow_store(va, access, (v1, v2));
-    finish(core, access, r)
-}
-
-pub(super) extern "sysv64" fn fill(s: *mut JitState, va: u64, access: u64, _: u64, _: u64) -> u64 {
-    let core = core_of(s);
-    let access = SlowAccess::from_bits(access);
-    let r = core.atomic_target(va, access.bytes(), access).map(|_| ());
-    // The atomic access goes on with the address in rax.
-    core.state_mut().result = va;
-    finish(core, access, r)
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use armlet_arm::CpuState;
 
+use crate::host::x86_64::regs::VECTOR_COPIES;
 use crate::ir::VECTOR_SCRATCH;
 use crate::mmu::TlbSet;
 
@@ -48,8 +49,12 @@ pub struct JitState {
     pub result2: u64,
     /// Nonzero: maintenance was broadcast to other vCPUs and not yet waited for.
     pub sync_pending: u32,
+    /// Where translated code goes on after a slow access.
+    pub resume: u64,
     /// Host registers across slow paths: those of temporaries.
     pub saved: [u64; 8],
+    /// The same for the vector registers that hold copies.
+    pub saved_vectors: [u128; VECTOR_COPIES],
     /// Blocks entered, if counting.
     pub blocks_run: u64,
     /// Constants for translated code.
@@ -82,7 +87,9 @@ impl JitState {
             result: 0,
             result2: 0,
             sync_pending: 0,
+            resume: 0,
             saved: [0; 8],
+            saved_vectors: [0; VECTOR_COPIES],
             blocks_run: 0,
             consts: Consts::default(),
             v_scratch: [0; VECTOR_SCRATCH as usize],

@@ -66,7 +66,8 @@ impl JitCore {
         let count = self.lift_block(&words, (pc & (PAGE - 1)) as u32);
         let options = self.generator_options();
         let base = self.cache.next_address();
-        self.generator.generate(self.builder.block(), base, options);
+        let numbers = self.cache.next_numbers();
+        self.generator.generate(self.builder.block(), base, numbers, options);
         let id = self.cache.insert(key, &mut self.generator);
         self.counters.translated_instructions += count as u64;
         if let Some(start) = start {

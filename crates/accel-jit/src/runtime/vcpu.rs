@@ -93,9 +93,7 @@ pub(super) fn core_of<'a>(s: *mut JitState) -> &'a mut JitCore {
 }
 
 const SLOW_PATHS: SlowPaths = SlowPaths {
-    load: slow_mem::load,
-    store: slow_mem::store,
-    fill: slow_mem::fill,
+    access: slow_mem::access,
     load_exclusive_pair: slow::load_exclusive_pair,
     store_exclusive_pair: slow::store_exclusive_pair,
     cas_pair: slow::cas_pair,
@@ -120,7 +118,7 @@ impl JitCore {
         let mut asm = Asm::default();
         asm.reset(memory.next_address());
         let thunks = thunks::emit(&mut asm, &SLOW_PATHS);
-        memory.append(&asm.buf);
+        memory.append(asm.code());
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);
         let cell = Arc::new(StateCell(UnsafeCell::new(JitState::new(state))));
@@ -263,7 +261,7 @@ impl JitCore {
             self.counters.exits[exit as usize] += 1;
             match exit {
                 Exit::Look | Exit::Done => {}
-                Exit::Chain => link = Some((self.state().exit_arg as u32, self.state().cpu.pc)),
+                Exit::Chain => link = self.chain_target(),
                 Exit::Indirect => {
                     missed = true;
                     self.canonical_target();
@@ -311,6 +309,15 @@ impl JitCore {
             enter(state, code, pc);
         }
         Ok(Exit::from_code(self.state().exit_code))
+    }
+
+    /// PC becomes the target of the exit that translated code has just left by. Tells which exit, and where to.
+    fn chain_target(&mut self) -> Option<(u32, u64)> {
+        let number = self.state().exit_arg as u32;
+        let target = self.cache.exit_target(number)?;
+        let s = self.state_mut();
+        s.cpu.pc = s.page_va.wrapping_add(u64::from(target));
+        Some((number, s.cpu.pc))
     }
 
     /// A branch target whose top byte is ignored becomes canonical before it is PC.

@@ -140,33 +140,32 @@ pub struct Fixup(pub usize);
 /// The buffer. `base` is the address at which its first byte will execute.
 #[derive(Default)]
 pub struct Asm {
-    /// Bytes so far.
-    pub buf: Vec<u8>,
-    /// Execution address of `buf[0]`.
-    pub base: u64,
+    /// Room; the code is its first `len` bytes.
+    room: Vec<u8>,
+    len: usize,
+    /// Execution address of the first byte.
+    base: u64,
 }
 
-/// One instruction while it is put together: the longest is 15 bytes.
-#[derive(Default)]
-struct Bytes {
-    bytes: [u8; 32],
-    len: u8,
+/// The front of one instruction while it is put together in a register: at most prefix, REX or VEX, map,
+/// opcode, ModRM and SIB, seven bytes.
+#[derive(Clone, Copy)]
+struct Front {
+    bytes: u64,
+    /// Length in bits.
+    bits: u32,
 }
 
-impl Bytes {
+impl Front {
     #[inline(always)]
     fn b(&mut self, x: u8) {
-        self.bytes[usize::from(self.len & 15)] = x;
-        self.len += 1;
-    }
-
-    #[inline(always)]
-    fn d(&mut self, x: i32) {
-        let at = usize::from(self.len & 15);
-        self.bytes[at..at + 4].copy_from_slice(&x.to_le_bytes());
-        self.len += 4;
+        self.bytes |= u64::from(x) << self.bits;
+        self.bits += 8;
     }
 }
+
+/// Longest instruction, and then some: what one `put` may write.
+const SLACK: usize = 32;
 
 /// Mandatory prefix and opcode map of an SSE/VEX opcode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,61 +193,93 @@ pub const fn opcw(pp: u8, map: u8, op: u8) -> Opc {
 impl Asm {
     /// Starts over at `base`.
     pub fn reset(&mut self, base: u64) {
-        self.buf.clear();
+        self.len = 0;
         self.base = base;
+    }
+
+    /// The code so far.
+    pub fn code(&self) -> &[u8] {
+        &self.room[..self.len]
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.buf.len()
+        self.len
     }
 
     /// True if nothing was emitted.
     pub fn is_empty(&self) -> bool {
-        self.buf.is_empty()
+        self.len == 0
     }
 
     /// Execution address of the next byte.
     pub fn here(&self) -> u64 {
-        self.base + self.buf.len() as u64
+        self.base + self.len as u64
     }
 
-    fn b(&mut self, x: u8) {
-        self.buf.push(x);
+    #[cold]
+    fn grow(&mut self) {
+        self.room.resize((self.room.len() * 2).max(64 << 10), 0);
     }
 
-    fn d(&mut self, x: i32) {
-        self.buf.extend_from_slice(&x.to_le_bytes());
-    }
-
-    /// Encodes one instruction's prefix and opcode bytes, then ModRM, SIB and displacement.
+    /// Room for one instruction behind the code.
     #[inline(always)]
-    fn modrm(e: &mut Bytes, reg: u8, rm: Rm) {
+    fn space(&mut self) -> &mut [u8] {
+        if self.room.len() < self.len + SLACK {
+            self.grow();
+        }
+        &mut self.room[self.len..self.len + SLACK]
+    }
+
+    #[inline(always)]
+    fn b(&mut self, x: u8) {
+        self.space()[0] = x;
+        self.len += 1;
+    }
+
+    #[inline(always)]
+    fn d(&mut self, x: i32) {
+        self.space()[..4].copy_from_slice(&x.to_le_bytes());
+        self.len += 4;
+    }
+
+    /// Appends the instruction `front` with its ModRM, SIB and displacement: two stores, whatever its length.
+    #[inline(always)]
+    fn put(&mut self, mut front: Front, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
-        let m = match rm {
-            Rm::R(r) => return e.b(0xc0 | reg | (r & 7)),
-            Rm::M(m) => m,
-        };
-        let need_sib = m.index.is_some() || m.base.0 & 7 == 4;
-        let mode = if m.disp == 0 && m.base.0 & 7 != 5 {
-            0
-        } else if (-128..128).contains(&m.disp) {
-            0x40
-        } else {
-            0x80
-        };
-        if need_sib {
-            e.b(mode | reg | 4);
-            let (idx, scale) = m.index.map_or((4, 0), |(i, s)| (i.0 & 7, s));
-            e.b((scale << 6) | (idx << 3) | (m.base.0 & 7));
-        } else {
-            e.b(mode | reg | (m.base.0 & 7));
+        let (mut disp, mut disp_len) = (0, 0);
+        match rm {
+            Rm::R(r) => front.b(0xc0 | reg | (r & 7)),
+            Rm::M(m) => {
+                let base = m.base.0 & 7;
+                let mode = if m.disp == 0 && base != 5 {
+                    0
+                } else if m.disp == i32::from(m.disp as i8) {
+                    disp_len = 1;
+                    0x40
+                } else {
+                    disp_len = 4;
+                    0x80
+                };
+                disp = m.disp;
+                match m.index {
+                    Some((i, scale)) => {
+                        front.b(mode | reg | 4);
+                        front.b((scale << 6) | ((i.0 & 7) << 3) | base);
+                    }
+                    None if base == 4 => {
+                        front.b(mode | reg | 4);
+                        front.b(0x20 | base);
+                    }
+                    None => front.b(mode | reg | base),
+                }
+            }
         }
-        match mode {
-            0x40 => e.b(m.disp as u8),
-            0x80 => e.d(m.disp),
-            _ => {}
-        }
+        let front_len = (front.bits / 8) as usize & 7;
+        let space = self.space();
+        space[..8].copy_from_slice(&front.bytes.to_le_bytes());
+        space[front_len..front_len + 4].copy_from_slice(&disp.to_le_bytes());
+        self.len += front_len + disp_len;
     }
 
     #[inline(always)]
@@ -263,41 +294,19 @@ impl Asm {
     /// Legacy encoding: prefix, map (0 = one byte), opcode, ModRM. `byte` asks for a REX that makes
     /// SPL..DIL reachable as byte registers.
     fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
-        let mut e = Bytes::default();
-        match o.pp {
-            1 => e.b(0x66),
-            2 => e.b(0xf3),
-            3 => e.b(0xf2),
-            _ => {}
-        }
+        const PREFIX: [u8; 4] = [0, 0x66, 0xf3, 0xf2];
+        const MAP: [(u64, u32); 4] = [(0, 0), (0x0f, 8), (0x380f, 16), (0x3a0f, 16)];
+        let mut e =
+            Front { bytes: u64::from(PREFIX[usize::from(o.pp & 3)]), bits: if o.pp == 0 { 0 } else { 8 } };
         let rex = Self::rex_bits(reg, rm) | if o.w { 8 } else { 0 };
         let byte_rex = byte && (reg >= 4 || matches!(rm, Rm::R(4..=7)));
         if rex != 0 || byte_rex {
             e.b(0x40 | rex);
         }
-        match o.map {
-            1 => e.b(0x0f),
-            2 => {
-                e.b(0x0f);
-                e.b(0x38);
-            }
-            3 => {
-                e.b(0x0f);
-                e.b(0x3a);
-            }
-            _ => {}
-        }
-        e.b(o.op);
-        Self::modrm(&mut e, reg, rm);
-        self.put(&e);
-    }
-
-    /// Appends: sixteen bytes at once and then the right length, which needs no loop.
-    #[inline(always)]
-    fn put(&mut self, e: &Bytes) {
-        let len = self.buf.len() + usize::from(e.len);
-        self.buf.extend_from_slice(&e.bytes[..16]);
-        self.buf.truncate(len);
+        let (map, map_bits) = MAP[usize::from(o.map & 3)];
+        e.bytes |= (map | u64::from(o.op) << map_bits) << e.bits;
+        e.bits += map_bits + 8;
+        self.put(e, reg, rm);
     }
 
     /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
@@ -306,7 +315,7 @@ impl Asm {
     }
 
     fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
-        let mut e = Bytes::default();
+        let mut e = Front { bytes: 0, bits: 0 };
         let rex = Self::rex_bits(reg, rm);
         let tail = ((!vvvv & 15) << 3) | (l << 2) | o.pp;
         if rex & 3 == 0 && o.map == 1 && !o.w {
@@ -318,8 +327,7 @@ impl Asm {
             e.b(if o.w { 0x80 } else { 0 } | tail);
         }
         e.b(o.op);
-        Self::modrm(&mut e, reg, rm);
-        self.put(&e);
+        self.put(e, reg, rm);
     }
 
     /// VEX with an immediate byte.
@@ -345,6 +353,11 @@ impl Asm {
     }
 
     // ---- moves ----
+
+    /// Four bytes of data.
+    pub fn word(&mut self, v: i32) {
+        self.d(v);
+    }
 
     /// mov d, s (64-bit register to register); nothing if they are the same.
     pub fn mov(&mut self, d: Gpr, s: Gpr) {
@@ -417,7 +430,8 @@ impl Asm {
         } else {
             self.b(0x48 | (d.0 >> 3));
             self.b(0xb8 | (d.0 & 7));
-            self.buf.extend_from_slice(&v.to_le_bytes());
+            self.space()[..8].copy_from_slice(&v.to_le_bytes());
+            self.len += 8;
         }
     }
 
@@ -668,14 +682,14 @@ impl Asm {
     pub fn jmp(&mut self) -> Fixup {
         self.b(0xe9);
         self.d(0);
-        Fixup(self.buf.len() - 4)
+        Fixup(self.len - 4)
     }
     /// jcc rel32, to be bound
     pub fn jcc(&mut self, cc: Cc) -> Fixup {
         self.b(0x0f);
         self.b(0x80 | cc.0);
         self.d(0);
-        Fixup(self.buf.len() - 4)
+        Fixup(self.len - 4)
     }
     /// jmp to an absolute address in range
     pub fn jmp_to(&mut self, target: u64) {
@@ -691,7 +705,7 @@ impl Asm {
     pub fn call_to(&mut self, target: u64) {
         self.b(0xe8);
         self.d(0);
-        self.bind_to(Fixup(self.buf.len() - 4), target);
+        self.bind_to(Fixup(self.len - 4), target);
     }
     /// jmp rm
     pub fn jmp_rm(&mut self, rm: impl Into<Rm>) {
@@ -711,7 +725,7 @@ impl Asm {
         let next = self.base + f.0 as u64 + 4;
         let rel = target.wrapping_sub(next) as i64;
         let rel = i32::try_from(rel).expect("code cache spans less than 2 GiB");
-        self.buf[f.0..f.0 + 4].copy_from_slice(&rel.to_le_bytes());
+        self.room[f.0..f.0 + 4].copy_from_slice(&rel.to_le_bytes());
     }
     /// ldmxcsr `[m]`
     pub fn ldmxcsr(&mut self, m: M) {

@@ -35,6 +35,35 @@ pub const fn pinned(r: Reg) -> Option<Gpr> {
 /// Host registers that hold temporaries and copies, in the order of preference.
 pub const TEMPS: [Gpr; 5] = [RCX, RDX, R14, R9, R12];
 
+/// The first host vector register that holds copies; those below are scratch.
+pub const FIRST_VECTOR_COPY: u8 = 4;
+
+/// How many hold copies.
+pub const VECTOR_COPIES: usize = 12;
+
+/// Where a host register is while a slow path runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SavedAt {
+    /// In the home of this guest register.
+    Guest(u8),
+    /// In `saved`, at this index.
+    Temp(u8),
+    /// In `result` (rax).
+    Result,
+}
+
+/// Where host register `number` is while a slow path runs.
+pub fn saved_at(number: u8) -> SavedAt {
+    let host = Gpr(number);
+    if let Some((guest, _)) = PINNED.iter().find(|(_, g)| *g == host) {
+        SavedAt::Guest(*guest)
+    } else if let Some(i) = TEMPS.iter().position(|g| *g == host) {
+        SavedAt::Temp(i as u8)
+    } else {
+        SavedAt::Result
+    }
+}
+
 /// A field of the state, by its offset.
 pub const fn field(offset: usize) -> M {
     M::at(RBP, offset as i32 - STATE_BIAS)

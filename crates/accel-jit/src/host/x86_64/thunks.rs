@@ -13,12 +13,8 @@ pub type SlowPath = extern "sysv64" fn(*mut JitState, u64, u64, u64, u64) -> u64
 /// Where translated code finds its slow paths' implementations.
 #[derive(Clone, Copy)]
 pub struct SlowPaths {
-    /// Loads.
-    pub load: SlowPath,
-    /// Stores.
-    pub store: SlowPath,
-    /// Fills the TLB for an atomic access.
-    pub fill: SlowPath,
+    /// Accesses that the TLB does not know, by their number in the side table.
+    pub access: SlowPath,
     /// LDXP, LDAXP.
     pub load_exclusive_pair: SlowPath,
     /// STXP, STLXP.
@@ -39,9 +35,8 @@ pub struct SlowPaths {
 #[derive(Clone, Copy, Default, Debug)]
 #[expect(missing_docs, reason = "named as in SlowPaths")]
 pub struct Thunks {
-    pub load: u64,
-    pub store: u64,
-    pub fill: u64,
+    /// Called with the side table's number in the four bytes behind the call; goes on where the entry says.
+    pub access: u64,
     pub load_exclusive_pair: u64,
     pub store_exclusive_pair: u64,
     pub cas_pair: u64,
@@ -57,7 +52,7 @@ pub struct Thunks {
     pub leave_at_offset: u64,
     /// The same for [`Exit::Look`].
     pub poll: u64,
-    /// The same for [`Exit::Chain`].
+    /// Leaves for [`Exit::Chain`] by the exit whose number was pushed.
     pub chain: u64,
     /// Leaves with PC = rax for [`Exit::Indirect`].
     pub indirect: u64,
@@ -91,8 +86,10 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     a.store_imm(false, at!(exit_code), Exit::Look as i32);
     a.jmp_to(t.leave_at_offset);
     t.chain = a.here();
+    a.pop(RAX);
+    a.store(true, at!(exit_arg), RAX);
     a.store_imm(false, at!(exit_code), Exit::Chain as i32);
-    a.jmp_to(t.leave_at_offset);
+    a.jmp_to(leave);
     t.indirect = a.here();
     a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
     a.store(true, at!(cpu.pc), RAX);
@@ -100,9 +97,6 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     // Pinned registers are in the state already.
     let leave_saved = emit_leave_saved(a);
     for (address, f) in [
-        (&mut t.load, slow.load),
-        (&mut t.store, slow.store),
-        (&mut t.fill, slow.fill),
         (&mut t.load_exclusive_pair, slow.load_exclusive_pair),
         (&mut t.store_exclusive_pair, slow.store_exclusive_pair),
         (&mut t.cas_pair, slow.cas_pair),
@@ -113,6 +107,7 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     ] {
         *address = emit_slow(a, f, leave_saved);
     }
+    t.access = emit_access(a, slow.access, leave_saved);
     t.helper = emit_helper(a);
     t
 }
@@ -199,6 +194,43 @@ fn emit_slow(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
     a.load(true, R15, at!(tlb));
     a.load(true, RAX, at!(result));
     a.ret();
+    here
+}
+
+fn vector_slot(i: usize) -> M {
+    field(std::mem::offset_of!(JitState, saved_vectors) + i * 16)
+}
+
+/// The slow path of an access: everything that translated code holds in registers is where
+/// [`saved_at`] says while Rust runs, and comes back from there.
+fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
+    let here = a.here();
+    save_pinned(a);
+    a.store(true, at!(result), RAX);
+    for (i, g) in TEMPS.iter().enumerate() {
+        a.store(true, temp_slot(i), *g);
+    }
+    for i in 0..VECTOR_COPIES {
+        a.vex(opc(1, 1, 0x7f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+    }
+    // What is behind the call is the number.
+    a.pop(RSI);
+    a.load(false, RSI, M::at(RSI, 0));
+    a.lea(true, RDI, M::at(RBP, -STATE_BIAS));
+    a.mov_imm(RAX, f as usize as i64);
+    a.call_rm(RAX);
+    a.test(false, RAX, RAX);
+    a.jcc_to(Cc::NE, leave_saved);
+    load_pinned(a);
+    for (i, g) in TEMPS.iter().enumerate() {
+        a.load(true, *g, temp_slot(i));
+    }
+    for i in 0..VECTOR_COPIES {
+        a.vex(opc(1, 1, 0x6f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+    }
+    a.load(true, R15, at!(tlb));
+    a.load(true, RAX, at!(result));
+    a.jmp_rm(at!(resume));
     here
 }
 

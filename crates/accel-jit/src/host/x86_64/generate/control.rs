@@ -3,7 +3,6 @@
 use super::locate::Loc;
 use super::*;
 use crate::mmu::{JUMP_CACHE_ENTRIES, TlbSet};
-use crate::runtime::exit::Exit;
 use crate::runtime::state::JitState;
 
 const PAGE: i64 = 4096;
@@ -93,10 +92,8 @@ impl Generator {
         let cc = self.test(test);
         if !(0..PAGE).contains(&target) {
             let taken = self.asm.jcc(cc);
-            return self.defer(move |g| {
-                g.asm.bind(taken);
-                g.jump_across(target);
-            });
+            self.cold.push(Cold::Across { from: taken, target });
+            return;
         }
         if target > i64::from(self.offset) {
             let taken = self.asm.jcc(cc);
@@ -118,16 +115,9 @@ impl Generator {
 
     /// Makes the jump at `fixup` a patchable one; its stub goes behind the block.
     fn exit_site(&mut self, fixup: Fixup, target: u16) {
-        let site = self.exits.len();
-        self.exits.push(ExitSite { fixup: fixup.0 as u32, stub: 0, number_at: 0, target });
-        self.defer(move |g| {
-            g.exits[site].stub = g.asm.len() as u32;
-            g.asm.bind(fixup);
-            g.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), 0);
-            g.exits[site].number_at = g.asm.len() as u32 - 4;
-            g.asm.mov_imm(RAX, i64::from(target));
-            g.asm.jmp_to(g.thunks.chain);
-        });
+        let index = self.exits.len() as u32;
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, target });
+        self.cold.push(Cold::Exit { from: fixup, index });
     }
 
     fn branch(&mut self, target: i64) {
@@ -144,7 +134,7 @@ impl Generator {
     }
 
     /// To another page: by virtual address, through the jump cache.
-    fn jump_across(&mut self, target: i64) {
+    pub(super) fn jump_across(&mut self, target: i64) {
         self.page_relative(RAX, target);
         self.jump_to_rax();
     }

@@ -63,7 +63,7 @@ impl Default for Locations {
     }
 }
 
-const fn spill_slot(t: u8) -> M {
+pub(super) const fn spill_slot(t: u8) -> M {
     const { assert!(SPILL_SLOTS == 256) };
     field(std::mem::offset_of!(JitState, spill) + t as usize * 8)
 }

@@ -4,18 +4,10 @@
 //! if the page is not there *or* the access crosses into another, so unaligned accesses need no test of
 //! their own. Where alignment is demanded the low bits stay in the comparison instead.
 
-use super::locate::Loc;
+use super::locate::{Loc, spill_slot};
 use super::*;
-use crate::mmu::{SlowAccess, TlbSet};
-use crate::runtime::exit::Exit;
+use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
-
-/// The value of a store, captured for its slow path.
-#[derive(Clone, Copy)]
-enum Value {
-    Loc(Loc),
-    Imm(i32),
-}
 
 /// A successful probe: where the data is, and how to get at the slow path.
 struct Probed {
@@ -74,10 +66,7 @@ impl Generator {
         self.asm.test_imm(false, Rm::from(R13), 15);
         let bad = self.asm.jcc(Cc::NE);
         let offset = i64::from(self.offset);
-        self.defer(move |g| {
-            g.asm.bind(bad);
-            g.leave(Exit::SpAlignment, offset);
-        });
+        self.cold.push(Cold::Leave { from: bad, exit: Exit::SpAlignment, offset });
     }
 
     fn describe(&self, mem: Mem, write: bool) -> SlowAccess {
@@ -204,22 +193,18 @@ impl Generator {
         }
     }
 
-    /// Emits the call of a slow load behind the block: result in rax, then on to the next byte of the fast
-    /// path. `after` runs between.
-    fn slow_load(&mut self, p: &Probed, access: SlowAccess, after: impl FnOnce(&mut Generator) + 'static) {
-        let (miss, address) = (p.miss, p.address);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        self.defer(move |g| {
-            g.asm.bind(miss);
-            g.asm.lea(true, RAX, address);
-            g.asm.push_imm(access.bits());
-            g.call_thunk(g.thunks.load);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            after(g);
-            g.asm.jmp_to(back);
+    /// The slow path of an access that ends here: all that it has to know goes to the side table.
+    fn slow_access(&mut self, p: &Probed, access: SlowAccess, values: [Place; 2], copies: [u8; 2]) {
+        let index = self.side_table.len() as u32;
+        self.side_table.push(SideEntry {
+            access,
+            resume: self.asm.len() as u32,
+            base: p.address.base.0,
+            disp: p.address.disp,
+            values,
+            copies,
         });
+        self.cold.push(Cold::Access { from: p.miss, index });
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
@@ -227,7 +212,7 @@ impl Generator {
         let g = self.dest(d, RAX);
         self.load_extended(mem.size, ext, g, p.host);
         let access = self.describe(mem, false).with_extend(ext);
-        self.slow_load(&p, access, move |c| c.asm.mov(g, RAX));
+        self.slow_access(&p, access, [Place::Host(g.0), Place::None], [0; 2]);
         self.done(d, g);
     }
 
@@ -243,41 +228,56 @@ impl Generator {
         let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
         self.load_extended(mem.size, ext, g2, second);
         let access = self.describe(mem, false).with_extend(ext).with_pair(true);
-        self.slow_load(&p, access, move |c| {
-            c.asm.mov(g1, RAX);
-            c.asm.load(true, g2, field(std::mem::offset_of!(JitState, result2)));
-        });
+        self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
         self.done(d1, g1);
         self.done(d2, g2);
     }
 
-    fn capture(&mut self, s: Opnd) -> Option<Value> {
+    /// Where the value of a store is; the register to put it into if it must be in one.
+    fn place(&mut self, s: Opnd) -> Place {
         match s {
-            Opnd::Reg(r) => Some(Value::Loc(self.loc(r))),
-            Opnd::Imm(v) => i32::try_from(v).ok().map(Value::Imm),
+            Opnd::Reg(r) => match self.loc(r) {
+                Loc::Host(g) => Place::Host(g.0),
+                Loc::Memory(_) if r.is_guest() => Place::Guest(r.0),
+                Loc::Memory(_) => Place::Spill(r.0),
+            },
+            Opnd::Imm(v) => Place::Constant(u8::try_from(v).expect("lifts put constants into temporaries")),
         }
     }
 
-    fn push_value(&mut self, v: Value) {
-        match v {
-            Value::Loc(Loc::Host(g)) => self.asm.push(g),
-            Value::Loc(Loc::Memory(m)) => self.asm.push_mem(m),
-            Value::Imm(i) => self.asm.push_imm(i),
+    /// The memory operand of a value that is in memory.
+    fn place_in_memory(place: Place) -> Option<M> {
+        match place {
+            Place::Guest(r) => Some(x_slot(r)),
+            Place::Spill(t) => Some(spill_slot(t)),
+            _ => None,
         }
     }
 
-    fn store_value(&mut self, size: u8, v: Value, m: M, t: Gpr) {
-        let g = match v {
-            Value::Imm(i) if size >= 2 => return self.asm.store_imm(size == 3, m, i),
-            Value::Imm(i) => {
-                self.asm.mov_imm(t, i64::from(i));
+    fn push_value(&mut self, v: Place) {
+        match (v, Self::place_in_memory(v)) {
+            (_, Some(m)) => self.asm.push_mem(m),
+            (Place::Host(g), _) => self.asm.push(Gpr(g)),
+            (Place::Constant(c), _) => self.asm.push_imm(i32::from(c)),
+            _ => unreachable!("not the value of an integer store"),
+        }
+    }
+
+    fn store_value(&mut self, size: u8, v: Place, m: M, t: Gpr) {
+        let g = match (v, Self::place_in_memory(v)) {
+            (Place::Constant(c), _) if size >= 2 => {
+                return self.asm.store_imm(size == 3, m, i32::from(c));
+            }
+            (Place::Constant(c), _) => {
+                self.asm.mov_imm(t, i64::from(c));
                 t
             }
-            Value::Loc(Loc::Host(g)) => g,
-            Value::Loc(Loc::Memory(slot)) => {
+            (_, Some(slot)) => {
                 self.asm.load(true, t, slot);
                 t
             }
+            (Place::Host(g), _) => Gpr(g),
+            _ => unreachable!("not the value of an integer store"),
         };
         match size {
             0 => self.asm.store8(m, g),
@@ -287,44 +287,24 @@ impl Generator {
         }
     }
 
-    fn slow_store(&mut self, p: &Probed, access: SlowAccess, values: [Option<Value>; 2]) {
-        let (miss, address) = (p.miss, p.address);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        self.defer(move |g| {
-            g.asm.bind(miss);
-            g.asm.lea(true, RAX, address);
-            let mut words = 1;
-            for v in [values[1], values[0]].into_iter().flatten() {
-                g.push_value(v);
-                words += 1;
-            }
-            g.asm.push_imm(access.bits());
-            g.call_thunk(g.thunks.store);
-            g.pop_words(words);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
-    }
-
     fn store(&mut self, mem: Mem, s: Opnd, addr: Addr) {
         let p = self.probe(addr, self.probe_for(mem, 1, true));
-        let v = self.capture(s).expect("lifts put large constants into temporaries");
+        let v = self.place(s);
         self.store_value(mem.size, v, p.host, p.free);
         let access = self.describe(mem, true);
-        self.slow_store(&p, access, [Some(v), None]);
+        self.slow_access(&p, access, [v, Place::None], [0; 2]);
         self.after_store(mem);
     }
 
     fn store_pair(&mut self, mem: Mem, (s1, s2): (Opnd, Opnd), addr: Addr) {
         let p = self.probe(addr, self.probe_for(mem, 2, true));
-        let v1 = self.capture(s1).expect("lifts put large constants into temporaries");
-        let v2 = self.capture(s2).expect("lifts put large constants into temporaries");
+        let v1 = self.place(s1);
+        let v2 = self.place(s2);
         self.store_value(mem.size, v1, p.host, p.free);
         let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
         self.store_value(mem.size, v2, second, p.free);
         let access = self.describe(mem, true).with_pair(true);
-        self.slow_store(&p, access, [Some(v1), Some(v2)]);
+        self.slow_access(&p, access, [v1, v2], [0; 2]);
     }
 
     /// A store-release must not be passed by a later load-acquire: the host lets loads pass stores.
@@ -353,26 +333,17 @@ impl Generator {
         // Both registers first: taking the second must not evict the first before it is stored.
         let r1 = back_of(self, d, p.host);
         self.vector_store(d, r1, mem.size != 4);
+        let mut values = [Place::Vector(d), Place::None];
+        let mut copies = [r1.0, 0];
         if let Some(d2) = d2 {
             let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
             let r = back_of(self, d2, second);
             self.vector_store(d2, r, mem.size != 4);
+            values[1] = Place::Vector(d2);
+            copies[1] = r.0;
         }
         let access = self.describe(mem, false).with_pair(d2.is_some()).with_vector(true);
-        let (miss, address) = (p.miss, p.address);
-        let back = self.asm.here();
-        let copies = self.vectors.snapshot();
-        self.defer(move |g| {
-            g.asm.bind(miss);
-            g.asm.lea(true, RAX, address);
-            // The slow path writes the registers' homes itself.
-            g.asm.push_imm(i32::from(d) | (i32::from(d2.unwrap_or(0)) << 8));
-            g.asm.push_imm(access.bits());
-            g.call_thunk(g.thunks.load);
-            g.pop_words(2);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(back);
-        });
+        self.slow_access(&p, access, values, copies);
     }
 
     fn store_v(&mut self, mem: Mem, s: VReg, s2: Option<VReg>, addr: Addr) {
@@ -386,8 +357,8 @@ impl Generator {
             self.store_vector(mem.size, r2, second);
         }
         let access = self.describe(mem, true).with_pair(s2.is_some()).with_vector(true);
-        let numbers = Value::Imm(i32::from(s) | (i32::from(s2.unwrap_or(0)) << 8));
-        self.slow_store(&p, access, [Some(numbers), None]);
+        let values = [Place::Vector(s), s2.map_or(Place::None, Place::Vector)];
+        self.slow_access(&p, access, values, [0; 2]);
         self.after_store(mem);
     }
 
@@ -434,20 +405,14 @@ impl Generator {
     }
 
     fn probe_rax(&mut self, mem: Mem, write: bool, (s, t): (Gpr, Gpr)) {
-        let retry = self.asm.here();
+        let retry = self.asm.len() as u32;
         let probe = Probe { aligned: true, ..self.probe_for(mem, 1, write) };
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
         let access = self.describe(mem, write).with_aligned(true).with_atomic(true);
-        let copies = self.vectors.snapshot();
-        let miss = p.miss;
-        self.defer(move |g| {
-            g.asm.bind(miss);
-            g.asm.push_imm(access.bits());
-            g.call_thunk(g.thunks.fill);
-            g.pop_words(1);
-            g.restore_vectors(&copies);
-            g.asm.jmp_to(retry);
-        });
+        self.slow_access(&p, access, [Place::None; 2], [0; 2]);
+        if let Some(e) = self.side_table.last_mut() {
+            e.resume = retry;
+        }
         self.asm.lea(true, s, p.host);
     }
 
@@ -522,8 +487,8 @@ impl Generator {
     fn store_exclusive_pair(&mut self, mem: Mem, status: Reg, (s1, s2): (Opnd, Opnd), addr: Addr) {
         self.clobber_flags();
         self.address_in_rax(addr);
-        let v1 = self.capture(s1).expect("registers or zero");
-        let v2 = self.capture(s2).expect("registers or zero");
+        let v1 = self.place(s1);
+        let v2 = self.place(s2);
         self.push_value(v2);
         self.push_value(v1);
         self.asm.push_imm(self.describe(mem, true).with_pair(true).with_aligned(true).bits());

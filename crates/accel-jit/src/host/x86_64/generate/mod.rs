@@ -19,7 +19,10 @@ mod vector_ops;
 use super::asm::*;
 use super::regs::*;
 use super::thunks::Thunks;
+use crate::cache::Numbers;
 use crate::ir::*;
+use crate::mmu::SideEntry;
+use crate::runtime::exit::Exit;
 
 use locate::Locations;
 use vector::VectorCache;
@@ -48,12 +51,8 @@ pub struct Options {
 /// A jump to another block in the same page that can be patched.
 #[derive(Clone, Copy, Debug)]
 pub struct ExitSite {
-    /// Offset of the displacement in the code.
+    /// Offset of the displacement in the code; it goes to a stub at first.
     pub fixup: u32,
-    /// Offset of the stub that it goes to at first.
-    pub stub: u32,
-    /// Offset of the stub's exit-number immediate.
-    pub number_at: u32,
     /// Offset in the page of the guest instruction to go to.
     pub target: u16,
 }
@@ -76,7 +75,21 @@ enum Carry {
     Same,
 }
 
-type Cold = Box<dyn FnOnce(&mut Generator)>;
+/// Code that is seldom executed, to be emitted behind the block.
+enum Cold {
+    /// The stub of a patchable exit, by its index in `exits`.
+    Exit { from: Fixup, index: u32 },
+    /// A jump to another page.
+    Across { from: Fixup, target: i64 },
+    /// The slow path of an access, by its index in `side_table`.
+    Access { from: Fixup, index: u32 },
+    /// Leaving translated code.
+    Leave { from: Fixup, exit: Exit, offset: i64 },
+    /// Emitted.
+    Done,
+    /// Anything rarer.
+    Other(Box<dyn FnOnce(&mut Generator)>),
+}
 
 /// Turns blocks into host code; reused for block after block.
 pub struct Generator {
@@ -84,6 +97,8 @@ pub struct Generator {
     pub asm: Asm,
     /// Patchable exits of the last block.
     pub exits: Vec<ExitSite>,
+    /// Side table entries of the last block.
+    pub side_table: Vec<SideEntry>,
     /// Offset of the inner entry (page_va is already right).
     pub inner_entry: u32,
     /// IR instructions that slow paths of this block execute; the owner keeps them alive at this address.
@@ -95,6 +110,7 @@ pub struct Generator {
     nzcv: Nzcv,
     nzcv_live: Vec<bool>,
     cold: Vec<Cold>,
+    numbers: Numbers,
     index: usize,
     offset: u16,
     word: u32,
@@ -106,6 +122,7 @@ impl Generator {
         Self {
             asm: Asm::default(),
             exits: Vec::new(),
+            side_table: Vec::new(),
             inner_entry: 0,
             slow_insts: Vec::new(),
             thunks,
@@ -115,16 +132,20 @@ impl Generator {
             nzcv: Nzcv::Slot,
             nzcv_live: Vec::new(),
             cold: Vec::new(),
+            numbers: Numbers::default(),
             index: 0,
             offset: 0,
             word: 0,
         }
     }
 
-    /// Generates code for `block`, to execute at `base`. The result is in the public fields.
-    pub fn generate(&mut self, block: &Block, base: u64, options: Options) {
+    /// Generates code for `block`, to execute at `base`; its exits and side table entries get numbers from
+    /// `numbers` on. The result is in the public fields.
+    pub fn generate(&mut self, block: &Block, base: u64, numbers: Numbers, options: Options) {
         self.asm.reset(base);
         self.exits.clear();
+        self.side_table.clear();
+        self.numbers = numbers;
         self.slow_insts.clear();
         self.options = options;
         self.nzcv = Nzcv::Slot;
@@ -149,11 +170,13 @@ impl Generator {
             self.locations.release(i);
         }
         // Slow paths may defer further ones.
-        while !self.cold.is_empty() {
-            for cold in std::mem::take(&mut self.cold) {
-                cold(self);
-            }
+        let mut next = 0;
+        while next < self.cold.len() {
+            let cold = std::mem::replace(&mut self.cold[next], Cold::Done);
+            self.emit_cold(cold);
+            next += 1;
         }
+        self.cold.clear();
         // Room to overwrite both entries when the block is invalidated.
         while self.asm.len() < self.inner_entry as usize + 16 {
             self.asm.int3();
@@ -255,7 +278,32 @@ impl Generator {
 
     /// Defers emission of a slow path to behind the block.
     fn defer(&mut self, cold: impl FnOnce(&mut Generator) + 'static) {
-        self.cold.push(Box::new(cold));
+        self.cold.push(Cold::Other(Box::new(cold)));
+    }
+
+    fn emit_cold(&mut self, cold: Cold) {
+        match cold {
+            Cold::Exit { from, index } => {
+                self.asm.bind(from);
+                self.asm.push_imm((self.numbers.exit + index) as i32);
+                self.asm.jmp_to(self.thunks.chain);
+            }
+            Cold::Across { from, target } => {
+                self.asm.bind(from);
+                self.jump_across(target);
+            }
+            Cold::Access { from, index } => {
+                self.asm.bind(from);
+                self.asm.call_to(self.thunks.access);
+                self.asm.word((self.numbers.entry + index) as i32);
+            }
+            Cold::Leave { from, exit, offset } => {
+                self.asm.bind(from);
+                self.leave(exit, offset);
+            }
+            Cold::Other(f) => f(self),
+            Cold::Done => {}
+        }
     }
 
     fn inst(&mut self, inst: &Inst) {

@@ -6,9 +6,8 @@
 use super::*;
 use crate::runtime::state::JitState;
 
-/// First host register that holds copies; those below are scratch.
-const FIRST_COPY: u8 = 4;
-const COPIES: usize = 12;
+const FIRST_COPY: u8 = FIRST_VECTOR_COPY;
+const COPIES: usize = VECTOR_COPIES;
 
 /// Which vector registers have copies, and whether their upper half is known to be zero.
 #[derive(Clone, Copy, Default)]
