@@ -39,7 +39,7 @@ type KeyMap<V> = HashMap<u64, V, BuildHasherDefault<KeyHasher>>;
 pub struct BlockKey {
     /// Physical address.
     pub pa: u64,
-    /// Exception level, floating-point mode and so on.
+    /// Exception level, floating-point mode and so on, and [`CAREFUL`].
     pub context: u16,
 }
 
@@ -49,6 +49,9 @@ impl BlockKey {
         self.pa | u64::from(self.context) << 52
     }
 }
+
+/// Context bit of a block that checks each access by itself.
+pub const CAREFUL: u16 = 1 << 11;
 
 /// Number of a block.
 pub type BlockId = u32;
@@ -80,6 +83,8 @@ struct Exit {
     site: u32,
     /// The instruction that it goes to.
     target: u16,
+    /// It goes to a careful block.
+    careful: bool,
 }
 
 /// Counters of the cache.
@@ -173,9 +178,18 @@ impl CodeCache {
         let id = self.blocks.len() as BlockId;
         let code = self.memory.append(generator.asm.code()) as u32;
         let exits = generator.exits.iter();
-        self.exits.extend(exits.map(|e| Exit { block: id, site: code + e.fixup, target: e.target }));
+        self.exits.extend(exits.map(|e| Exit {
+            block: id,
+            site: code + e.fixup,
+            target: e.target,
+            careful: e.careful,
+        }));
         let entries = generator.side_table.iter();
-        self.side_table.extend(entries.map(|e| SideEntry { resume: code + e.resume, ..*e }));
+        self.side_table.extend(entries.map(|e| SideEntry {
+            resume: code + e.resume,
+            otherwise: code + e.otherwise,
+            ..*e
+        }));
         self.blocks.push(Block {
             key,
             code,
@@ -195,9 +209,9 @@ impl CodeCache {
         self.memory.address(self.blocks[id as usize].code as usize)
     }
 
-    /// The instruction offset that exit `number` goes to, if it still exists.
-    pub fn exit_target(&self, number: u32) -> Option<u16> {
-        self.exits.get(number as usize).map(|e| e.target)
+    /// The instruction offset that exit `number` goes to, if it still exists, and whether to a careful block.
+    pub fn exit_target(&self, number: u32) -> Option<(u16, bool)> {
+        self.exits.get(number as usize).map(|e| (e.target, e.careful))
     }
 
     /// Makes exit `number` jump to block `id` directly, if that holds wherever the exit's block is mapped:
@@ -206,7 +220,9 @@ impl CodeCache {
     pub fn chain(&mut self, number: u32, id: BlockId) -> bool {
         let Some(exit) = self.exits.get(number as usize) else { return false };
         let (from, to) = (&self.blocks[exit.block as usize], &self.blocks[id as usize]);
-        let same = from.key.pa >> 12 == to.key.pa >> 12 && from.key.context == to.key.context;
+        let same_context = (from.key.context ^ to.key.context) & !CAREFUL == 0;
+        let as_careful = (to.key.context & CAREFUL != 0) == exit.careful;
+        let same = from.key.pa >> 12 == to.key.pa >> 12 && same_context && as_careful;
         if !(same && from.valid && to.valid) {
             return false;
         }
@@ -282,7 +298,7 @@ mod tests {
         let mut g = Generator::new(Thunks::default());
         g.asm.reset(cache.next_address());
         (0..64).for_each(|_| g.asm.int3());
-        g.exits.push(ExitSite { fixup: SITE, target: 0x40 });
+        g.exits.push(ExitSite { fixup: SITE, target: 0x40, careful: false });
         cache.insert(BlockKey { pa, context }, &mut g)
     }
 

@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// A load or store whose address is a guest register and a constant, with no demands beyond the access itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlainAccess {
+    /// The base.
+    pub base: Reg,
+    /// What is added to it, bytes.
+    pub disp: i32,
+    /// Length of all elements together, bytes.
+    pub bytes: u8,
+    /// A store.
+    pub write: bool,
+}
+
 /// What an instruction does with NZCV.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlagUse {
@@ -101,6 +114,102 @@ impl Inst {
         o(&addr.base);
         if let Some(i) = addr.index {
             f(i);
+        }
+    }
+
+    /// Calls `f` for each guest register and temporary that is written.
+    pub fn for_each_definition(&self, mut f: impl FnMut(Reg)) {
+        match *self {
+            Inst::Mov { d, .. }
+            | Inst::Alu { d, .. }
+            | Inst::AluFlags { d, .. }
+            | Inst::AddCarry { d, .. }
+            | Inst::Unary { d, .. }
+            | Inst::Extract { d, .. }
+            | Inst::Insert { d, .. }
+            | Inst::Extr { d, .. }
+            | Inst::MulHigh { d, .. }
+            | Inst::Div { d, .. }
+            | Inst::Crc32 { d, .. }
+            | Inst::Select { d, .. }
+            | Inst::GetNzcv { d }
+            | Inst::PcRel { d, .. }
+            | Inst::Load { d, .. }
+            | Inst::LoadEx { d, d2: None, .. }
+            | Inst::StoreEx { status: d, .. }
+            | Inst::AtomicRmw { d, .. }
+            | Inst::Cas { d, .. }
+            | Inst::SysRead { d, .. }
+            | Inst::GetFpcr { d }
+            | Inst::VGetLane { d, .. }
+            | Inst::FToInt { d, .. }
+            | Inst::VHelperGpr { d, .. } => f(d),
+            Inst::LoadPair { d1, d2, .. } | Inst::LoadEx { d: d1, d2: Some(d2), .. } => {
+                f(d1);
+                f(d2);
+            }
+            Inst::CasPair { d, .. } => {
+                f(d);
+                f(Reg(d.0 + 1));
+            }
+            Inst::Start { .. }
+            | Inst::CondCompare { .. }
+            | Inst::SetNzcv { .. }
+            | Inst::CheckSp
+            | Inst::Store { .. }
+            | Inst::StorePair { .. }
+            | Inst::LoadV { .. }
+            | Inst::LoadVPair { .. }
+            | Inst::StoreV { .. }
+            | Inst::StoreVPair { .. }
+            | Inst::ClearEx
+            | Inst::Barrier(_)
+            | Inst::BranchIf { .. }
+            | Inst::Branch { .. }
+            | Inst::BranchReg { .. }
+            | Inst::Raise(_)
+            | Inst::Eret
+            | Inst::Hint(_)
+            | Inst::SysWrite { .. }
+            | Inst::PstateImm { .. }
+            | Inst::Sys { .. }
+            | Inst::VConst { .. }
+            | Inst::V3 { .. }
+            | Inst::V2 { .. }
+            | Inst::VShift { .. }
+            | Inst::VExt { .. }
+            | Inst::VDupLane { .. }
+            | Inst::VDupGpr { .. }
+            | Inst::VInsLane { .. }
+            | Inst::VInsGpr { .. }
+            | Inst::VFromGpr { .. }
+            | Inst::F2 { .. }
+            | Inst::F1 { .. }
+            | Inst::F3 { .. }
+            | Inst::FCmp { .. }
+            | Inst::FCondCompare { .. }
+            | Inst::FSelect { .. }
+            | Inst::IntToF { .. }
+            | Inst::VHelper { .. } => {}
+        }
+    }
+
+    /// The access, if it is a plain one off a guest register.
+    pub fn plain_access(&self) -> Option<PlainAccess> {
+        let (mem, addr, count, write) = match self {
+            Inst::Load { mem, addr, .. } | Inst::LoadV { mem, addr, .. } => (mem, addr, 1, false),
+            Inst::LoadPair { mem, addr, .. } | Inst::LoadVPair { mem, addr, .. } => (mem, addr, 2, false),
+            Inst::Store { mem, addr, .. } | Inst::StoreV { mem, addr, .. } => (mem, addr, 1, true),
+            Inst::StorePair { mem, addr, .. } | Inst::StoreVPair { mem, addr, .. } => (mem, addr, 2, true),
+            _ => return None,
+        };
+        match *addr {
+            Addr { base: Opnd::Reg(base), index: None, disp, .. }
+                if base.is_guest() && mem.order == Order::Plain && !mem.unprivileged =>
+            {
+                Some(PlainAccess { base, disp, bytes: count << mem.size, write })
+            }
+            _ => None,
         }
     }
 

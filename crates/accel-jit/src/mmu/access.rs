@@ -26,6 +26,10 @@ pub struct SideEntry {
     pub access: SlowAccess,
     /// Where to go on afterwards: offset in the code.
     pub resume: u32,
+    /// For a window: where to go on if it cannot be had; offset in the code.
+    pub otherwise: u32,
+    /// Length of the window, bytes; 0 for an access.
+    pub window: u16,
     /// Host register with the address, by number.
     pub base: u8,
     /// What to add to it, bytes.

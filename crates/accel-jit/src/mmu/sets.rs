@@ -52,6 +52,8 @@ pub struct TlbSet {
     pub write: [Line; LINES],
     /// Branch targets.
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
+    /// Which pages may have entries in `jumps`: one bit for each page number, folded.
+    jump_pages: [u64; JUMP_PAGE_WORDS],
     /// Pages that may be executed.
     pub pages: [PageLine; PAGE_LINES],
     /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, folded.
@@ -66,6 +68,8 @@ pub struct TlbSet {
     used: bool,
 }
 
+/// Words of the map of pages with branch targets.
+const JUMP_PAGE_WORDS: usize = 1024;
 /// Words of the map of blocks.
 const BLOCK_WORDS: usize = 16;
 /// log2 of the bytes that one bit of it stands for.
@@ -92,6 +96,12 @@ impl TlbSet {
         let table = if write { &mut self.write } else { &mut self.read };
         table[Self::index(va)] = line;
         self.note(va, block, non_global);
+    }
+
+    /// Functions start at multiples of 16 mostly: the page's number spreads them over all entries.
+    fn jump_index(va: u64) -> usize {
+        let low = va as u32;
+        ((low.rotate_right(10) ^ low) >> 2) as usize & (JUMP_CACHE_ENTRIES - 1)
     }
 
     fn block_bit(va: u64) -> (usize, u64) {
@@ -123,39 +133,54 @@ impl TlbSet {
     /// Adds an instruction page.
     /// `block` as for [`TlbSet::fill`].
     pub fn fill_page(&mut self, va: u64, pa: u64, block: u32, non_global: bool) {
-        let i = Self::page_index(va);
-        // Jump cache entries are only as good as the line that vouches for them.
-        if self.pages[i].tag != NO_TAG {
-            self.forget_jumps(self.pages[i].tag);
-        }
-        self.pages[i] = PageLine { tag: va & !0xfff, pa };
+        self.pages[Self::page_index(va)] = PageLine { tag: va & !0xfff, pa };
         self.note(va, block, non_global);
     }
 
+    /// Forgets the branch targets in the page at `page` (whose top byte does not matter).
     fn forget_jumps(&mut self, page: u64) {
-        let first = (page >> 2) as usize & (JUMP_CACHE_ENTRIES - 1);
+        let (word, bit) = Self::jump_page_bit(page);
+        if self.jump_pages[word] & bit == 0 {
+            return;
+        }
+        // The offset in the page decides the index inside 1024 entries only, and so do pages that share the bit.
+        let first = Self::jump_index(page) & !1023;
+        let mut others = false;
         for j in &mut self.jumps[first..first + 1024] {
-            if j.va & !0xfff == page {
+            if (j.va ^ page) << 8 >> 20 == 0 {
                 *j = JUMP;
+            } else {
+                others |= j.va != NO_TAG && Self::jump_page_bit(j.va) == (word, bit);
             }
         }
+        if !others {
+            self.jump_pages[word] &= !bit;
+        }
+    }
+
+    fn jump_page_bit(va: u64) -> (usize, u64) {
+        let n = (va >> 12) as usize % (JUMP_PAGE_WORDS * 64);
+        (n / 64, 1 << (n % 64))
     }
 
     /// Remembers where the block at `va` is.
     pub fn fill_jump(&mut self, va: u64, host: u64) {
-        self.jumps[(va >> 2) as usize & (JUMP_CACHE_ENTRIES - 1)] = Jump { va, host };
+        self.jumps[Self::jump_index(va)] = Jump { va, host };
+        let (word, bit) = Self::jump_page_bit(va);
+        self.jump_pages[word] |= bit;
         self.used = true;
     }
 
     /// Where the block at `va` is.
     pub fn jump(&self, va: u64) -> Option<u64> {
-        let j = &self.jumps[(va >> 2) as usize & (JUMP_CACHE_ENTRIES - 1)];
+        let j = &self.jumps[Self::jump_index(va)];
         (j.va == va).then_some(j.host)
     }
 
     /// Forgets all branch targets.
     pub fn clear_jumps(&mut self) {
         self.jumps = [JUMP; JUMP_CACHE_ENTRIES];
+        self.jump_pages = [0; JUMP_PAGE_WORDS];
     }
 
     /// Forgets everything.
@@ -204,11 +229,14 @@ impl TlbSet {
                 *line = LINE;
             }
         }
-        for i in 0..PAGE_LINES {
-            let tag = self.pages[i].tag;
-            if tag != NO_TAG && chosen(tag) {
-                self.forget_jumps(tag);
-                self.pages[i] = PAGE;
+        for line in &mut self.pages {
+            if line.tag != NO_TAG && chosen(line.tag) {
+                *line = PAGE;
+            }
+        }
+        for jump in &mut self.jumps {
+            if jump.va != NO_TAG && chosen(jump.va & !0xfff) {
+                *jump = JUMP;
             }
         }
     }
@@ -244,9 +272,9 @@ impl TlbSet {
             let i = Self::page_index(va);
             let tag = self.pages[i].tag;
             if tag != NO_TAG && bare(tag) == va {
-                self.forget_jumps(tag);
                 self.pages[i] = PAGE;
             }
+            self.forget_jumps(va);
             va += 0x1000;
         }
     }

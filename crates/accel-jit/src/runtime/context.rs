@@ -130,6 +130,8 @@ impl JitCore {
             el1h: on(bit::EL1) && on(bit::SP_EL1),
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
+            // Strict tracking of code may withhold a page at any access.
+            windows: !on(bit::ALIGN) && !self.machine.options.strict,
             fp: on(bit::FP),
             spsr_mask: self.machine.model.spsr_mask(),
         }

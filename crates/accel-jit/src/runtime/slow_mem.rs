@@ -222,6 +222,12 @@ impl JitCore {
         self.write(va, bytes, v1, access)
     }
 
+    /// Puts the page of a window into the TLB. False if it is not one page of plain memory that may be accessed.
+    fn fill_window(&mut self, va: u64, e: &SideEntry) -> bool {
+        let last = va.wrapping_add(u64::from(e.window) - 1);
+        (va ^ last) < PAGE && matches!(self.locate(va, e.access), Ok(Target::Ram(_)))
+    }
+
     /// What a host register held when translated code called.
     fn host_register(&self, number: u8) -> u64 {
         let s = self.state();
@@ -359,6 +365,11 @@ pub(super) extern "sysv64" fn access(s: *mut JitState, number: u64, _: u64, _: u
         return 1;
     };
     let va = core.host_register(e.base).wrapping_add_signed(i64::from(e.disp));
+    if e.window != 0 {
+        let at = if core.fill_window(va, &e) { e.resume } else { e.otherwise };
+        core.state_mut().resume = core.cache.address(at);
+        return 0;
+    }
     let done = if e.access.atomic() {
         // The atomic access goes on, with what is now in the TLB.
         core.atomic_target(va, e.access.bytes(), e.access).map(|_| ())

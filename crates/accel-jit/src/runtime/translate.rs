@@ -7,7 +7,7 @@ use armlet_arm::mmu::{self, Access, AccessKind, Fault};
 
 use super::slow_mem::Walker;
 use super::vcpu::JitCore;
-use crate::cache::{BlockId, BlockKey};
+use crate::cache::{BlockId, BlockKey, CAREFUL};
 use crate::ir::Inst;
 use crate::lift::{Flow, LiftContext, lift};
 
@@ -16,16 +16,17 @@ const MAX_INSTRUCTIONS: usize = 64;
 const PAGE: u64 = 4096;
 
 impl JitCore {
-    /// The block at virtual address `pc`, translated if need be.
+    /// The block at virtual address `pc`, translated if need be; a careful one if so wanted.
     ///
     /// # Errors
     /// The exception of the instruction fetch.
-    pub(super) fn block_at(&mut self, pc: u64) -> Result<BlockId, Exception> {
+    pub(super) fn block_at(&mut self, pc: u64, careful: bool) -> Result<BlockId, Exception> {
         if pc & 3 != 0 {
             return Err(Exception::pc_alignment(pc));
         }
         let page = self.fetch_page(pc)?;
-        let key = BlockKey { pa: page | (pc & (PAGE - 1)), context: self.context };
+        let context = self.context | if careful { CAREFUL } else { 0 };
+        let key = BlockKey { pa: page | (pc & (PAGE - 1)), context };
         if let Some(id) = self.cache.find(key) {
             return Ok(id);
         }
@@ -64,7 +65,8 @@ impl JitCore {
         let machine = self.machine.clone();
         let words = PageWords { ram: machine.memory.ram(), page: page_pa };
         let count = self.lift_block(&words, (pc & (PAGE - 1)) as u32);
-        let options = self.generator_options();
+        let mut options = self.generator_options();
+        options.windows &= key.context & CAREFUL == 0;
         let base = self.cache.next_address();
         let numbers = self.cache.next_numbers();
         self.generator.generate(self.builder.block(), base, numbers, options);

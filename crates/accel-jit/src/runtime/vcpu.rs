@@ -63,6 +63,16 @@ impl Kick for StateCell {
     }
 }
 
+/// An exit that translated code was left by, to be chained to the block that it leads to.
+#[derive(Clone, Copy)]
+struct Link {
+    number: u32,
+    /// Virtual address.
+    target: u64,
+    /// To a careful block.
+    careful: bool,
+}
+
 /// A vCPU of the translator.
 pub struct JitCore {
     cell: Arc<StateCell>,
@@ -276,7 +286,7 @@ impl JitCore {
     }
 
     /// Runs translated code at PC; chains the exit `link` to it.
-    fn enter(&mut self, link: Option<(u32, u64)>, missed: bool) -> Result<Exit, Exception> {
+    fn enter(&mut self, link: Option<Link>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
         let known = if missed || link.is_some() { None } else { set.jump(pc) };
@@ -284,20 +294,29 @@ impl JitCore {
             Some(code) => code,
             None => {
                 let flushes = self.cache.statistics.flushes;
-                let id = self.block_at(pc)?;
                 // An interrupt may have been taken since the exit was left.
-                if let Some((exit, target)) = link
-                    && target == pc
+                let link = link.filter(|l| l.target == pc);
+                let careful = link.is_some_and(|l| l.careful);
+                let id = self.block_at(pc, careful)?;
+                if let Some(link) = link
                     && self.cache.statistics.flushes == flushes
                 {
-                    self.cache.chain(exit, id);
+                    self.cache.chain(link.number, id);
                 }
                 let code = self.cache.outer(id);
+                if careful {
+                    return Ok(self.execute_at(code, pc));
+                }
                 let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
                 set.fill_jump(pc, code);
                 code
             }
         };
+        Ok(self.execute_at(code, pc))
+    }
+
+    /// Executes translated code until it is left.
+    fn execute_at(&mut self, code: u64, pc: u64) -> Exit {
         let core: *mut Self = self;
         let state = self.cell.0.get();
         // SAFETY: `code` is the outer entry of a live block in this vCPU's cache, made for the current
@@ -308,16 +327,16 @@ impl JitCore {
             let enter: extern "sysv64" fn(*mut JitState, u64, u64) = std::mem::transmute(self.thunks.enter);
             enter(state, code, pc);
         }
-        Ok(Exit::from_code(self.state().exit_code))
+        Exit::from_code(self.state().exit_code)
     }
 
     /// PC becomes the target of the exit that translated code has just left by. Tells which exit, and where to.
-    fn chain_target(&mut self) -> Option<(u32, u64)> {
+    fn chain_target(&mut self) -> Option<Link> {
         let number = self.state().exit_arg as u32;
-        let target = self.cache.exit_target(number)?;
+        let (target, careful) = self.cache.exit_target(number)?;
         let s = self.state_mut();
         s.cpu.pc = s.page_va.wrapping_add(u64::from(target));
-        Some((number, s.cpu.pc))
+        Some(Link { number, target: s.cpu.pc, careful })
     }
 
     /// A branch target whose top byte is ignored becomes canonical before it is PC.

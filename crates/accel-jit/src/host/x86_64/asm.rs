@@ -219,7 +219,7 @@ impl Asm {
 
     #[cold]
     fn grow(&mut self) {
-        self.room.resize((self.room.len() * 2).max(64 << 10), 0);
+        self.room.resize((self.room.len() * 2).max(256), 0);
     }
 
     /// Room for one instruction behind the code.

@@ -116,7 +116,7 @@ impl Generator {
     /// Makes the jump at `fixup` a patchable one; its stub goes behind the block.
     fn exit_site(&mut self, fixup: Fixup, target: u16) {
         let index = self.exits.len() as u32;
-        self.exits.push(ExitSite { fixup: fixup.0 as u32, target });
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false });
         self.cold.push(Cold::Exit { from: fixup, index });
     }
 
@@ -148,7 +148,9 @@ impl Generator {
     /// Continues at the virtual address in rax. All temporaries are dead.
     fn jump_to_rax(&mut self) {
         let entry = std::mem::offset_of!(TlbSet, jumps) as i32;
-        self.asm.mov32(RCX, RAX);
+        // As TlbSet::jump_index has it.
+        self.asm.rorx(false, RCX, RAX, 10);
+        self.asm.op(Op2::Xor, false, RCX, RAX);
         self.asm.op_imm(Op2::And, false, RCX, (JUMP_CACHE_ENTRIES as i32 - 1) << 2);
         self.poll();
         self.asm.jcc_to(Cc::NE, self.thunks.indirect);

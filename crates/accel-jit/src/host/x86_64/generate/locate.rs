@@ -34,7 +34,25 @@ enum Holder {
     /// The coming new value of such a register.
     Pending(u8),
     Scratch,
+    /// The host's distance of a window, by its index.
+    Window(u8),
 }
+
+/// A stretch of memory that is known to be plain, in one page, and permitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Window {
+    /// Addresses are relative to this register.
+    pub base: Reg,
+    /// First byte.
+    pub lo: i32,
+    /// Byte after the last.
+    pub hi: i32,
+    /// May be written, too.
+    pub write: bool,
+}
+
+/// Windows at one time: each takes one of the temporaries' registers.
+const WINDOWS: usize = 2;
 
 const POOL: usize = TEMPS.len();
 
@@ -44,6 +62,9 @@ pub(super) struct Locations {
     holders: [Holder; POOL],
     /// Holders that the current IR instruction relies on, one bit each.
     locked: Cell<u8>,
+    windows: [Option<Window>; WINDOWS],
+    /// Which window goes next.
+    oldest: usize,
     /// Where to look first for a copy to drop.
     next: usize,
     /// Index of the current IR instruction.
@@ -57,6 +78,8 @@ impl Default for Locations {
             place: [None; 256],
             holders: [Holder::Free; POOL],
             locked: Cell::new(0),
+            windows: [None; WINDOWS],
+            oldest: 0,
             next: 0,
             at: 0,
         }
@@ -71,6 +94,7 @@ pub(super) const fn spill_slot(t: u8) -> M {
 impl Locations {
     pub fn prepare(&mut self, block: &Block) {
         self.holders = [Holder::Free; POOL];
+        self.windows = [None; WINDOWS];
         self.locked.set(0);
         for t in 0..=usize::from(block.temps) {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
@@ -115,7 +139,62 @@ impl Locations {
                 return Some(i);
             }
         }
-        None
+        let window = |i: &usize| matches!(self.holders[*i], Holder::Window(_)) && !self.is_locked(*i);
+        let i = (0..POOL).find(window)?;
+        if let Holder::Window(w) = self.holders[i] {
+            self.windows[usize::from(w)] = None;
+        }
+        Some(i)
+    }
+
+    pub fn has_windows(&self) -> bool {
+        self.windows.iter().any(Option::is_some)
+    }
+
+    /// The register of a window that is as wanted; it stays for the current instruction.
+    pub fn window(&self, wanted: impl Fn(&Window) -> bool) -> Option<Gpr> {
+        let w = self.windows.iter().position(|w| w.as_ref().is_some_and(&wanted))?;
+        let i = self.holders.iter().position(|h| *h == Holder::Window(w as u8))?;
+        self.lock(i);
+        Some(TEMPS[i])
+    }
+
+    /// Turns scratch register `g` into the register of a window.
+    pub fn add_window(&mut self, g: Gpr, window: Window) {
+        let w = self.windows.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.oldest = (self.oldest + 1) % WINDOWS;
+            self.oldest
+        });
+        self.free_window(w);
+        if let Some(i) = TEMPS.iter().position(|t| *t == g) {
+            self.holders[i] = Holder::Window(w as u8);
+            self.lock(i);
+            self.windows[w] = Some(window);
+        }
+    }
+
+    fn free_window(&mut self, w: usize) {
+        self.windows[w] = None;
+        if let Some(i) = self.holders.iter().position(|h| *h == Holder::Window(w as u8)) {
+            self.holders[i] = Holder::Free;
+        }
+    }
+
+    /// Forgets windows.
+    pub fn drop_windows(&mut self, chosen: impl Fn(&Window) -> bool) {
+        for w in 0..WINDOWS {
+            if self.windows[w].as_ref().is_some_and(&chosen) {
+                self.free_window(w);
+            }
+        }
+    }
+
+    /// Register `r` has risen by a constant.
+    pub fn raise_windows(&mut self, r: Reg, by: i32) {
+        for w in self.windows.iter_mut().flatten().filter(|w| w.base == r) {
+            w.lo -= by;
+            w.hi -= by;
+        }
     }
 
     /// Lets go of all copies that the current instruction has looked at.
@@ -185,6 +264,9 @@ impl Generator {
         let i = TEMPS.iter().position(|t| *t == g).expect("one of the temporaries' registers");
         if let Holder::Temp(t) = self.locations.holders[i] {
             self.spill(i, t);
+        }
+        if let Holder::Window(w) = self.locations.holders[i] {
+            self.locations.free_window(usize::from(w));
         }
         assert!(self.locations.holders[i] != Holder::Scratch, "register already taken");
         self.locations.holders[i] = Holder::Scratch;

@@ -9,16 +9,22 @@ use super::*;
 use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
-/// A successful probe: where the data is, and how to get at the slow path.
+/// Where the data of an access is, and how to get at the slow path.
 struct Probed {
     /// Host memory operand.
     host: M,
+    /// What the slow path wants, if the access can miss.
+    slow: Option<Slow>,
+    /// A scratch register that is free.
+    free: Gpr,
+}
+
+#[derive(Clone, Copy)]
+struct Slow {
     /// The virtual address, valid until a pinned or scratch register changes.
     address: M,
     /// To be bound by the slow path.
     miss: Fixup,
-    /// Scratch registers: the first is the index of `host`, the second is free again.
-    free: Gpr,
 }
 
 #[derive(Clone, Copy)]
@@ -62,6 +68,9 @@ impl Generator {
     }
 
     fn check_sp(&mut self) {
+        if std::mem::replace(&mut self.sp_aligned, true) {
+            return;
+        }
         self.clobber_flags();
         self.asm.test_imm(false, Rm::from(R13), 15);
         let bad = self.asm.jcc(Cc::NE);
@@ -142,12 +151,63 @@ impl Generator {
     }
 
     fn probe(&mut self, addr: Addr, p: Probe) -> Probed {
+        if !p.aligned && !p.unprivileged {
+            self.accesses += 1;
+            if let Some(distance) = self.window_over(addr, p.bytes, p.write) {
+                return self.inside_window(addr, distance);
+            }
+            if let (Opnd::Reg(base), Some(stretch)) = (addr.base, self.window_ahead()) {
+                return self.open_window(base, addr.disp, stretch, p.write);
+            }
+        }
         self.clobber_flags();
         let (address, s, t) = self.address_then_scratch(addr);
         self.probe_at(address, p, (s, t))
     }
 
+    /// An access that needs no probe.
+    fn inside_window(&mut self, addr: Addr, distance: Gpr) -> Probed {
+        let free = self.scratch();
+        let base = self.value(addr.base, RAX);
+        let host = M { base, index: Some((distance, 0)), disp: addr.disp };
+        Probed { host, slow: None, free }
+    }
+
+    /// Probes for all of `stretch` and keeps the distance.
+    fn open_window(&mut self, base: Reg, disp: i32, (lo, hi): (i32, i32), write: bool) -> Probed {
+        self.clobber_flags();
+        let (s, t) = (self.scratch(), self.scratch());
+        let g = self.value(Opnd::Reg(base), RAX);
+        let retry = self.asm.len() as u32;
+        let p = Probe { element: 1, bytes: 1, write, aligned: false, unprivileged: false };
+        let miss = self.compare_tag(M::at(g, lo), hi - lo - 1, p, (s, t));
+        let index = self.side_table.len() as u32;
+        self.side_table.push(SideEntry {
+            access: SlowAccess::new(self.offset, 0).with_write(write),
+            resume: retry,
+            otherwise: 0,
+            window: (hi - lo) as u16,
+            base: g.0,
+            disp: lo,
+            values: [Place::None; 2],
+            copies: [0; 2],
+        });
+        self.cold.push(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
+        self.keep_window(s, base, (lo, hi), write);
+        Probed { host: M { base: g, index: Some((s, 0)), disp }, slow: None, free: t }
+    }
+
     fn probe_at(&mut self, address: M, p: Probe, (s, t): (Gpr, Gpr)) -> Probed {
+        // Aligned elements do not cross pages by themselves: look at the last one's first byte.
+        let last = i32::from(if p.aligned { p.bytes - p.element } else { p.bytes - 1 });
+        let miss = self.compare_tag(address, last, p, (s, t));
+        let host = M { base: address.base, index: Some((s, 0)), disp: address.disp };
+        Probed { host, slow: Some(Slow { address, miss }), free: t }
+    }
+
+    /// Looks up the page of `address` and compares it with that of the byte `last` behind. s becomes the host's
+    /// distance; the jump is taken if the TLB does not know.
+    fn compare_tag(&mut self, address: M, last: i32, p: Probe, (s, t): (Gpr, Gpr)) -> Fixup {
         if address.disp == 0 {
             self.asm.rorx(true, s, address.base, 8);
         } else {
@@ -155,8 +215,6 @@ impl Generator {
             self.asm.rorx(true, s, s, 8);
         }
         self.asm.op_imm(Op2::And, false, s, 0x3ff0);
-        // Aligned elements do not cross pages by themselves: look at the last one's first byte.
-        let last = i32::from(if p.aligned { p.bytes - p.element } else { p.bytes - 1 });
         self.asm.lea(true, t, M::at(address.base, address.disp.wrapping_add(last)));
         let mask = if p.aligned { -4096 | (i32::from(p.element) - 1) } else { -4096 };
         self.asm.op_imm(Op2::And, true, t, mask);
@@ -174,8 +232,7 @@ impl Generator {
         self.asm.op(Op2::Cmp, true, t, entry);
         let miss = self.asm.jcc(Cc::NE);
         self.asm.load(true, s, M { disp: entry.disp + 8, ..entry });
-        let host = M { base: address.base, index: Some((s, 0)), disp: address.disp };
-        Probed { host, address, miss, free: t }
+        miss
     }
 
     // ---- plain loads and stores ----
@@ -195,16 +252,19 @@ impl Generator {
 
     /// The slow path of an access that ends here: all that it has to know goes to the side table.
     fn slow_access(&mut self, p: &Probed, access: SlowAccess, values: [Place; 2], copies: [u8; 2]) {
+        let Some(Slow { address, miss }) = p.slow else { return };
         let index = self.side_table.len() as u32;
         self.side_table.push(SideEntry {
             access,
             resume: self.asm.len() as u32,
-            base: p.address.base.0,
-            disp: p.address.disp,
+            otherwise: 0,
+            window: 0,
+            base: address.base.0,
+            disp: address.disp,
             values,
             copies,
         });
-        self.cold.push(Cold::Access { from: p.miss, index });
+        self.cold.push(Cold::Access { from: miss, index });
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {

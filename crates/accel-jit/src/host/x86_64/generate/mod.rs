@@ -15,6 +15,7 @@ mod system;
 mod vector;
 mod vector_more;
 mod vector_ops;
+mod windows;
 
 use super::asm::*;
 use super::regs::*;
@@ -26,6 +27,7 @@ use crate::runtime::exit::Exit;
 
 use locate::Locations;
 use vector::VectorCache;
+use windows::Plan;
 
 /// What code generation depends on, besides the block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +44,8 @@ pub struct Options {
     pub el0: bool,
     /// The host's SHA instructions may be used.
     pub sha: bool,
+    /// Several accesses may share one probe of the TLB.
+    pub windows: bool,
     /// Floating point is not trapped.
     pub fp: bool,
     /// Bits of SPSR_EL1 that can be written.
@@ -55,6 +59,8 @@ pub struct ExitSite {
     pub fixup: u32,
     /// Offset in the page of the guest instruction to go to.
     pub target: u16,
+    /// It goes to a careful block.
+    pub careful: bool,
 }
 
 /// How NZCV is kept at this point.
@@ -83,6 +89,9 @@ enum Cold {
     Across { from: Fixup, target: i64 },
     /// The slow path of an access, by its index in `side_table`.
     Access { from: Fixup, index: u32 },
+    /// A window that is not known, by its index in `side_table`; else the careful block of the instruction.
+    /// The second of the registers has the page of its last byte.
+    Window { from: Fixup, index: u32, offset: u16, registers: (Gpr, Gpr) },
     /// Leaving translated code.
     Leave { from: Fixup, exit: Exit, offset: i64 },
     /// Emitted.
@@ -109,6 +118,11 @@ pub struct Generator {
     vectors: VectorCache,
     nzcv: Nzcv,
     nzcv_live: Vec<bool>,
+    plan: Plan,
+    /// Plain accesses of the current guest instruction so far.
+    accesses: u32,
+    /// SP is known to be a multiple of 16.
+    sp_aligned: bool,
     cold: Vec<Cold>,
     numbers: Numbers,
     index: usize,
@@ -131,6 +145,9 @@ impl Generator {
             vectors: VectorCache::default(),
             nzcv: Nzcv::Slot,
             nzcv_live: Vec::new(),
+            plan: Plan::default(),
+            accesses: 0,
+            sp_aligned: false,
             cold: Vec::new(),
             numbers: Numbers::default(),
             index: 0,
@@ -152,6 +169,12 @@ impl Generator {
         self.vectors.clear();
         self.locations.prepare(block);
         self.find_live_flags(block);
+        self.sp_aligned = false;
+        if options.windows {
+            self.plan.prepare(block);
+        } else {
+            self.plan.clear();
+        }
         self.entries();
         let mut fused = 0;
         for (i, inst) in block.insts.iter().enumerate() {
@@ -168,6 +191,7 @@ impl Generator {
                 self.inst(inst);
             }
             self.locations.release(i);
+            self.follow_changes(inst);
         }
         // Slow paths may defer further ones.
         let mut next = 0;
@@ -297,6 +321,10 @@ impl Generator {
                 self.asm.call_to(self.thunks.access);
                 self.asm.word((self.numbers.entry + index) as i32);
             }
+            Cold::Window { from, index, offset, registers } => {
+                self.asm.bind(from);
+                self.window_missed(index, offset, registers);
+            }
             Cold::Leave { from, exit, offset } => {
                 self.asm.bind(from);
                 self.leave(exit, offset);
@@ -311,6 +339,7 @@ impl Generator {
             Inst::Start { offset, word } => {
                 self.offset = *offset;
                 self.word = *word;
+                self.accesses = 0;
             }
             Inst::Mov { .. }
             | Inst::Alu { .. }
