@@ -24,6 +24,7 @@ const ESR: u32 = 0x130;
 /// A record's status after an exception.
 const EXCEPTION: u64 = 0xe0;
 const BLOCK: u64 = 2 << 20;
+const PAGE: u64 = 4096;
 /// Valid, block, AttrIdx 0, inner shareable, access flag set.
 const BLOCK_ENTRY: u64 = 1 | 3 << 8 | 1 << 10;
 
@@ -93,9 +94,31 @@ fn initial_state(model: &CpuModel, entry: u64) -> CpuState {
     cpu
 }
 
-/// Page tables that map virtual to [`BASE`] plus virtual: code to read and execute, data to read and write, the
-/// vectors for EL1.
-fn tables(data_blocks: u64) -> Vec<u8> {
+/// Guest-physical address of a virtual one. The data's pages change places in pairs, so that what crosses from a
+/// page into the next one finds it somewhere else.
+fn physical(va: u64) -> u64 {
+    BASE + if va >= program::DATA { va ^ PAGE } else { va }
+}
+
+/// Writes or reads the data, page by page.
+fn for_each_page(
+    va: u64,
+    len: usize,
+    mut f: impl FnMut(u64, std::ops::Range<usize>) -> Result<()>,
+) -> Result<()> {
+    let mut at = 0;
+    while at < len {
+        let here = va + at as u64;
+        let end = len.min(at + (PAGE - here % PAGE) as usize);
+        f(physical(here), at..end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Page tables: code to read and execute, data to read and write, in pages, the vectors for EL1. The tables of
+/// level 3 stand behind the data, at `last`.
+fn tables(data_blocks: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
     let mut t = vec![0u64; 1024];
     t[0] = (BASE + TABLES + 0x1000) | 3;
     let mut map = |va: u64, attributes: u64| {
@@ -105,10 +128,14 @@ fn tables(data_blocks: u64) -> Vec<u8> {
     const UXN: u64 = 1 << 54;
     map(program::CODE, 3 << 6 | PXN);
     map(VECTORS, 2 << 6 | UXN);
+    let first = (program::DATA / BLOCK) as usize;
     for i in 0..data_blocks {
-        map(program::DATA + i * BLOCK, 1 << 6 | PXN | UXN);
+        t[512 + first + i as usize] = (BASE + last + i * PAGE) | 3;
     }
-    t.iter().flat_map(|e| e.to_le_bytes()).collect()
+    let pages = (0..data_blocks * BLOCK).step_by(PAGE as usize);
+    let pages = pages.map(|offset| physical(program::DATA + offset) | BLOCK_ENTRY | 3 | 1 << 6 | PXN | UXN);
+    let bytes = |t: &mut dyn Iterator<Item = u64>| t.flat_map(u64::to_le_bytes).collect();
+    (bytes(&mut t.iter().copied()), bytes(&mut pages.into_iter()))
 }
 
 /// The Linux signal that this exception would be.
@@ -140,21 +167,29 @@ pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> 
     if code.len() as u64 > VECTORS - program::CODE {
         bail!("too many cases for one run");
     }
-    let ram = Ram::new(BASE, program::DATA + blocks * BLOCK).context("no memory for the guest")?;
+    let last = program::DATA + blocks * BLOCK;
+    let size = (last + blocks * PAGE).next_multiple_of(BLOCK);
+    let ram = Ram::new(BASE, size).context("no memory for the guest")?;
     let memory = AddressSpaceBuilder::new(ram).build();
     let ram = memory.ram();
     let put = |va: u64, bytes: &[u8]| ram.write(BASE + va, bytes).context("the images fit into memory");
-    put(TABLES, &tables(blocks))?;
+    let (upper, pages) = tables(blocks, last);
+    put(TABLES, &upper)?;
+    put(last, &pages)?;
     put(program::CODE, code)?;
     put(program::FINISH, &words(&program::finish_by_call(cases.len())))?;
     put(VECTORS + 0x400, &words(&handler()))?;
-    put(program::DATA, &data)?;
+    for_each_page(program::DATA, data.len(), |pa, range| {
+        ram.write(pa, &data[range]).context("the data fits into memory")
+    })?;
     let memory = Arc::new(memory);
     run(&memory, &model)?;
     let mut out = Vec::new();
     for i in 0..cases.len() {
         let mut bytes = vec![0; record::SIZE];
-        memory.ram().read(BASE + program::record_address(i), &mut bytes).context("records are in memory")?;
+        for_each_page(program::record_address(i), record::SIZE, |pa, range| {
+            memory.ram().read(pa, &mut bytes[range]).context("records are in memory")
+        })?;
         let mut r = Record::from_bytes(&bytes);
         if r.status == EXCEPTION {
             let at = ESR as usize;
