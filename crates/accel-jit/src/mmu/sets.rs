@@ -56,7 +56,8 @@ pub struct TlbSet {
     jump_pages: [u64; JUMP_PAGE_WORDS],
     /// Pages that may be executed.
     pub pages: [PageLine; PAGE_LINES],
-    /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, folded.
+    /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, by a
+    /// hash.
     blocks: [u64; BLOCK_WORDS],
     /// Lines of blocks larger than 2 MiB may be here.
     has_huge: bool,
@@ -71,7 +72,7 @@ pub struct TlbSet {
 /// Words of the map of pages with branch targets.
 const JUMP_PAGE_WORDS: usize = 1024;
 /// Words of the map of blocks.
-const BLOCK_WORDS: usize = 16;
+const BLOCK_WORDS: usize = 1024;
 /// log2 of the bytes that one bit of it stands for.
 const BLOCK_SHIFT: u32 = 21;
 
@@ -105,8 +106,9 @@ impl TlbSet {
     }
 
     fn block_bit(va: u64) -> (usize, u64) {
-        let n = (va >> BLOCK_SHIFT) as usize % (BLOCK_WORDS * 64);
-        (n / 64, 1 << (n % 64))
+        // A good spread: hits by chance make an invalidation hundreds of times more expensive.
+        let n = (va << 8 >> (8 + BLOCK_SHIFT)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        (n as usize / 64, 1 << (n % 64))
     }
 
     fn note(&mut self, va: u64, block: u32, non_global: bool) {
@@ -261,6 +263,9 @@ impl TlbSet {
         let grain = (1 << BLOCK_SHIFT) - 1;
         let start = if in_block(start) { start & !grain } else { start };
         let last = if in_block(last) { last | grain } else { last };
+        if (last - start) >> 12 >= 32 {
+            return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
+        }
         let mut va = start;
         while va <= last {
             for table in [&mut self.read, &mut self.write] {
