@@ -92,6 +92,19 @@ impl Ram {
         })
     }
 
+    /// Loads aligned words one after the other, each single-copy atomic. False if not all of them are RAM.
+    pub fn load_words(&self, gpa: Gpa, out: &mut [u32]) -> bool {
+        let bytes = 4 * out.len() as u64;
+        let Some(first) = self.host_address(gpa, bytes).filter(|_| gpa.is_multiple_of(4)) else {
+            return false;
+        };
+        for (i, word) in out.iter_mut().enumerate() {
+            // SAFETY: `host_address` vouched for the whole range, which is aligned; otherwise as in `load`.
+            *word = unsafe { (*first.cast::<AtomicU32>().add(i)).load(Ordering::Relaxed) };
+        }
+        true
+    }
+
     /// Single-copy atomic store, as [`Ram::load`]. `None` if it is not aligned or not RAM.
     pub fn store(&self, gpa: Gpa, size: AccessSize, value: u64) -> Option<()> {
         let p = self.aligned(gpa, size)?;

@@ -1,4 +1,4 @@
-//! Which registers and flags an IR instruction reads and writes.
+//! What IR instructions read and write.
 
 use super::*;
 
@@ -15,240 +15,198 @@ pub struct PlainAccess {
     pub write: bool,
 }
 
-/// What an instruction does with NZCV.
+/// What an instruction does to registers that may be the base of accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FlagUse {
+pub enum Change {
+    /// Sets the registers that it defines.
+    Definitions,
+    /// Adds a constant to the one that it defines.
+    Rise(i32),
+    /// Translations may be others afterwards, or SP another register.
+    Everything,
+}
+
+/// What an instruction reads and writes, found in one go: translation asks for each instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Registers and temporaries that are read, first ones first, then [`Reg::NONE`].
+    pub uses: [Reg; 4],
+    /// Registers and temporaries that are written.
+    pub definitions: [Reg; 2],
+    /// What becomes of bases.
+    pub change: Change,
     /// Reads NZCV.
-    pub reads: bool,
+    pub reads_flags: bool,
     /// Writes all of NZCV.
-    pub writes: bool,
+    pub writes_flags: bool,
     /// May leave the block, or show the state to Rust code: NZCV must be in its slot if it is live.
     pub leaves: bool,
+    /// The access, if it is a plain one.
+    pub access: Option<PlainAccess>,
+}
+
+const NOTHING: Facts = Facts {
+    uses: [Reg::NONE; 4],
+    definitions: [Reg::NONE; 2],
+    change: Change::Definitions,
+    reads_flags: false,
+    writes_flags: false,
+    leaves: false,
+    access: None,
+};
+
+impl Opnd {
+    fn reg(self) -> Reg {
+        match self {
+            Self::Reg(r) => r,
+            Self::Imm(_) => Reg::NONE,
+        }
+    }
+}
+
+impl Facts {
+    const fn defines(self, d: Reg) -> Self {
+        Self { definitions: [d, Reg::NONE], ..self }
+    }
+
+    fn uses1(self, a: Opnd) -> Self {
+        Self { uses: [a.reg(), Reg::NONE, Reg::NONE, Reg::NONE], ..self }
+    }
+
+    fn uses2(self, a: Opnd, b: Opnd) -> Self {
+        Self { uses: [a.reg(), b.reg(), Reg::NONE, Reg::NONE], ..self }
+    }
+
+    fn flags(self, reads_flags: bool, writes_flags: bool) -> Self {
+        Self { reads_flags, writes_flags, ..self }
+    }
+
+    const fn leaves(self) -> Self {
+        Self { leaves: true, ..self }
+    }
+
+    const fn everything(self) -> Self {
+        Self { change: Change::Everything, ..self.leaves() }
+    }
+
+    /// An access by `addr` of `count` elements, that reads `values` besides.
+    fn access(self, mem: Mem, addr: Addr, (count, write): (u8, bool), values: [Reg; 2]) -> Self {
+        let uses = [addr.base.reg(), addr.index.unwrap_or(Reg::NONE), values[0], values[1]];
+        let plain = addr.index.is_none() && mem.order == Order::Plain && !mem.unprivileged;
+        let access = match addr.base {
+            Opnd::Reg(base) if plain && base.is_guest() => {
+                Some(PlainAccess { base, disp: addr.disp, bytes: count << mem.size, write })
+            }
+            _ => None,
+        };
+        Self { uses, access, ..self.leaves() }
+    }
+}
+
+/// The rise of a base by `d = a + b` or `d = a - b`.
+fn rise(op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd) -> Change {
+    match (op, b) {
+        (AluOp::Add | AluOp::Sub, Opnd::Imm(v))
+            if w == Width::X && a == Opnd::Reg(d) && d.is_guest() && v.abs() < 1 << 16 =>
+        {
+            Change::Rise(if op == AluOp::Add { v as i32 } else { -v as i32 })
+        }
+        _ => Change::Definitions,
+    }
 }
 
 impl Inst {
-    /// Calls `f` for each register that is read.
-    pub fn for_each_use(&self, mut f: impl FnMut(Reg)) {
-        let mut o = |o: &Opnd| {
-            if let Opnd::Reg(r) = o {
-                f(*r);
+    /// What it reads and writes. Every kind of instruction is named, so that a new one cannot be forgotten.
+    pub fn facts(&self) -> Facts {
+        let n = NOTHING;
+        let none = [Reg::NONE; 2];
+        match *self {
+            Inst::Mov { d, s, .. } | Inst::Unary { d, s, .. } | Inst::Extract { d, s, .. } => {
+                n.defines(d).uses1(s)
             }
-        };
-        match self {
-            Inst::Mov { s, .. }
-            | Inst::Unary { s, .. }
-            | Inst::Extract { s, .. }
-            | Inst::SetNzcv { s }
-            | Inst::SysWrite { s, .. }
-            | Inst::Sys { s, .. }
-            | Inst::VDupGpr { s, .. }
+            Inst::Alu { op, w, d, a, b } => {
+                Facts { change: rise(op, w, d, a, b), ..n.defines(d).uses2(a, b) }
+            }
+            Inst::AluFlags { op, d, a, b, .. } => {
+                n.defines(d).uses2(a, b).flags(matches!(op, FlagOp::Adc | FlagOp::Sbc), true)
+            }
+            Inst::AddCarry { d, a, b, .. } | Inst::Select { d, a, b, .. } => {
+                n.defines(d).uses2(a, b).flags(true, false)
+            }
+            Inst::MulHigh { d, a, b, .. }
+            | Inst::Div { d, a, b, .. }
+            | Inst::Crc32 { d, acc: a, data: b, .. }
+            | Inst::Extr { d, hi: a, lo: b, .. }
+            | Inst::Insert { d, into: a, s: b, .. } => n.defines(d).uses2(a, b),
+            Inst::CondCompare { a, b, .. } => n.uses2(a, b).flags(true, true),
+            Inst::GetNzcv { d } => n.defines(d).flags(true, false),
+            Inst::SetNzcv { s } => n.uses1(s).flags(false, true),
+            Inst::PcRel { d, .. } | Inst::GetFpcr { d } | Inst::VGetLane { d, .. } => n.defines(d),
+            Inst::FToInt { d, .. } => n.defines(d),
+            Inst::CheckSp => n.leaves(),
+            Inst::Load { mem, d, addr, .. } => n.defines(d).access(mem, addr, (1, false), none),
+            Inst::LoadPair { mem, d1, d2, addr, .. } => {
+                Facts { definitions: [d1, d2], ..n.access(mem, addr, (2, false), none) }
+            }
+            Inst::LoadV { mem, addr, .. } => n.access(mem, addr, (1, false), none),
+            Inst::LoadVPair { mem, addr, .. } => n.access(mem, addr, (2, false), none),
+            Inst::Store { mem, s, addr } => n.access(mem, addr, (1, true), [s.reg(), Reg::NONE]),
+            Inst::StorePair { mem, s1, s2, addr } => n.access(mem, addr, (2, true), [s1.reg(), s2.reg()]),
+            Inst::StoreV { mem, addr, .. } => n.access(mem, addr, (1, true), none),
+            Inst::StoreVPair { mem, addr, .. } => n.access(mem, addr, (2, true), none),
+            Inst::LoadEx { mem, d, d2, addr } => {
+                let definitions = [d, d2.unwrap_or(Reg::NONE)];
+                Facts { definitions, access: None, ..n.access(mem, addr, (1, false), none) }
+            }
+            Inst::StoreEx { mem, status, s, s2, addr } => {
+                let values = [s.reg(), s2.map_or(Reg::NONE, Opnd::reg)];
+                Facts { access: None, ..n.defines(status).access(mem, addr, (1, true), values) }
+            }
+            Inst::AtomicRmw { mem, d, s, addr, .. } => {
+                Facts { access: None, ..n.defines(d).access(mem, addr, (1, true), [s.reg(), Reg::NONE]) }
+            }
+            Inst::Cas { mem, d, expected, new, addr } => {
+                let values = [expected.reg(), new.reg()];
+                Facts { access: None, ..n.defines(d).access(mem, addr, (1, true), values) }
+            }
+            // Its registers are guest's, whose uses nobody asks for.
+            Inst::CasPair { mem, d, addr, .. } => {
+                Facts { definitions: [d, Reg(d.0 + 1)], access: None, ..n.access(mem, addr, (2, true), none) }
+            }
+            Inst::Barrier(Barrier::Sync | Barrier::Instruction) => Facts { leaves: false, ..n.everything() },
+            Inst::BranchIf { test, .. } => match test {
+                Test::Zero(_, r) | Test::NonZero(_, r) | Test::BitClear(r, _) | Test::BitSet(r, _) => {
+                    n.uses1(Opnd::Reg(r)).leaves()
+                }
+                Test::Flags(_) => n.flags(true, false).leaves(),
+            },
+            Inst::BranchReg { target, .. } => n.uses1(target).leaves(),
+            Inst::Branch { .. } | Inst::Raise(_) | Inst::Eret => n.leaves(),
+            Inst::Hint(_) | Inst::PstateImm { .. } => n.everything(),
+            Inst::SysRead { d, .. } => n.defines(d).everything(),
+            Inst::SysWrite { s, .. } | Inst::Sys { s, .. } => n.uses1(s).everything(),
+            Inst::VDupGpr { s, .. }
             | Inst::VInsGpr { s, .. }
             | Inst::VFromGpr { s, .. }
-            | Inst::IntToF { s, .. }
-            | Inst::VHelperGpr { s, .. }
-            | Inst::BranchReg { target: s, .. } => o(s),
-            Inst::Alu { a, b, .. }
-            | Inst::AluFlags { a, b, .. }
-            | Inst::AddCarry { a, b, .. }
-            | Inst::MulHigh { a, b, .. }
-            | Inst::Div { a, b, .. }
-            | Inst::Select { a, b, .. }
-            | Inst::CondCompare { a, b, .. }
-            | Inst::Crc32 { acc: a, data: b, .. }
-            | Inst::Extr { hi: a, lo: b, .. }
-            | Inst::Insert { into: a, s: b, .. } => {
-                o(a);
-                o(b);
-            }
-            Inst::BranchIf { test, .. } => match test {
-                Test::Zero(_, r) | Test::NonZero(_, r) | Test::BitClear(r, _) | Test::BitSet(r, _) => f(*r),
-                Test::Flags(_) => {}
-            },
-            _ => self.for_each_memory_use(f),
-        }
-    }
-
-    fn for_each_memory_use(&self, mut f: impl FnMut(Reg)) {
-        let mut o = |o: &Opnd| {
-            if let Opnd::Reg(r) = o {
-                f(*r);
-            }
-        };
-        let addr = match self {
-            Inst::Load { addr, .. }
-            | Inst::LoadPair { addr, .. }
-            | Inst::LoadV { addr, .. }
-            | Inst::LoadVPair { addr, .. }
-            | Inst::StoreV { addr, .. }
-            | Inst::StoreVPair { addr, .. }
-            | Inst::LoadEx { addr, .. } => addr,
-            Inst::Store { s, addr, .. } | Inst::AtomicRmw { s, addr, .. } => {
-                o(s);
-                addr
-            }
-            Inst::StorePair { s1, s2, addr, .. } => {
-                o(s1);
-                o(s2);
-                addr
-            }
-            Inst::StoreEx { s, s2, addr, .. } => {
-                o(s);
-                if let Some(s2) = s2 {
-                    o(s2);
-                }
-                addr
-            }
-            Inst::Cas { expected, new, addr, .. } => {
-                o(expected);
-                o(new);
-                addr
-            }
-            Inst::CasPair { d, s, addr, .. } => {
-                for r in [*d, Reg(d.0 + 1), *s, Reg(s.0 + 1)] {
-                    o(&Opnd::Reg(r));
-                }
-                addr
-            }
-            _ => return,
-        };
-        o(&addr.base);
-        if let Some(i) = addr.index {
-            f(i);
-        }
-    }
-
-    /// Calls `f` for each guest register and temporary that is written.
-    pub fn for_each_definition(&self, mut f: impl FnMut(Reg)) {
-        match *self {
-            Inst::Mov { d, .. }
-            | Inst::Alu { d, .. }
-            | Inst::AluFlags { d, .. }
-            | Inst::AddCarry { d, .. }
-            | Inst::Unary { d, .. }
-            | Inst::Extract { d, .. }
-            | Inst::Insert { d, .. }
-            | Inst::Extr { d, .. }
-            | Inst::MulHigh { d, .. }
-            | Inst::Div { d, .. }
-            | Inst::Crc32 { d, .. }
-            | Inst::Select { d, .. }
-            | Inst::GetNzcv { d }
-            | Inst::PcRel { d, .. }
-            | Inst::Load { d, .. }
-            | Inst::LoadEx { d, d2: None, .. }
-            | Inst::StoreEx { status: d, .. }
-            | Inst::AtomicRmw { d, .. }
-            | Inst::Cas { d, .. }
-            | Inst::SysRead { d, .. }
-            | Inst::GetFpcr { d }
-            | Inst::VGetLane { d, .. }
-            | Inst::FToInt { d, .. }
-            | Inst::VHelperGpr { d, .. } => f(d),
-            Inst::LoadPair { d1, d2, .. } | Inst::LoadEx { d: d1, d2: Some(d2), .. } => {
-                f(d1);
-                f(d2);
-            }
-            Inst::CasPair { d, .. } => {
-                f(d);
-                f(Reg(d.0 + 1));
-            }
+            | Inst::IntToF { s, .. } => n.uses1(s),
+            Inst::VHelperGpr { s, d, nzcv, .. } => n.defines(d).uses1(s).flags(false, nzcv),
+            Inst::FCmp { .. } => n.flags(false, true),
+            Inst::FCondCompare { .. } => n.flags(true, true),
+            Inst::FSelect { .. } => n.flags(true, false),
             Inst::Start { .. }
-            | Inst::CondCompare { .. }
-            | Inst::SetNzcv { .. }
-            | Inst::CheckSp
-            | Inst::Store { .. }
-            | Inst::StorePair { .. }
-            | Inst::LoadV { .. }
-            | Inst::LoadVPair { .. }
-            | Inst::StoreV { .. }
-            | Inst::StoreVPair { .. }
             | Inst::ClearEx
             | Inst::Barrier(_)
-            | Inst::BranchIf { .. }
-            | Inst::Branch { .. }
-            | Inst::BranchReg { .. }
-            | Inst::Raise(_)
-            | Inst::Eret
-            | Inst::Hint(_)
-            | Inst::SysWrite { .. }
-            | Inst::PstateImm { .. }
-            | Inst::Sys { .. }
             | Inst::VConst { .. }
             | Inst::V3 { .. }
             | Inst::V2 { .. }
             | Inst::VShift { .. }
             | Inst::VExt { .. }
             | Inst::VDupLane { .. }
-            | Inst::VDupGpr { .. }
             | Inst::VInsLane { .. }
-            | Inst::VInsGpr { .. }
-            | Inst::VFromGpr { .. }
             | Inst::F2 { .. }
             | Inst::F1 { .. }
             | Inst::F3 { .. }
-            | Inst::FCmp { .. }
-            | Inst::FCondCompare { .. }
-            | Inst::FSelect { .. }
-            | Inst::IntToF { .. }
-            | Inst::VHelper { .. } => {}
+            | Inst::VHelper { .. } => n,
         }
-    }
-
-    /// The access, if it is a plain one off a guest register.
-    pub fn plain_access(&self) -> Option<PlainAccess> {
-        let (mem, addr, count, write) = match self {
-            Inst::Load { mem, addr, .. } | Inst::LoadV { mem, addr, .. } => (mem, addr, 1, false),
-            Inst::LoadPair { mem, addr, .. } | Inst::LoadVPair { mem, addr, .. } => (mem, addr, 2, false),
-            Inst::Store { mem, addr, .. } | Inst::StoreV { mem, addr, .. } => (mem, addr, 1, true),
-            Inst::StorePair { mem, addr, .. } | Inst::StoreVPair { mem, addr, .. } => (mem, addr, 2, true),
-            _ => return None,
-        };
-        match *addr {
-            Addr { base: Opnd::Reg(base), index: None, disp, .. }
-                if base.is_guest() && mem.order == Order::Plain && !mem.unprivileged =>
-            {
-                Some(PlainAccess { base, disp, bytes: count << mem.size, write })
-            }
-            _ => None,
-        }
-    }
-
-    /// NZCV effects.
-    pub fn flag_use(&self) -> FlagUse {
-        let (reads, writes, leaves) = match self {
-            Inst::AluFlags { op, .. } => (matches!(op, FlagOp::Adc | FlagOp::Sbc), true, false),
-            Inst::AddCarry { .. } | Inst::Select { .. } | Inst::GetNzcv { .. } | Inst::FSelect { .. } => {
-                (true, false, false)
-            }
-            Inst::CondCompare { .. } | Inst::FCondCompare { .. } => (true, true, false),
-            Inst::SetNzcv { .. } | Inst::FCmp { .. } => (false, true, false),
-            Inst::VHelperGpr { nzcv, .. } => (false, *nzcv, false),
-            Inst::BranchIf { test, .. } => (matches!(test, Test::Flags(_)), false, true),
-            Inst::Branch { .. }
-            | Inst::BranchReg { .. }
-            | Inst::Raise(_)
-            | Inst::Eret
-            | Inst::Hint(_)
-            | Inst::SysRead { .. }
-            | Inst::SysWrite { .. }
-            | Inst::PstateImm { .. }
-            | Inst::Sys { .. }
-            | Inst::CheckSp
-            | Inst::Load { .. }
-            | Inst::LoadPair { .. }
-            | Inst::Store { .. }
-            | Inst::StorePair { .. }
-            | Inst::LoadV { .. }
-            | Inst::LoadVPair { .. }
-            | Inst::StoreV { .. }
-            | Inst::StoreVPair { .. }
-            | Inst::LoadEx { .. }
-            | Inst::StoreEx { .. }
-            | Inst::AtomicRmw { .. }
-            | Inst::Cas { .. }
-            | Inst::CasPair { .. } => (false, false, true),
-            _ => (false, false, false),
-        };
-        FlagUse { reads, writes, leaves }
     }
 }

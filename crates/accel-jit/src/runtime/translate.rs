@@ -63,8 +63,8 @@ impl JitCore {
         self.track_code_page(key.pa >> 12);
         let page_pa = key.pa & !(PAGE - 1);
         let machine = self.machine.clone();
-        let words = PageWords { ram: machine.memory.ram(), page: page_pa };
-        let count = self.lift_block(&words, (pc & (PAGE - 1)) as u32);
+        let mut words = PageWords::new(machine.memory.ram(), page_pa);
+        let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32);
         let mut options = self.generator_options();
         options.windows &= key.context & CAREFUL == 0;
         let base = self.cache.next_address();
@@ -79,7 +79,7 @@ impl JitCore {
     }
 
     /// Lifts a superblock into the builder; tells how many instructions it has.
-    fn lift_block(&mut self, words: &PageWords<'_>, first: u32) -> usize {
+    fn lift_block(&mut self, words: &mut PageWords<'_>, first: u32) -> usize {
         let b = &mut self.builder;
         b.clear();
         let mut ctx = LiftContext { offset: first, ..self.lift_base };
@@ -106,18 +106,36 @@ impl JitCore {
     }
 }
 
-/// The instructions of one guest page; the guest may change them at any moment.
+/// The instructions of one guest page, read in stretches; the guest may change them at any moment.
 pub(super) struct PageWords<'a> {
     ram: &'a armlet_memory::Ram,
     page: u64,
+    /// Offset of the first word that has been read, bytes.
+    first: u32,
+    words: [u32; STRETCH],
 }
 
-impl PageWords<'_> {
-    fn get(&self, offset: u32) -> Option<u32> {
+/// Words that are read at a time.
+const STRETCH: usize = 16;
+const STRETCH_BYTES: u32 = 4 * STRETCH as u32;
+
+impl<'a> PageWords<'a> {
+    fn new(ram: &'a armlet_memory::Ram, page: u64) -> Self {
+        Self { ram, page, first: u32::MAX, words: [0; STRETCH] }
+    }
+
+    fn get(&mut self, offset: u32) -> Option<u32> {
         if u64::from(offset) >= PAGE {
             return None;
         }
-        let v = self.ram.load(self.page + u64::from(offset), armlet_memory::AccessSize::Word)?;
-        Some(v as u32)
+        let first = offset & !(STRETCH_BYTES - 1);
+        if first != self.first {
+            self.first = first;
+            if !self.ram.load_words(self.page + u64::from(first), &mut self.words) {
+                self.first = u32::MAX;
+                return None;
+            }
+        }
+        Some(self.words[(offset - first) as usize / 4])
     }
 }

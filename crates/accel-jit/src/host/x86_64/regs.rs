@@ -20,16 +20,19 @@ pub const STATE_BIAS: i32 = 128;
 /// Guest registers that have a host register of their own.
 pub const PINNED: [(u8, Gpr); 7] = [(0, RBX), (1, RSI), (2, RDI), (3, R8), (8, R10), (19, R11), (31, R13)];
 
-/// The host register of a guest register, if it has one.
-pub const fn pinned(r: Reg) -> Option<Gpr> {
+const PINNED_BY_GUEST: [Option<Gpr>; 32] = {
+    let mut table = [None; 32];
     let mut i = 0;
     while i < PINNED.len() {
-        if PINNED[i].0 == r.0 {
-            return Some(PINNED[i].1);
-        }
+        table[PINNED[i].0 as usize] = Some(PINNED[i].1);
         i += 1;
     }
-    None
+    table
+};
+
+/// The host register of a guest register, if it has one.
+pub const fn pinned(r: Reg) -> Option<Gpr> {
+    if r.is_guest() { PINNED_BY_GUEST[r.0 as usize] } else { None }
 }
 
 /// Host registers that hold temporaries and copies, in the order of preference.

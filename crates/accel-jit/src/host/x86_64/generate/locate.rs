@@ -100,12 +100,13 @@ impl Locations {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
         }
-        for (i, inst) in block.insts.iter().enumerate() {
-            inst.for_each_use(|r| {
-                if r.is_temp() {
-                    self.last_use[usize::from(r.0)] = i as u16;
-                }
-            });
+    }
+
+    /// Instruction `i` uses these registers; later ones have been told of already.
+    pub fn note_uses(&mut self, i: usize, uses: &[Reg]) {
+        for r in uses.iter().filter(|r| r.is_temp()) {
+            let last = &mut self.last_use[usize::from(r.0)];
+            *last = (*last).max(i as u16);
         }
     }
 

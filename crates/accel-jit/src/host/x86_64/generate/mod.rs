@@ -27,7 +27,7 @@ use crate::runtime::exit::Exit;
 
 use locate::Locations;
 use vector::VectorCache;
-use windows::Plan;
+use windows::{Effect, Plan};
 
 /// What code generation depends on, besides the block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +118,7 @@ pub struct Generator {
     vectors: VectorCache,
     nzcv: Nzcv,
     nzcv_live: Vec<bool>,
+    effects: Vec<Effect>,
     plan: Plan,
     /// Plain accesses of the current guest instruction so far.
     accesses: u32,
@@ -145,6 +146,7 @@ impl Generator {
             vectors: VectorCache::default(),
             nzcv: Nzcv::Slot,
             nzcv_live: Vec::new(),
+            effects: Vec::new(),
             plan: Plan::default(),
             accesses: 0,
             sp_aligned: false,
@@ -168,13 +170,8 @@ impl Generator {
         self.nzcv = Nzcv::Slot;
         self.vectors.clear();
         self.locations.prepare(block);
-        self.find_live_flags(block);
+        self.look_ahead(block);
         self.sp_aligned = false;
-        if options.windows {
-            self.plan.prepare(block);
-        } else {
-            self.plan.clear();
-        }
         self.entries();
         let mut fused = 0;
         for (i, inst) in block.insts.iter().enumerate() {
@@ -191,7 +188,7 @@ impl Generator {
                 self.inst(inst);
             }
             self.locations.release(i);
-            self.follow_changes(inst);
+            self.follow_changes(i);
         }
         // Slow paths may defer further ones.
         let mut next = 0;
@@ -218,14 +215,23 @@ impl Generator {
         }
     }
 
-    fn find_live_flags(&mut self, block: &Block) {
+    /// Goes over the block backwards: what is live, what is used last, which accesses share their base.
+    fn look_ahead(&mut self, block: &Block) {
         self.nzcv_live.clear();
         self.nzcv_live.resize(block.insts.len() + 1, false);
+        self.effects.clear();
+        self.effects.resize(block.insts.len(), Effect::default());
+        self.plan.clear();
         let mut live = true;
         for (i, inst) in block.insts.iter().enumerate().rev() {
-            let u = inst.flag_use();
-            live = u.reads || u.leaves || (live && !u.writes);
+            let facts = inst.facts();
+            live = facts.reads_flags || facts.leaves || (live && !facts.writes_flags);
             self.nzcv_live[i] = live;
+            self.effects[i] = Effect { definitions: facts.definitions, change: facts.change };
+            self.locations.note_uses(i, &facts.uses);
+            if self.options.windows {
+                self.plan.add(i, &facts);
+            }
         }
     }
 

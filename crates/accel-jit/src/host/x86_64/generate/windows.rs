@@ -11,7 +11,7 @@
 
 use super::locate::Window;
 use super::*;
-use crate::ir::visit::PlainAccess;
+use crate::ir::visit::{Change, Facts, PlainAccess};
 
 /// Longest stretch of one window, bytes: the longer, the more often it crosses a page.
 const SPAN: i64 = 256;
@@ -36,70 +36,55 @@ struct Link {
 pub(super) struct Plan {
     /// The last access of the block first.
     links: Vec<Link>,
+    /// The first access off each guest register among those taken in.
+    next: [u16; 32],
+    /// How much the register rises before it.
+    rise: [i32; 32],
 }
 
-/// What an instruction does to registers that may be bases.
-enum Change {
-    /// Adds a constant to one.
-    Rise(Reg, i32),
-    /// Translations may be others afterwards, or SP another register.
-    Everything,
-    /// Sets what its definitions say.
-    Definitions,
+/// What an instruction means for bases.
+#[derive(Clone, Copy)]
+pub(super) struct Effect {
+    pub definitions: [Reg; 2],
+    pub change: Change,
 }
 
-fn change(inst: &Inst) -> Change {
-    match *inst {
-        Inst::Alu {
-            op: op @ (AluOp::Add | AluOp::Sub),
-            w: Width::X,
-            d,
-            a: Opnd::Reg(a),
-            b: Opnd::Imm(v),
-        } if a == d && d.is_guest() && v.abs() < 1 << 16 => {
-            Change::Rise(d, if op == AluOp::Add { v as i32 } else { -v as i32 })
-        }
-        Inst::SysRead { .. }
-        | Inst::SysWrite { .. }
-        | Inst::PstateImm { .. }
-        | Inst::Sys { .. }
-        | Inst::Hint(_)
-        | Inst::Barrier(Barrier::Sync | Barrier::Instruction) => Change::Everything,
-        _ => Change::Definitions,
+impl Default for Effect {
+    fn default() -> Self {
+        Self { definitions: [Reg::NONE; 2], change: Change::Definitions }
     }
 }
 
 impl Plan {
-    /// Without windows.
+    /// Ready for a block.
     pub fn clear(&mut self) {
         self.links.clear();
+        self.next = [NONE; 32];
     }
 
-    /// Finds the accesses of `block` that share their base.
-    pub fn prepare(&mut self, block: &Block) {
-        self.links.clear();
-        let mut next = [NONE; 32];
-        let mut rise = [0i32; 32];
-        for (i, inst) in block.insts.iter().enumerate().rev() {
-            match change(inst) {
-                Change::Rise(r, by) => {
-                    let r = usize::from(r.0);
-                    rise[r] = rise[r].saturating_add(by);
+    /// Takes in instruction `i`; the later ones have been taken in already.
+    pub fn add(&mut self, i: usize, facts: &Facts) {
+        match facts.change {
+            Change::Rise(by) => {
+                if let Some(rise) = self.rise.get_mut(usize::from(facts.definitions[0].0)) {
+                    *rise = rise.saturating_add(by);
                 }
-                Change::Everything => next = [NONE; 32],
-                Change::Definitions => inst.for_each_definition(|r| {
-                    if let Some(n) = next.get_mut(usize::from(r.0)) {
-                        *n = NONE;
+            }
+            Change::Everything => self.next = [NONE; 32],
+            Change::Definitions => {
+                for d in facts.definitions {
+                    if let Some(next) = self.next.get_mut(usize::from(d.0)) {
+                        *next = NONE;
                     }
-                }),
+                }
             }
-            if let Some(access) = inst.plain_access() {
-                let r = usize::from(access.base.0);
-                let here = self.links.len() as u16;
-                self.links.push(Link { at: i as u16, access, next: next[r], rise: rise[r] });
-                next[r] = here;
-                rise[r] = 0;
-            }
+        }
+        if let Some(access) = facts.access {
+            let r = usize::from(access.base.0);
+            let here = self.links.len() as u16;
+            self.links.push(Link { at: i as u16, access, next: self.next[r], rise: self.rise[r] });
+            self.next[r] = here;
+            self.rise[r] = 0;
         }
     }
 
@@ -181,26 +166,26 @@ impl Generator {
         self.emit_cold(Cold::Exit { from: fixup, index: exit });
     }
 
-    /// After an instruction: what it means for windows and for what is known of SP.
-    pub(super) fn follow_changes(&mut self, inst: &Inst) {
+    /// After instruction `i`: what it means for windows and for what is known of SP.
+    pub(super) fn follow_changes(&mut self, i: usize) {
         if !self.sp_aligned && !self.locations.has_windows() {
             return;
         }
-        match change(inst) {
-            Change::Rise(r, by) => {
-                self.locations.raise_windows(r, by);
-                self.sp_aligned &= r != Reg::SP || by % 16 == 0;
+        let Effect { definitions, change } = self.effects[i];
+        match change {
+            Change::Rise(by) => {
+                self.locations.raise_windows(definitions[0], by);
+                self.sp_aligned &= definitions[0] != Reg::SP || by % 16 == 0;
             }
             Change::Everything => {
                 self.locations.drop_windows(|_| true);
                 self.sp_aligned = false;
             }
             Change::Definitions => {
-                let (locations, sp_aligned) = (&mut self.locations, &mut self.sp_aligned);
-                inst.for_each_definition(|r| {
-                    locations.drop_windows(|w| w.base == r);
-                    *sp_aligned &= r != Reg::SP;
-                });
+                for d in definitions.into_iter().filter(|d| d.is_guest()) {
+                    self.locations.drop_windows(|w| w.base == d);
+                    self.sp_aligned &= d != Reg::SP;
+                }
             }
         }
     }
