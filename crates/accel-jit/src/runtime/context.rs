@@ -133,6 +133,7 @@ impl JitCore {
             // Strict tracking of code may withhold a page at any access.
             windows: !on(bit::ALIGN) && !self.machine.options.strict,
             fp: on(bit::FP),
+            cache_type: [self.machine.model.ctr(), self.machine.model.dczid()],
             spsr_mask: self.machine.model.spsr_mask(),
         }
     }

@@ -235,7 +235,9 @@ impl JitCore {
                 if t.broadcast {
                     self.broadcast(Maintenance::Tlb(target));
                 }
-                // The current page may be gone, and host addresses with it.
+                if self.current_page_is_known() {
+                    return Ok(STAY);
+                }
                 self.state_mut().cpu.pc = self.state().page_va + offset + 4;
                 return Ok(LEAVE);
             }
@@ -268,6 +270,13 @@ impl JitCore {
             SysOp::Nop => {}
         }
         Ok(STAY)
+    }
+
+    /// False if the page that is executing may have been unmapped.
+    fn current_page_is_known(&mut self) -> bool {
+        let page = self.state().page_va;
+        let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
+        set.page(page).is_some()
     }
 
     /// IC IVAU: drops the page's blocks, here and everywhere.
@@ -365,10 +374,11 @@ impl JitCore {
         }
     }
 
-    /// The guest is about to write to this page; the write may be let through from now on.
-    pub(super) fn about_to_write(&mut self, page: u64) {
+    /// The guest is about to write to this page; the write may be let through from now on. True if this took a
+    /// wait, in which other vCPUs' invalidations were carried out: what was translated before may be gone.
+    pub(super) fn about_to_write(&mut self, page: u64) -> bool {
         if !self.machine.options.strict || !self.machine.remove_code_page(page) {
-            return;
+            return false;
         }
         self.cache.invalidate_page(page, &self.thunks);
         self.broadcast(Maintenance::CodePage(page));
@@ -377,6 +387,7 @@ impl JitCore {
         }
         // Look at what is to be executed at the next poll.
         self.poll_soon();
+        true
     }
 
     /// WFI and WFE: the trap at EL0, or what to wait for.

@@ -57,8 +57,8 @@ impl JitCore {
             // Device memory that happens to be RAM: every access is checked for alignment.
             return Ok(Target::Device(t.pa));
         }
-        if write {
-            self.about_to_write(t.pa >> 12);
+        if write && self.about_to_write(t.pa >> 12) {
+            return self.locate(va, access);
         }
         let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let addend = (host as u64).wrapping_sub(va & !(PAGE - 1));

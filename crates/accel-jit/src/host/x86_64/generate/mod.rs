@@ -48,6 +48,8 @@ pub struct Options {
     pub windows: bool,
     /// Floating point is not trapped.
     pub fp: bool,
+    /// CTR_EL0 and DCZID_EL0 as EL1 sees them.
+    pub cache_type: [u64; 2],
     /// Bits of SPSR_EL1 that can be written.
     pub spsr_mask: u32,
 }

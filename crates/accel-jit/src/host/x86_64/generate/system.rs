@@ -59,7 +59,23 @@ impl Generator {
         find(&both).or_else(|| if write { None } else { find(&reads) })
     }
 
+    /// The value of a register that never changes. EL0 may be kept from reading it, or sees another.
+    fn fixed_value(&self, enc: u16) -> Option<u64> {
+        let [ctr, dczid] = self.options.cache_type;
+        match enc {
+            _ if self.options.el0 => None,
+            _ if enc == SysReg::CtrEl0.encoding() => Some(ctr),
+            _ if enc == SysReg::DczidEl0.encoding() => Some(dczid),
+            _ => None,
+        }
+    }
+
     fn sys_read(&mut self, d: Reg, enc: u16) {
+        if let Some(v) = self.fixed_value(enc) {
+            let g = self.dest(d, RAX);
+            self.asm.mov_imm(g, v as i64);
+            return self.done(d, g);
+        }
         if let Some(home) = self.inline_home(enc, false) {
             let g = self.dest(d, RAX);
             self.asm.load(true, g, home);
