@@ -28,6 +28,56 @@ pub enum Halt {
     Event,
 }
 
+/// What a debugger waits for met a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugStop {
+    /// A breakpoint: the instruction at PC has not executed.
+    Breakpoint,
+    /// A watchpoint: the instruction at PC has not made the access.
+    Watchpoint {
+        /// First byte of the access.
+        address: u64,
+        /// It would have written.
+        write: bool,
+    },
+    /// One instruction has executed, or its exception was taken.
+    Step,
+}
+
+/// Addresses whose access stops a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watchpoint {
+    /// First byte, virtual.
+    pub address: u64,
+    /// Bytes; at least one.
+    pub length: u64,
+    /// Loads stop.
+    pub read: bool,
+    /// Stores stop.
+    pub write: bool,
+}
+
+impl Watchpoint {
+    /// True if an access of `bytes` bytes at `address` touches it. The top byte of addresses does not count.
+    pub fn is_hit(&self, address: u64, bytes: u64, (read, write): (bool, bool)) -> bool {
+        let bare = |a: u64| a << 8 >> 8;
+        let (first, start) = (bare(address), bare(self.address));
+        let kind = (read && self.read) || (write && self.write);
+        kind && first < start.saturating_add(self.length) && start < first.saturating_add(bytes)
+    }
+}
+
+/// What a debugger wants of a vCPU. The default is nothing, and costs nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DebugRequest {
+    /// Execute one instruction and stop; interrupts are not taken meanwhile.
+    pub step: bool,
+    /// Virtual addresses of instructions to stop before.
+    pub breakpoints: Vec<u64>,
+    /// Accesses to stop before.
+    pub watchpoints: Vec<Watchpoint>,
+}
+
 /// Why `run` returned.
 #[derive(Debug)]
 pub enum VcpuExit {
@@ -39,6 +89,8 @@ pub enum VcpuExit {
     Hypercall(u16),
     /// `HLT #0xf000` (semihosting); PC is past it. W0 is the operation, X1 its parameter.
     Semihosting,
+    /// A debugger's request was met. PC is the instruction that executes next.
+    Debug(DebugStop),
     /// The vCPU cannot go on; the text says why.
     Fatal(String),
 }
@@ -59,6 +111,16 @@ pub trait VcpuBackend {
     /// that was made from what it held, such as translated code, may be used any more.
     fn reset(&mut self, state: CpuState) {
         *self.state_mut() = state;
+    }
+    /// What a debugger wants from now on. The default refuses.
+    ///
+    /// # Errors
+    /// The accelerator cannot do it.
+    fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        if request == DebugRequest::default() {
+            return Ok(());
+        }
+        Err(AcceleratorError("This accelerator does not support debugging of guests".to_owned()))
     }
     /// Counters for `--stats`, as (name, value).
     fn statistics(&self) -> Vec<(String, u64)> {

@@ -54,6 +54,8 @@ struct Slot {
     stopped: bool,
     /// Takes part in start and resume; a vCPU that is being plugged does not yet.
     released: bool,
+    /// A debugger keeps it stopped while others run.
+    frozen: bool,
 }
 
 struct Inner {
@@ -96,7 +98,7 @@ impl Inner {
     }
 
     fn release_all(&self) {
-        self.slots.iter().filter(|slot| slot.released).for_each(|slot| slot.vcpu.hold(false));
+        self.slots.iter().filter(|slot| slot.released && !slot.frozen).for_each(|slot| slot.vcpu.hold(false));
     }
 
     fn ask_pause(&mut self, reason: &str) {
@@ -174,7 +176,7 @@ impl Control {
             return Err(EngineError::Exists(vcpu.index()));
         }
         let released = inner.state == MachineState::Created;
-        inner.slots.push(Slot { vcpu, stopped: true, released });
+        inner.slots.push(Slot { vcpu, stopped: true, released, frozen: false });
         inner.slots.sort_by_key(|slot| slot.vcpu.index());
         Ok(())
     }
@@ -238,6 +240,17 @@ impl Control {
             inner => inner.alive().err().map(Err),
         };
         self.wait("Pausing the machine", lock(&self.inner), done).1
+    }
+
+    /// Chooses the vCPUs that stay stopped when the machine is resumed. Only for a machine that has stopped.
+    pub(crate) fn freeze(&self, chosen: impl Fn(usize) -> bool) -> Result<(), EngineError> {
+        let mut inner = lock(&self.inner);
+        inner.alive()?;
+        if !matches!(inner.state, MachineState::Created | MachineState::Paused) {
+            return Err(EngineError::BadState { operation: "freeze", state: inner.state });
+        }
+        inner.slots.iter_mut().for_each(|slot| slot.frozen = chosen(slot.vcpu.index()));
+        Ok(())
     }
 
     pub(crate) fn resume(&self, reason: &str) -> Result<(), EngineError> {

@@ -195,6 +195,15 @@ impl Engine {
         self.core.control.resume(reason)
     }
 
+    /// Chooses the vCPUs that stay stopped when the machine is resumed, until this is called again: a debugger's
+    /// way of running some of them only. Their work is done all the same.
+    ///
+    /// # Errors
+    /// The machine is not paused.
+    pub fn freeze(&self, chosen: impl Fn(usize) -> bool) -> Result<(), EngineError> {
+        self.core.control.freeze(chosen)
+    }
+
     /// Resets the machine: stops all vCPUs, runs `devices` (reset of everything else, reloading of boot
     /// images), gives every vCPU the registers and power that `cpu` says, and goes on as before: running,
     /// or paused if it was, or was paused meanwhile. A failure is forgotten.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use armlet_arm::CpuState;
 
+use crate::accel::DebugStop;
 use crate::power::PowerControl;
 
 /// Sent to the machine's thread. A vCPU never stops or resets its machine in place: it parks itself and
@@ -26,6 +27,13 @@ pub enum MachineEvent {
         vcpu: usize,
         /// The status.
         status: u32,
+    },
+    /// What a debugger waits for met a vCPU. The machine is pausing already.
+    Debug {
+        /// Which.
+        vcpu: usize,
+        /// What.
+        stop: DebugStop,
     },
     /// A vCPU cannot go on. The machine is stopping already.
     Fatal {

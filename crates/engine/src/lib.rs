@@ -28,7 +28,9 @@ mod sync;
 mod thread;
 mod vcpu;
 
-pub use accel::{Accelerator, AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit};
+pub use accel::{
+    Accelerator, AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, Watchpoint,
+};
 pub use access::VcpuAccess;
 pub use control::MachineState;
 pub use engine::{Engine, EngineConfig};

@@ -48,6 +48,7 @@ pub(crate) struct ExitCounters {
     wfe: AtomicU64,
     hypercall: AtomicU64,
     semihosting: AtomicU64,
+    debug: AtomicU64,
     gate_waits: AtomicU64,
 }
 
@@ -63,6 +64,7 @@ impl ExitCounters {
             ("exits_wfe", &self.wfe),
             ("exits_hypercall", &self.hypercall),
             ("exits_semihosting", &self.semihosting),
+            ("exits_debug", &self.debug),
             ("gate_waits", &self.gate_waits),
         ];
         all.iter().map(|(name, counter)| ((*name).to_owned(), counter.load(Ordering::Relaxed))).collect()
@@ -261,6 +263,13 @@ impl VcpuThread {
                 ExitCounters::count(&exits.semihosting);
                 let after = self.core.handler.semihosting(index, self.backend.state_mut());
                 self.after(after)
+            }
+            VcpuExit::Debug(stop) => {
+                ExitCounters::count(&exits.debug);
+                // Before the event: who hears of it finds the machine pausing.
+                let _ = self.core.control.request_pause("debugger");
+                self.core.send(MachineEvent::Debug { vcpu: index, stop });
+                VcpuState::Running
             }
             VcpuExit::Fatal(reason) => self.fatal(reason),
         }

@@ -315,7 +315,11 @@ impl Machine {
                         break end;
                     }
                 }
-                Some(event) => break end_of(event),
+                Some(event) => {
+                    if let Some(end) = end_of(event) {
+                        break end;
+                    }
+                }
             }
         };
         self.stop();
@@ -418,8 +422,10 @@ impl Shared {
     }
 }
 
-fn end_of(event: MachineEvent) -> End {
-    match event {
+/// The end that an event means, if it means one.
+fn end_of(event: MachineEvent) -> Option<End> {
+    Some(match event {
+        MachineEvent::Debug { .. } => return None,
         MachineEvent::PowerOff { .. } => End::PoweredOff,
         MachineEvent::Exit { status, .. } => End::Exited(status),
         MachineEvent::Fatal { vcpu, reason } => End::Crashed(format!("CPU {vcpu}: {reason}")),
@@ -428,7 +434,7 @@ fn end_of(event: MachineEvent) -> End {
         }
         MachineEvent::Quit { reason } => End::Quit(reason),
         MachineEvent::Reset { .. } => End::ResetLoop,
-    }
+    })
 }
 
 /// When the machine was reset lately.

@@ -53,6 +53,9 @@ impl BlockKey {
 /// Context bit of a block that checks each access by itself.
 pub const CAREFUL: u16 = 1 << 11;
 
+/// Context bit of a block that is one instruction.
+pub const STEP: u16 = 1 << 10;
+
 /// Number of a block.
 pub type BlockId = u32;
 

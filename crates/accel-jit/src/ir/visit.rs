@@ -15,6 +15,19 @@ pub struct PlainAccess {
     pub write: bool,
 }
 
+/// Any access of one instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AnyAccess {
+    /// Its address.
+    pub addr: Addr,
+    /// Length of all elements together, bytes.
+    pub bytes: u8,
+    /// It reads.
+    pub read: bool,
+    /// It writes.
+    pub write: bool,
+}
+
 /// What an instruction does to registers that may be the base of accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -116,6 +129,26 @@ fn rise(op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd) -> Change {
 }
 
 impl Inst {
+    /// The access, if it is a load, a store or an atomic.
+    pub fn any_access(&self) -> Option<AnyAccess> {
+        let (mem, addr, count, read, write) = match *self {
+            Inst::Load { mem, addr, .. } | Inst::LoadV { mem, addr, .. } => (mem, addr, 1, true, false),
+            Inst::LoadPair { mem, addr, .. } | Inst::LoadVPair { mem, addr, .. } => {
+                (mem, addr, 2, true, false)
+            }
+            Inst::Store { mem, addr, .. } | Inst::StoreV { mem, addr, .. } => (mem, addr, 1, false, true),
+            Inst::StorePair { mem, addr, .. } | Inst::StoreVPair { mem, addr, .. } => {
+                (mem, addr, 2, false, true)
+            }
+            Inst::LoadEx { mem, d2, addr, .. } => (mem, addr, 1 + u8::from(d2.is_some()), true, false),
+            Inst::StoreEx { mem, s2, addr, .. } => (mem, addr, 1 + u8::from(s2.is_some()), false, true),
+            Inst::AtomicRmw { mem, addr, .. } | Inst::Cas { mem, addr, .. } => (mem, addr, 1, true, true),
+            Inst::CasPair { mem, addr, .. } => (mem, addr, 2, true, true),
+            _ => return None,
+        };
+        Some(AnyAccess { addr, bytes: count << mem.size, read, write })
+    }
+
     /// What it reads and writes. Every kind of instruction is named, so that a new one cannot be forgotten.
     pub fn facts(&self) -> Facts {
         let n = NOTHING;

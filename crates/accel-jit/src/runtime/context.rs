@@ -131,6 +131,7 @@ impl JitCore {
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
             // Strict tracking of code may withhold a page at any access.
+            watch: false,
             windows: !on(bit::ALIGN) && !self.machine.options.strict,
             fp: on(bit::FP),
             cache_type: [self.machine.model.ctr(), self.machine.model.dczid()],

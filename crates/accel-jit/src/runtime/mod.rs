@@ -5,6 +5,7 @@ pub mod state;
 pub mod vcpu;
 
 mod context;
+mod debug;
 mod maintenance;
 mod slow;
 mod slow_mem;

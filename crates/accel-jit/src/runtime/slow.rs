@@ -295,6 +295,10 @@ impl JitCore {
     fn zero_block(&mut self, va: u64, offset: u64) -> Result<u64, Exception> {
         let bytes = armlet_arm::model::DC_ZVA_BYTES;
         let start = va & !(bytes - 1);
+        if self.meets_watchpoint(start, bytes, (false, true)) {
+            self.state_mut().cpu.pc = self.state().page_va + offset;
+            return Ok(LEAVE);
+        }
         let access = SlowAccess::new(offset as u16, 3).with_write(true).with_aligned(true).with_atomic(true);
         let p = match self.atomic_target(start, bytes, access) {
             Ok(p) => p,

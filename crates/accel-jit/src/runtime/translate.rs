@@ -7,7 +7,7 @@ use armlet_arm::mmu::{self, Access, AccessKind, Fault};
 
 use super::slow_mem::Walker;
 use super::vcpu::JitCore;
-use crate::cache::{BlockId, BlockKey, CAREFUL};
+use crate::cache::{BlockId, BlockKey, CAREFUL, STEP};
 use crate::ir::Inst;
 use crate::lift::{Flow, LiftContext, lift};
 
@@ -25,7 +25,14 @@ impl JitCore {
             return Err(Exception::pc_alignment(pc));
         }
         let page = self.fetch_page(pc)?;
-        let context = self.context | if careful { CAREFUL } else { 0 };
+        let extra = if self.debug.steps() {
+            STEP
+        } else if careful {
+            CAREFUL
+        } else {
+            0
+        };
+        let context = self.context | extra;
         let key = BlockKey { pa: page | (pc & (PAGE - 1)), context };
         if let Some(id) = self.cache.find(key) {
             return Ok(id);
@@ -64,9 +71,11 @@ impl JitCore {
         let page_pa = key.pa & !(PAGE - 1);
         let machine = self.machine.clone();
         let mut words = PageWords::new(machine.memory.ram(), page_pa);
-        let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32);
+        let limit = if key.context & STEP == 0 { MAX_INSTRUCTIONS } else { 1 };
+        let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32, limit);
         let mut options = self.generator_options();
-        options.windows &= key.context & CAREFUL == 0;
+        options.watch = self.debug.watches();
+        options.windows &= key.context & (CAREFUL | STEP) == 0 && !options.watch;
         let base = self.cache.next_address();
         let numbers = self.cache.next_numbers();
         self.generator.generate(self.builder.block(), base, numbers, options);
@@ -79,13 +88,15 @@ impl JitCore {
     }
 
     /// Lifts a superblock into the builder; tells how many instructions it has.
-    fn lift_block(&mut self, words: &mut PageWords<'_>, first: u32) -> usize {
+    fn lift_block(&mut self, words: &mut PageWords<'_>, first: u32, limit: usize) -> usize {
+        let debug = &self.debug;
         let b = &mut self.builder;
         b.clear();
         let mut ctx = LiftContext { offset: first, ..self.lift_base };
         let mut count = 0;
         loop {
-            let Some(word) = words.get(ctx.offset).filter(|_| count < MAX_INSTRUCTIONS && !b.nearly_full())
+            let stop = count > 0 && debug.has_offset(ctx.offset as u16);
+            let Some(word) = words.get(ctx.offset).filter(|_| count < limit && !stop && !b.nearly_full())
             else {
                 b.emit(Inst::Branch { target: i64::from(ctx.offset) });
                 return count;

@@ -8,9 +8,12 @@ use std::sync::atomic::Ordering;
 use armlet_arm::exception::{take, take_fiq, take_irq};
 use armlet_arm::mmu::Context;
 use armlet_arm::{CpuState, Exception, Pstate};
-use armlet_engine::{AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared};
+use armlet_engine::{
+    AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared,
+};
 
 use super::context::Regime;
+use super::debug::Debug;
 use super::exit::Exit;
 use super::maintenance::Remote;
 use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
@@ -91,6 +94,7 @@ pub struct JitCore {
     pub(super) el_context: [u16; 2],
     pub(super) lift_base: LiftContext,
     pub(super) counters: Counters,
+    pub(super) debug: Debug,
     /// The state was changed from outside.
     changed: bool,
 }
@@ -104,6 +108,7 @@ pub(super) fn core_of<'a>(s: *mut JitState) -> &'a mut JitCore {
 
 const SLOW_PATHS: SlowPaths = SlowPaths {
     access: slow_mem::access,
+    watch: super::debug::watch,
     load_exclusive_pair: slow::load_exclusive_pair,
     store_exclusive_pair: slow::store_exclusive_pair,
     cas_pair: slow::cas_pair,
@@ -160,6 +165,7 @@ impl JitCore {
             el_context: [0; 2],
             lift_base,
             counters: Counters::default(),
+            debug: Debug::default(),
             changed: true,
         })
     }
@@ -255,19 +261,29 @@ impl JitCore {
                     return VcpuExit::Kicked;
                 }
             }
-            self.take_interrupts();
+            if let Some(stop) = self.debug.due() {
+                return VcpuExit::Debug(stop);
+            }
+            if !self.debug.steps() {
+                self.take_interrupts();
+            }
             self.update_context();
             if self.state().cpu.pstate.contains(Pstate::IL) {
                 self.take(&Exception::illegal_state());
                 continue;
             }
+            if self.debug.breaks_at(self.state().cpu.pc) {
+                return VcpuExit::Debug(DebugStop::Breakpoint);
+            }
             let exit = match self.enter(link.take(), std::mem::take(&mut missed)) {
                 Ok(exit) => exit,
                 Err(e) => {
+                    self.debug.stepped();
                     self.take(&e);
                     continue;
                 }
             };
+            self.debug.stepped();
             self.counters.exits[exit as usize] += 1;
             match exit {
                 Exit::Look | Exit::Done => {}
@@ -278,7 +294,7 @@ impl JitCore {
                 }
                 _ => {
                     if let Some(out) = self.handle(exit) {
-                        return out;
+                        return self.debug.instead_of(out);
                     }
                 }
             }
@@ -288,8 +304,12 @@ impl JitCore {
     /// Runs translated code at PC; chains the exit `link` to it.
     fn enter(&mut self, link: Option<Link>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
+        if self.debug.steps() {
+            // So that no branch finds its way to other code.
+            self.poll_soon();
+        }
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
-        let known = if missed || link.is_some() { None } else { set.jump(pc) };
+        let known = if missed || link.is_some() || self.debug.steps() { None } else { set.jump(pc) };
         let code = match known {
             Some(code) => code,
             None => {
@@ -300,11 +320,12 @@ impl JitCore {
                 let id = self.block_at(pc, careful)?;
                 if let Some(link) = link
                     && self.cache.statistics.flushes == flushes
+                    && !self.debug.stops_in(pc)
                 {
                     self.cache.chain(link.number, id);
                 }
                 let code = self.cache.outer(id);
-                if careful {
+                if careful || self.debug.stops_in(pc) {
                     return Ok(self.execute_at(code, pc));
                 }
                 let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
@@ -477,6 +498,14 @@ impl VcpuBackend for JitCore {
     fn state_mut(&mut self) -> &mut CpuState {
         self.changed = true;
         &mut JitCore::state_mut(self).cpu
+    }
+
+    fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        if self.debug.set(request) {
+            self.cache.flush();
+            self.sets.clear_jumps();
+        }
+        Ok(())
     }
 
     fn reset(&mut self, state: CpuState) {

@@ -8,6 +8,7 @@
 //! tests that need some.
 
 pub mod bugs;
+pub mod debug;
 pub mod halt;
 pub mod lifecycle;
 pub mod power;
@@ -124,6 +125,9 @@ macro_rules! conformance_tests {
             bugs: bug_exclusive_section_not_released_on_a_panic,
             bugs: bug_reset_while_another_thread_waits_for_pause,
             bugs: bug_unplug_loop_that_never_exits,
+            debug: debug_a_step_is_one_instruction,
+            debug: debug_a_breakpoint_stops_before_its_instruction,
+            debug: debug_a_frozen_vcpu_stays_where_it_is,
         }
     };
     (@list $subject:expr; $($module:ident: $name:ident,)*) => {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use armlet_arm::CpuState;
 
 use super::{Loaded, Op, Subject};
-use crate::accel::{Accelerator, AcceleratorError, Halt, Kick, VcpuBackend, VcpuExit};
+use crate::accel::{
+    Accelerator, AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit,
+};
 use crate::shared::VcpuShared;
 use crate::sync::{AtomicBool, Ordering, thread};
 
@@ -47,6 +49,8 @@ impl Accelerator for ScriptedAccelerator {
             kick: Arc::new(Flag(AtomicBool::new(false))),
             state: Box::new(state),
             shared,
+            debug: DebugRequest::default(),
+            stepped: false,
         };
         vcpu.shared.set_kick(vcpu.kick_handle());
         Ok(Box::new(vcpu))
@@ -67,6 +71,8 @@ struct ScriptedVcpu {
     kick: Arc<Flag>,
     state: Box<CpuState>,
     shared: Arc<VcpuShared>,
+    debug: DebugRequest,
+    stepped: bool,
 }
 
 impl ScriptedVcpu {
@@ -101,15 +107,31 @@ impl VcpuBackend for ScriptedVcpu {
             if self.kick.0.swap(false, Ordering::AcqRel) && self.shared.exit_requested() {
                 return VcpuExit::Kicked;
             }
+            if std::mem::take(&mut self.stepped) && self.debug.step {
+                return VcpuExit::Debug(DebugStop::Step);
+            }
+            if !self.debug.step && self.debug.breakpoints.contains(&self.state.pc) {
+                return VcpuExit::Debug(DebugStop::Breakpoint);
+            }
             let index = self.state.pc.checked_sub(ENTRY).map(|offset| (offset / 4) as usize);
             let Some(op) = index.and_then(|index| self.program.get(index)).copied() else {
                 return VcpuExit::Fatal(format!("The script has no op at {:#x}", self.state.pc));
             };
-            if let Some(exit) = self.step(op) {
-                return exit;
+            let exit = self.step(op);
+            self.stepped = self.debug.step;
+            match exit {
+                Some(VcpuExit::Halted(_)) if self.debug.step => {}
+                Some(exit) => return exit,
+                None => {}
             }
             thread::yield_now();
         }
+    }
+
+    fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        self.debug = request;
+        self.stepped = false;
+        Ok(())
     }
 
     fn state(&self) -> &CpuState {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use armlet_arm::CpuState;
 
 use super::{Op, Subject};
-use crate::accel::{Accelerator, AcceleratorError, Kick, VcpuBackend, VcpuExit};
+use crate::accel::{Accelerator, AcceleratorError, DebugRequest, Kick, VcpuBackend, VcpuExit};
 use crate::{
     AfterExit, Engine, EngineConfig, ExitHandler, MachineEvent, Power, PowerControl, VcpuAccess, VcpuShared,
     VcpuState,
@@ -140,6 +140,10 @@ impl VcpuBackend for ObservedVcpu {
 
     fn state_mut(&mut self) -> &mut CpuState {
         self.inner.state_mut()
+    }
+
+    fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        self.inner.set_debug(request)
     }
 
     fn statistics(&self) -> Vec<(String, u64)> {
@@ -275,6 +279,19 @@ impl Machine {
             .create_vcpu(Arc::clone(&shared), self.reset_state(index), power)
             .expect("a vCPU can be made");
         self.shared.push(shared);
+    }
+
+    /// Sets what a debugger wants of vCPU `index`.
+    #[track_caller]
+    pub fn debug(&self, index: usize, request: DebugRequest) {
+        let set = self.engine.run_on(index, move |cpu| cpu.backend().set_debug(request));
+        set.expect("work runs").expect("the accelerator can debug");
+    }
+
+    /// PC of vCPU `index`, as the number of an op.
+    #[track_caller]
+    pub fn at(&self, index: usize) -> u64 {
+        (self.engine.run_on(index, |cpu| cpu.state().pc).expect("work runs") - self.entry) / 4
     }
 
     /// X`register` of vCPU `index`.

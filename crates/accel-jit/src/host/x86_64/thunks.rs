@@ -15,6 +15,8 @@ pub type SlowPath = extern "sysv64" fn(*mut JitState, u64, u64, u64, u64) -> u64
 pub struct SlowPaths {
     /// Accesses that the TLB does not know, by their number in the side table.
     pub access: SlowPath,
+    /// Accesses while there are watchpoints.
+    pub watch: SlowPath,
     /// LDXP, LDAXP.
     pub load_exclusive_pair: SlowPath,
     /// STXP, STLXP.
@@ -37,6 +39,7 @@ pub struct SlowPaths {
 pub struct Thunks {
     /// Called with the side table's number in the four bytes behind the call; goes on where the entry says.
     pub access: u64,
+    pub watch: u64,
     pub load_exclusive_pair: u64,
     pub store_exclusive_pair: u64,
     pub cas_pair: u64,
@@ -97,6 +100,7 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     // Pinned registers are in the state already.
     let leave_saved = emit_leave_saved(a);
     for (address, f) in [
+        (&mut t.watch, slow.watch),
         (&mut t.load_exclusive_pair, slow.load_exclusive_pair),
         (&mut t.store_exclusive_pair, slow.store_exclusive_pair),
         (&mut t.cas_pair, slow.cas_pair),

@@ -219,6 +219,15 @@ impl Locations {
         }
     }
 
+    /// Frees scratch registers before the end of an instruction.
+    pub fn free_scratch(&mut self) {
+        for h in &mut self.holders {
+            if *h == Holder::Scratch {
+                *h = Holder::Free;
+            }
+        }
+    }
+
     /// Frees scratch registers and temporaries whose last use was instruction `i`.
     pub fn release(&mut self, i: usize) {
         self.locked.set(0);

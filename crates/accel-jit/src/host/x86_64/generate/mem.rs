@@ -40,6 +40,9 @@ struct Probe {
 
 impl Generator {
     pub(super) fn memory(&mut self, inst: &Inst) {
+        if self.options.watch {
+            self.watch(inst);
+        }
         match *inst {
             Inst::CheckSp => self.check_sp(),
             Inst::Load { mem, ext, d, addr } => self.load(mem, ext, d, addr),
@@ -65,6 +68,19 @@ impl Generator {
             Inst::Barrier(b) => self.barrier(b),
             _ => unreachable!("not a memory instruction"),
         }
+    }
+
+    /// Asks whether the access may be made; leaves if not.
+    fn watch(&mut self, inst: &Inst) {
+        let Some(a) = inst.any_access() else { return };
+        self.clobber_flags();
+        self.address_in_rax(a.addr);
+        self.locations.free_scratch();
+        self.asm.push_imm(i32::from(a.bytes) | if a.read { 0x100 } else { 0 });
+        self.asm.push_imm(SlowAccess::new(self.offset, 0).with_write(a.write).bits());
+        self.call_thunk(self.thunks.watch);
+        self.pop_words(2);
+        self.vectors.clear();
     }
 
     fn check_sp(&mut self) {

@@ -46,6 +46,8 @@ pub struct Options {
     pub sha: bool,
     /// Several accesses may share one probe of the TLB.
     pub windows: bool,
+    /// Ask before each access whether it is watched.
+    pub watch: bool,
     /// Floating point is not trapped.
     pub fp: bool,
     /// CTR_EL0 and DCZID_EL0 as EL1 sees them.
