@@ -121,10 +121,10 @@ impl SlowAccess {
 
     /// Extends a loaded value.
     pub const fn extend(self, v: u64) -> u64 {
-        let bits = 64 - 8 * self.bytes() as u32;
         if self.size() >= 3 || !(self.sign_x() || self.sign_w()) {
             return v;
         }
+        let bits = 64 - 8 * self.bytes() as u32;
         let s = ((v << bits) as i64 >> bits) as u64;
         if self.sign_w() { s & 0xffff_ffff } else { s }
     }
