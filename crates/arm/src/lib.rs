@@ -4,6 +4,7 @@
 //! Nothing here knows threads, devices or the host.
 
 pub mod crypto;
+pub mod debug;
 pub mod decode;
 pub mod exception;
 pub mod feature;

@@ -26,6 +26,8 @@ pub struct AnyAccess {
     pub read: bool,
     /// It writes.
     pub write: bool,
+    /// With EL0's permissions.
+    pub unprivileged: bool,
 }
 
 /// What an instruction does to registers that may be the base of accesses.
@@ -146,7 +148,7 @@ impl Inst {
             Inst::CasPair { mem, addr, .. } => (mem, addr, 2, true, true),
             _ => return None,
         };
-        Some(AnyAccess { addr, bytes: count << mem.size, read, write })
+        Some(AnyAccess { addr, bytes: count << mem.size, read, write, unprivileged: mem.unprivileged })
     }
 
     /// What it reads and writes. Every kind of instruction is named, so that a new one cannot be forgotten.

@@ -23,6 +23,8 @@ mod bit {
     pub const FP_INLINE: u16 = 1 << 3;
     pub const CHECK_SP: u16 = 1 << 4;
     pub const ALIGN: u16 = 1 << 5;
+    /// Made for debugging.
+    pub const DEBUG: u16 = 1 << 6;
 }
 
 /// System registers that TLB contents were made under.
@@ -102,6 +104,7 @@ impl JitCore {
         let mut set = |on: bool, bit: u16| bits |= if on { bit } else { 0 };
         set(el1, bit::EL1);
         set(cpu.pstate.contains(Pstate::SP), bit::SP_EL1);
+        set(self.debug.shapes_code(), bit::DEBUG);
         set(!armlet_arm::sysreg::fp_access_trapped(cpu), bit::FP);
         set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
         set(sctlr & if el1 { SCTLR_SA } else { SCTLR_SA0 } != 0, bit::CHECK_SP);

@@ -1,10 +1,14 @@
-//! What a debugger wants of a vCPU: breakpoints, watchpoints, single steps.
+//! Debugging: what a debugger outside wants of a vCPU, and the guest's own breakpoints, watchpoints and software
+//! step.
 //!
-//! Nothing of this costs anything while nothing is wanted. Blocks end before each instruction whose place in its
-//! page is that of a breakpoint, and such places are only ever reached through the loop around translated code,
-//! which looks at the address. Code that is made while there are watchpoints asks before each access. A step
-//! executes a block of one instruction.
+//! Nothing of this costs anything while nothing is wanted. Blocks that are made while something is end before each
+//! instruction whose place in its page is that of a breakpoint, and such places are only ever reached through the
+//! loop around translated code, which looks closer. Code that is made while there are watchpoints asks before each
+//! access. A step executes a block of one instruction. All of it has a context bit of its own, so that switching
+//! it on and off forgets no code.
 
+use armlet_arm::debug::{self, Armed, Step, WatchedAccess};
+use armlet_arm::{CpuState, Exception, Pstate};
 use armlet_engine::{DebugRequest, DebugStop, VcpuExit};
 
 use super::state::JitState;
@@ -13,12 +17,24 @@ use crate::mmu::SlowAccess;
 
 const PAGE: u64 = 4096;
 
+/// What blocks depend on.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Shape {
+    /// Offsets in a page with a breakpoint, in ascending order.
+    offsets: Vec<u16>,
+    /// Accesses are watched.
+    watches: bool,
+}
+
 /// A vCPU's debugging.
 #[derive(Default)]
 pub(super) struct Debug {
     request: DebugRequest,
-    /// Offsets in a page with a breakpoint, in ascending order.
-    offsets: Vec<u16>,
+    /// The guest's own.
+    armed: Armed,
+    shape: Shape,
+    /// The shape that the blocks with the context bit were made for.
+    made_for: Shape,
     /// An instruction of a step has executed.
     stepped: bool,
     /// What is to be reported.
@@ -26,25 +42,52 @@ pub(super) struct Debug {
 }
 
 impl Debug {
-    /// Takes a new request; true if translated code is no longer right.
+    /// Takes a new request; true if code that was made for another one is to be forgotten.
     pub fn set(&mut self, request: DebugRequest) -> bool {
-        let mut offsets: Vec<u16> = request.breakpoints.iter().map(|a| (a % PAGE) as u16).collect();
-        offsets.sort_unstable();
-        offsets.dedup();
-        let stale =
-            offsets != self.offsets || request.watchpoints.is_empty() != self.request.watchpoints.is_empty();
-        *self = Self { request, offsets, stepped: false, due: None };
-        stale
+        (self.request, self.stepped, self.due) = (request, false, None);
+        self.reshape()
     }
 
-    /// One instruction at a time.
+    /// Looks at the guest's debug registers; true if code that was made for others is to be forgotten.
+    pub fn look_at(&mut self, cpu: &CpuState) -> bool {
+        let armed = Armed::new(cpu);
+        let changed = armed != self.armed;
+        self.armed = armed;
+        changed && self.reshape()
+    }
+
+    fn reshape(&mut self) -> bool {
+        let all = self.request.breakpoints.iter().chain(&self.armed.breakpoints);
+        let mut offsets: Vec<u16> = all.map(|a| (a % PAGE) as u16).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let watches = !self.request.watchpoints.is_empty() || self.armed.watchpoints;
+        self.shape = Shape { offsets, watches };
+        if !self.shapes_code() || self.shape == self.made_for {
+            return false;
+        }
+        self.made_for = self.shape.clone();
+        true
+    }
+
+    /// Blocks have to be made for it.
+    pub fn shapes_code(&self) -> bool {
+        self.shape != Shape::default()
+    }
+
+    /// A debugger wants one instruction.
     pub fn steps(&self) -> bool {
         self.request.step
     }
 
+    /// Each instruction is a block.
+    pub fn each(&self) -> bool {
+        self.request.step || self.armed.each
+    }
+
     /// Accesses are watched.
     pub fn watches(&self) -> bool {
-        !self.request.watchpoints.is_empty()
+        self.shape.watches
     }
 
     /// What is to be reported, once.
@@ -58,19 +101,34 @@ impl Debug {
         self.stepped = self.request.step;
     }
 
-    /// Code at this address may only be entered after a look at the breakpoints.
+    /// Code at this address may only be entered after a look.
     pub fn stops_in(&self, address: u64) -> bool {
-        self.request.step || self.has_offset((address % PAGE) as u16)
+        self.each() || self.has_offset((address % PAGE) as u16)
     }
 
     /// A block must end before the instruction at this offset in its page.
     pub fn has_offset(&self, offset: u16) -> bool {
-        !self.offsets.is_empty() && self.offsets.binary_search(&offset).is_ok()
+        !self.shape.offsets.is_empty() && self.shape.offsets.binary_search(&offset).is_ok()
     }
 
-    /// True if there is a breakpoint at `pc`, and it is not being stepped over.
+    /// True if there is a debugger's breakpoint at `pc`, and it is not being stepped over.
     pub fn breaks_at(&self, pc: u64) -> bool {
         !self.request.step && self.has_offset((pc % PAGE) as u16) && self.request.breakpoints.contains(&pc)
+    }
+
+    /// The guest's debug exception before the instruction at PC.
+    pub fn exception(&self, cpu: &CpuState) -> Option<Exception> {
+        if self.armed.each && debug::step(cpu) == Step::Pending {
+            // Whether the stepped instruction was a load-exclusive may be left untold.
+            return Some(Exception::software_step(false));
+        }
+        let hit = self.stops_in(cpu.pc) && debug::breakpoint_hit(cpu);
+        hit.then(Exception::breakpoint)
+    }
+
+    /// True if the instruction at PC is one that software step lets through.
+    pub fn guest_steps(&self, cpu: &CpuState) -> bool {
+        self.armed.each && debug::step(cpu) == Step::NotPending
     }
 
     /// What `run` returns: a step over an instruction that waits ends behind it.
@@ -97,12 +155,44 @@ impl JitCore {
     }
 }
 
+impl JitCore {
+    /// After the guest's debug registers may have changed.
+    pub(super) fn look_at_debug_registers(&mut self) {
+        let mut debug = std::mem::take(&mut self.debug);
+        let stale = debug.look_at(&self.state().cpu);
+        self.debug = debug;
+        if stale {
+            self.cache.flush();
+            self.sets.clear_jumps();
+        }
+    }
+
+    /// The guest's watchpoint that an access would meet.
+    fn guest_watchpoint(&self, va: u64, bytes: u64, kind: (bool, bool), el: usize) -> Option<Exception> {
+        let access = WatchedAccess { address: va, bytes, read: kind.0, write: kind.1, el };
+        let hit = debug::watchpoint_hit(&self.state().cpu, &access)?;
+        Some(Exception::watchpoint(hit, kind.1, false))
+    }
+
+    /// After an instruction that software step has let through; `exceptions` had been taken before it.
+    pub(super) fn guest_stepped(&mut self, exceptions: u64) {
+        if self.counters.exceptions == exceptions {
+            self.state_mut().cpu.pstate.remove(Pstate::SS);
+        }
+    }
+}
+
 /// Asks whether an access may be made: `access` describes it, `bytes` is its length, with bit 8 set if it reads.
 pub(super) extern "sysv64" fn watch(s: *mut JitState, va: u64, access: u64, bytes: u64, _: u64) -> u64 {
     let core = core_of(s);
     let access = SlowAccess::from_bits(access);
-    let kind = (bytes & 0x100 != 0, access.write());
-    if !core.meets_watchpoint(va, bytes & 0xff, kind) {
+    let (kind, bytes) = ((bytes & 0x100 != 0, access.write()), bytes & 0xff);
+    let el = if access.unprivileged() { 0 } else { core.state().cpu.el() };
+    if let Some(exception) = core.guest_watchpoint(va, bytes, kind, el) {
+        core.take_at_offset(access.offset(), &exception);
+        return 1;
+    }
+    if !core.meets_watchpoint(va, bytes, kind) {
         return 0;
     }
     let pc = core.state().page_va.wrapping_add(access.offset());

@@ -213,6 +213,9 @@ impl JitCore {
         if effects.contains(Effects::FP) {
             self.load_fp_mode();
         }
+        if effects.contains(Effects::DEBUG) {
+            self.look_at_debug_registers();
+        }
         let flags = self.state().cpu.pstate.bits() & Pstate::NZCV.bits();
         self.state_mut().nzcv = nzcv_from_arm(flags);
         if effects.is_empty() {

@@ -45,6 +45,7 @@ pub(super) struct Counters {
     pub ic: u64,
     pub vector_fallbacks: u64,
     pub interrupts: u64,
+    pub exceptions: u64,
 }
 
 /// The state, shared with whoever may kick the vCPU.
@@ -203,6 +204,7 @@ impl JitCore {
     fn take(&mut self, e: &Exception) {
         self.sync_flags_out();
         let machine = self.machine.clone();
+        self.counters.exceptions += 1;
         take(&mut self.state_mut().cpu, &machine.model, e);
     }
 
@@ -233,6 +235,7 @@ impl JitCore {
         self.regime = Regime::default();
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
         self.sets.clear();
+        self.look_at_debug_registers();
     }
 
     /// Makes the architectural state complete.
@@ -275,6 +278,11 @@ impl JitCore {
             if self.debug.breaks_at(self.state().cpu.pc) {
                 return VcpuExit::Debug(DebugStop::Breakpoint);
             }
+            if let Some(exception) = self.debug.exception(&self.state().cpu) {
+                self.take(&exception);
+                continue;
+            }
+            let guest_steps = self.debug.guest_steps(&self.state().cpu).then_some(self.counters.exceptions);
             let exit = match self.enter(link.take(), std::mem::take(&mut missed)) {
                 Ok(exit) => exit,
                 Err(e) => {
@@ -284,6 +292,9 @@ impl JitCore {
                 }
             };
             self.debug.stepped();
+            if let Some(exceptions) = guest_steps.filter(|_| exit != Exit::Eret) {
+                self.guest_stepped(exceptions);
+            }
             self.counters.exits[exit as usize] += 1;
             match exit {
                 Exit::Look | Exit::Done => {}
@@ -304,12 +315,12 @@ impl JitCore {
     /// Runs translated code at PC; chains the exit `link` to it.
     fn enter(&mut self, link: Option<Link>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
-        if self.debug.steps() {
+        if self.debug.each() {
             // So that no branch finds its way to other code.
             self.poll_soon();
         }
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
-        let known = if missed || link.is_some() || self.debug.steps() { None } else { set.jump(pc) };
+        let known = if missed || link.is_some() || self.debug.each() { None } else { set.jump(pc) };
         let code = match known {
             Some(code) => code,
             None => {
@@ -533,6 +544,7 @@ impl VcpuBackend for JitCore {
             ("instruction_cache_invalidations", c.ic),
             ("helper_vector_reference", c.vector_fallbacks),
             ("interrupts", c.interrupts),
+            ("exceptions", c.exceptions),
         ]
         .map(|(n, v)| (n.to_owned(), v))
         .into();

@@ -67,6 +67,8 @@ pub(super) struct Locations {
     oldest: usize,
     /// Where to look first for a copy to drop.
     next: usize,
+    /// Some holder is not a copy: there is something to release.
+    transient: bool,
     /// Index of the current IR instruction.
     pub at: usize,
 }
@@ -81,6 +83,7 @@ impl Default for Locations {
             windows: [None; WINDOWS],
             oldest: 0,
             next: 0,
+            transient: false,
             at: 0,
         }
     }
@@ -231,10 +234,14 @@ impl Locations {
     /// Frees scratch registers and temporaries whose last use was instruction `i`.
     pub fn release(&mut self, i: usize) {
         self.locked.set(0);
+        if !std::mem::take(&mut self.transient) {
+            return;
+        }
         for h in &mut self.holders {
             match *h {
                 Holder::Scratch | Holder::Pending(_) => *h = Holder::Free,
                 Holder::Temp(t) if usize::from(self.last_use[usize::from(t)]) <= i => *h = Holder::Free,
+                Holder::Temp(_) => self.transient = true,
                 _ => {}
             }
         }
@@ -266,6 +273,7 @@ impl Generator {
             None => self.evict(),
         };
         self.locations.holders[i] = Holder::Scratch;
+        self.locations.transient = true;
         TEMPS[i]
     }
 
@@ -280,6 +288,7 @@ impl Generator {
         }
         assert!(self.locations.holders[i] != Holder::Scratch, "register already taken");
         self.locations.holders[i] = Holder::Scratch;
+        self.locations.transient = true;
     }
 
     fn evict(&mut self) -> usize {
@@ -312,6 +321,7 @@ impl Generator {
                     // The old value may still be read from memory: not a copy before it is done.
                     if self.locations.holders[i] != Holder::Copy(d.0) {
                         self.locations.holders[i] = Holder::Pending(d.0);
+                        self.locations.transient = true;
                     }
                     self.locations.lock(i);
                     TEMPS[i]
@@ -322,6 +332,7 @@ impl Generator {
         let place = match self.locations.available() {
             Some(i) => {
                 self.locations.holders[i] = Holder::Temp(d.0);
+                self.locations.transient = true;
                 Loc::Host(TEMPS[i])
             }
             None => Loc::Memory(spill_slot(d.0)),

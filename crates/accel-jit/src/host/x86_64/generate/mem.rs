@@ -77,7 +77,9 @@ impl Generator {
         self.address_in_rax(a.addr);
         self.locations.free_scratch();
         self.asm.push_imm(i32::from(a.bytes) | if a.read { 0x100 } else { 0 });
-        self.asm.push_imm(SlowAccess::new(self.offset, 0).with_write(a.write).bits());
+        self.asm.push_imm(
+            SlowAccess::new(self.offset, 0).with_write(a.write).with_unprivileged(a.unprivileged).bits(),
+        );
         self.call_thunk(self.thunks.watch);
         self.pop_words(2);
         self.vectors.clear();

@@ -179,17 +179,18 @@ impl Generator {
         self.entries();
         let mut fused = 0;
         for (i, inst) in block.insts.iter().enumerate() {
+            if let Inst::Start { offset, word } = *inst {
+                (self.offset, self.word, self.accesses) = (offset, word, 0);
+                continue;
+            }
             self.index = i;
             self.locations.at = i;
             self.vectors.next_instruction();
-            if i < fused {
-                if matches!(inst, Inst::Start { .. }) {
-                    self.inst(inst);
+            if i >= fused {
+                match self.fuse(&block.insts[i..]) {
+                    Some(count) => fused = i + count,
+                    None => self.inst(inst),
                 }
-            } else if let Some(count) = self.fuse(&block.insts[i..]) {
-                fused = i + count;
-            } else {
-                self.inst(inst);
             }
             self.locations.release(i);
             self.follow_changes(i);
@@ -228,6 +229,9 @@ impl Generator {
         self.plan.clear();
         let mut live = true;
         for (i, inst) in block.insts.iter().enumerate().rev() {
+            if matches!(inst, Inst::Start { .. }) {
+                continue;
+            }
             let facts = inst.facts();
             live = facts.reads_flags || facts.leaves || (live && !facts.writes_flags);
             self.nzcv_live[i] = live;
@@ -346,11 +350,7 @@ impl Generator {
 
     fn inst(&mut self, inst: &Inst) {
         match inst {
-            Inst::Start { offset, word } => {
-                self.offset = *offset;
-                self.word = *word;
-                self.accesses = 0;
-            }
+            Inst::Start { .. } => unreachable!("has been looked at"),
             Inst::Mov { .. }
             | Inst::Alu { .. }
             | Inst::AluFlags { .. }
