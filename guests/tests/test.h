@@ -21,7 +21,8 @@ static int failures;
 enum {
     EC_UNKNOWN = 0x00, EC_WFX = 0x01, EC_FP = 0x07, EC_ILLEGAL = 0x0e, EC_SVC = 0x15, EC_SYSREG = 0x18,
     EC_IABORT_LOWER = 0x20, EC_IABORT = 0x21, EC_PC_ALIGN = 0x22, EC_DABORT_LOWER = 0x24, EC_DABORT = 0x25,
-    EC_SP_ALIGN = 0x26, EC_BRK = 0x3c,
+    EC_SP_ALIGN = 0x26, EC_BREAKPOINT_LOWER = 0x30, EC_BREAKPOINT = 0x31, EC_STEP_LOWER = 0x32, EC_STEP = 0x33,
+    EC_WATCHPOINT_LOWER = 0x34, EC_WATCHPOINT = 0x35, EC_BRK = 0x3c,
 };
 enum { FSC_ADDRESS = 0x00, FSC_TRANSLATION = 0x04, FSC_ACCESS = 0x08, FSC_PERMISSION = 0x0c, FSC_ALIGNMENT = 0x21 };
 #define EC(esr) ((esr) >> 26 & 0x3f)
@@ -35,6 +36,8 @@ static volatile struct {
 } caught;
 // Where to go on after an exception; 0 means behind the instruction.
 static volatile uint64_t resume;
+// Called for debug exceptions; they return to where they came from.
+static void (*volatile on_debug)(struct frame *f);
 // Called for interrupts.
 static void (*volatile on_irq)(uint32_t intid);
 
@@ -73,6 +76,10 @@ void guest_exception(struct frame *f, uint64_t vector) {
     caught.far = f->far;
     caught.elr = f->elr;
     caught.spsr = f->spsr;
+    if (on_debug && EC(f->esr) >= EC_BREAKPOINT_LOWER && EC(f->esr) <= EC_WATCHPOINT) {
+        on_debug(f);
+        return;
+    }
     if (caught.count > 100000) {
         print("exceptions without end: vector %d ESR 0x%x ELR 0x%x FAR 0x%x\n", vector, f->esr, f->elr, f->far);
         guest_exit(99);

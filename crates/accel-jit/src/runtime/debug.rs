@@ -168,7 +168,13 @@ impl JitCore {
     }
 
     /// The guest's watchpoint that an access would meet.
-    fn guest_watchpoint(&self, va: u64, bytes: u64, kind: (bool, bool), el: usize) -> Option<Exception> {
+    pub(super) fn guest_watchpoint(
+        &self,
+        va: u64,
+        bytes: u64,
+        kind: (bool, bool),
+        el: usize,
+    ) -> Option<Exception> {
         let access = WatchedAccess { address: va, bytes, read: kind.0, write: kind.1, el };
         let hit = debug::watchpoint_hit(&self.state().cpu, &access)?;
         Some(Exception::watchpoint(hit, kind.1, false))

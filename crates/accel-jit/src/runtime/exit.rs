@@ -47,6 +47,24 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The last instruction was executed, so that a step of it is done: it raised no exception other than one
+    /// that it is there to raise.
+    pub fn completes(self) -> bool {
+        matches!(
+            self,
+            Self::Look
+                | Self::Chain
+                | Self::Indirect
+                | Self::Done
+                | Self::Svc
+                | Self::Hvc
+                | Self::Wfi
+                | Self::Wfe
+                | Self::Sev
+                | Self::Sevl
+        )
+    }
+
     const ALL: [Self; 19] = [
         Self::Look,
         Self::Chain,

@@ -298,6 +298,10 @@ impl JitCore {
     fn zero_block(&mut self, va: u64, offset: u64) -> Result<u64, Exception> {
         let bytes = armlet_arm::model::DC_ZVA_BYTES;
         let start = va & !(bytes - 1);
+        let el = self.state().cpu.el();
+        if let Some(exception) = self.guest_watchpoint(start, bytes, (false, true), el) {
+            return Err(exception);
+        }
         if self.meets_watchpoint(start, bytes, (false, true)) {
             self.state_mut().cpu.pc = self.state().page_va + offset;
             return Ok(LEAVE);

@@ -292,7 +292,7 @@ impl JitCore {
                 }
             };
             self.debug.stepped();
-            if let Some(exceptions) = guest_steps.filter(|_| exit != Exit::Eret) {
+            if let Some(exceptions) = guest_steps.filter(|_| exit.completes()) {
                 self.guest_stepped(exceptions);
             }
             self.counters.exits[exit as usize] += 1;
