@@ -93,6 +93,14 @@ static void branches(void) {
     CHECK_EQ(EC(caught.esr), EC_PC_ALIGN);
     CHECK_EQ(caught.elr, target);
     CHECK_EQ(caught.far, target);
+    // The same at the last address there is.
+    __asm__ volatile("adr %0, 1f\n str %0, [%1]\n br %2\n1:" : "=&r"(after) : "r"(&resume), "r"(~0ul) : "memory");
+    CHECK_EQ(EC(caught.esr), EC_PC_ALIGN);
+    CHECK_EQ(caught.elr, ~0ul);
+    // Address 0 is nothing that can be executed.
+    __asm__ volatile("adr %0, 1f\n str %0, [%1]\n br %2\n1:" : "=&r"(after) : "r"(&resume), "r"(0ul) : "memory");
+    CHECK_EQ(EC(caught.esr), EC_IABORT);
+    CHECK_EQ(caught.elr, 0);
     resume = 0;
 
     // ERET to AArch32 at EL1, which is a 64-bit level, is an illegal return: it stays at EL1, with IL set.

@@ -77,8 +77,27 @@ const BLOCK_WORDS: usize = 1024;
 const BLOCK_SHIFT: u32 = 21;
 
 const LINE: Line = Line { tag: NO_TAG, addend: 0 };
-const JUMP: Jump = Jump { va: NO_TAG, host: 0 };
 const PAGE: PageLine = PageLine { tag: NO_TAG, pa: 0 };
+
+impl Jump {
+    /// An empty entry at `index`. Guests branch to any 64-bit value, so there is no address that is never looked
+    /// for: this one is never looked for here.
+    const fn none(index: usize) -> Self {
+        const AT_INDEX_0: u64 = 0;
+        const AT_INDEX_1: u64 = 4;
+        Self { va: if index == 0 { AT_INDEX_1 } else { AT_INDEX_0 }, host: 0 }
+    }
+
+    fn is_none(&self) -> bool {
+        self.host == 0
+    }
+}
+
+const NO_JUMPS: [Jump; JUMP_CACHE_ENTRIES] = {
+    let mut all = [Jump::none(1); JUMP_CACHE_ENTRIES];
+    all[0] = Jump::none(0);
+    all
+};
 
 impl TlbSet {
     fn index(va: u64) -> usize {
@@ -148,11 +167,14 @@ impl TlbSet {
         // The offset in the page decides the index inside 1024 entries only, and so do pages that share the bit.
         let first = Self::jump_index(page) & !1023;
         let mut others = false;
-        for j in &mut self.jumps[first..first + 1024] {
+        for (i, j) in self.jumps.iter_mut().enumerate().skip(first).take(1024) {
+            if j.is_none() {
+                continue;
+            }
             if (j.va ^ page) << 8 >> 20 == 0 {
-                *j = JUMP;
+                *j = Jump::none(i);
             } else {
-                others |= j.va != NO_TAG && Self::jump_page_bit(j.va) == (word, bit);
+                others |= Self::jump_page_bit(j.va) == (word, bit);
             }
         }
         if !others {
@@ -181,7 +203,7 @@ impl TlbSet {
 
     /// Forgets all branch targets.
     pub fn clear_jumps(&mut self) {
-        self.jumps = [JUMP; JUMP_CACHE_ENTRIES];
+        self.jumps = NO_JUMPS;
         self.jump_pages = [0; JUMP_PAGE_WORDS];
     }
 
@@ -236,9 +258,9 @@ impl TlbSet {
                 *line = PAGE;
             }
         }
-        for jump in &mut self.jumps {
-            if jump.va != NO_TAG && chosen(jump.va & !0xfff) {
-                *jump = JUMP;
+        for (i, jump) in self.jumps.iter_mut().enumerate() {
+            if !jump.is_none() && chosen(jump.va & !0xfff) {
+                *jump = Jump::none(i);
             }
         }
     }
@@ -415,5 +437,43 @@ impl TlbSets {
             TlbiTarget::Va { va, .. } => self.for_each(|s| s.invalidate_range(va, va)),
             TlbiTarget::Range { start, last, .. } => self.for_each(|s| s.invalidate_range(start, last)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses that empty entries could be taken for.
+    const ODD: [u64; 6] = [0, 4, u64::MAX, u64::MAX - 3, 1 << 63, 0xfff];
+
+    fn nowhere(set: &TlbSet) {
+        for va in ODD {
+            assert_eq!(set.jump(va), None, "{va:#x}");
+        }
+    }
+
+    #[test]
+    fn no_address_leads_to_an_empty_entry_of_the_jump_cache() {
+        let mut sets = TlbSets::new();
+        let set = sets.el1();
+        nowhere(set);
+        let fill = |set: &mut TlbSet| {
+            for va in ODD {
+                set.fill_jump(va, 0x1000);
+                assert_eq!(set.jump(va), Some(0x1000));
+            }
+        };
+        fill(set);
+        set.clear_jumps();
+        nowhere(set);
+        fill(set);
+        for va in ODD {
+            set.invalidate_range(va, va);
+        }
+        nowhere(set);
+        fill(set);
+        set.clear_if(|_| true);
+        nowhere(set);
     }
 }
