@@ -93,7 +93,7 @@ impl Jump {
     }
 }
 
-const NO_JUMPS: [Jump; JUMP_CACHE_ENTRIES] = {
+static NO_JUMPS: [Jump; JUMP_CACHE_ENTRIES] = {
     let mut all = [Jump::none(1); JUMP_CACHE_ENTRIES];
     all[0] = Jump::none(0);
     all
