@@ -106,6 +106,10 @@ pub struct Consts {
     pub sign64: u128,
     /// Sign bits of four singles.
     pub sign32: u128,
+    /// All but the sign bits of two doubles, four singles, eight halves.
+    pub abs: [u128; 3],
+    /// The smallest normal numbers: two doubles, four singles, eight halves.
+    pub least: [u128; 3],
     /// Low 64 bits set.
     pub low64: u128,
     /// Low 32 bits set.
@@ -147,6 +151,16 @@ impl Default for Consts {
         Self {
             sign64: 0x8000_0000_0000_0000_8000_0000_0000_0000,
             sign32: 0x8000_0000_8000_0000_8000_0000_8000_0000,
+            abs: [
+                !0x8000_0000_0000_0000_8000_0000_0000_0000,
+                !0x8000_0000_8000_0000_8000_0000_8000_0000,
+                !0x8000_8000_8000_8000_8000_8000_8000_8000,
+            ],
+            least: [
+                0x0010_0000_0000_0000_0010_0000_0000_0000,
+                0x0080_0000_0080_0000_0080_0000_0080_0000,
+                0x0400_0400_0400_0400_0400_0400_0400_0400,
+            ],
             low64: u64::MAX as u128,
             low32: u32::MAX as u128,
             ones: u128::MAX,

@@ -2,7 +2,9 @@
 //!
 //! MXCSR holds the guest's rounding mode, and its cumulative flags are the guest's. Blocks that use this
 //! are only translated while FPCR asks for IEEE defaults otherwise (no flush-to-zero, no default NaN). A
-//! result that is not a NaN is then the Arm result; a NaN is computed again by the reference.
+//! result that is not a NaN is then the Arm result; a NaN is computed again by the reference. So is the smallest
+//! normal number where rounding may have led up to it: Arm calls that an underflow, since it looks before
+//! rounding, and the host, which looks afterwards, does not.
 
 use super::vector::*;
 use super::*;
@@ -17,6 +19,23 @@ impl Generator {
     /// Compares `x` with itself: parity tells of a NaN.
     fn is_nan(&mut self, double: bool, x: Xmm) {
         self.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x);
+    }
+
+    /// Jumps if `x` is a NaN, or the smallest normal number of either sign. Clobbers X1.
+    fn if_nan_or_least(&mut self, double: bool, x: Xmm) -> Fixup {
+        let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
+        self.asm.vex(opc(0, 1, 0x54), X1.0, x.0, abs);
+        // Equal or unordered.
+        self.asm.vex(opc(u8::from(double), 1, 0x2e), X1.0, 0, least);
+        self.asm.jcc(Cc::E)
+    }
+
+    /// The masks of magnitudes and the smallest normal numbers: of doubles (0), singles (1), halves (2).
+    pub(super) fn magnitudes(kind: usize) -> [M; 2] {
+        [
+            field(std::mem::offset_of!(JitState, consts.abs) + 16 * kind),
+            field(std::mem::offset_of!(JitState, consts.least) + 16 * kind),
+        ]
     }
 
     /// Zeroes what is above the scalar in X0 unless it is known to be zero, and makes it the value of `d`.
@@ -53,8 +72,7 @@ impl Generator {
                 };
                 let o = Opc { pp: 1, map: 2, op, w: double };
                 self.asm.vex(o, X0.0, n.0, m);
-                self.is_nan(double, X0);
-                let nan = self.asm.jcc(Cc::P);
+                let nan = self.if_nan_or_least(double, X0);
                 self.scalar_result(double, d, false);
                 self.slow_from(nan, inst);
             }
@@ -102,8 +120,12 @@ impl Generator {
                 self.asm.vex_imm(o, X0.0, n.0, n, imm);
             }
         }
-        self.is_nan(out_double, X0);
-        let nan = self.asm.jcc(Cc::P);
+        let nan = if op == F1Op::Cvt && double {
+            self.if_nan_or_least(out_double, X0)
+        } else {
+            self.is_nan(out_double, X0);
+            self.asm.jcc(Cc::P)
+        };
         self.scalar_result(out_double, d, false);
         self.slow_from(nan, inst);
     }
@@ -112,7 +134,7 @@ impl Generator {
         self.clobber_flags();
         let clean = double && self.upper_is_zero(n);
         let (n, m) = (self.vector_value(n), self.vector_value(m));
-        let mut clean = clean;
+        let (mut clean, mut least) = (clean, false);
         let simple = match op {
             F2Op::Add => Some(0x58),
             F2Op::Mul | F2Op::Nmul => Some(0x59),
@@ -122,12 +144,17 @@ impl Generator {
         };
         if let Some(code) = simple {
             self.asm.vex(Self::scalar(double, code), X0.0, n.0, m);
-            self.is_nan(double, X0);
+            // Sums that are so small are exact.
+            if !matches!(op, F2Op::Add | F2Op::Sub) {
+                least = true;
+            } else {
+                self.is_nan(double, X0);
+            }
         } else {
             // Ordered operands only: then min and max agree but for the sign of zeros.
             self.asm.vex(opc(u8::from(double), 1, 0x2e), n.0, 0, m);
         }
-        let nan = self.asm.jcc(Cc::P);
+        let nan = if least { self.if_nan_or_least(double, X0) } else { self.asm.jcc(Cc::P) };
         match op {
             F2Op::Nmul => {
                 let sign = if double {

@@ -251,11 +251,17 @@ impl Generator {
             // The source is in the reg field of this one; rounding is MXCSR's.
             self.asm.vex_imm(opc(1, 3, 0x1d), n.0, 0, X0, 4);
         }
+        // Rounded up to the smallest normal number, perhaps.
+        let [abs, least] = Self::magnitudes(3 - usize::from(es));
+        self.asm.vex(opc(0, 1, 0x54), X3.0, X0.0, abs);
+        self.asm.vex(PCMPEQ[usize::from(es)], X3.0, X3.0, least);
+        let tiny = self.jump_if_any(X3);
         if q {
             let rd = self.vector_value(d);
             self.asm.vex(PUNPCKLQDQ, X0.0, rd.0, X0);
         }
         self.vector_result(d, X0, q);
         self.slow_from(slow, inst);
+        self.slow_from(tiny, inst);
     }
 }

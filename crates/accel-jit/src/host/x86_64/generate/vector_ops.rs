@@ -339,10 +339,20 @@ impl Generator {
         true
     }
 
-    /// X0 becomes the value of `d` unless an element is a NaN: then the reference decides.
+    /// X0 becomes the value of `d` unless an element is a NaN, or may have been rounded up to the smallest normal
+    /// number: then the reference decides.
     fn vector_nan_check(&mut self, inst: &Inst, d: VReg, q: bool) {
         let double = matches!(inst, Inst::V3 { es: 3, .. } | Inst::V2 { es: 3, .. });
-        self.asm.vex_imm(opc(u8::from(double), 1, 0xc2), X3.0, X0.0, X0, 3);
+        let exact = matches!(inst, Inst::V3 { op: V3Op::Fadd | V3Op::Fsub, .. } | Inst::V2 { .. });
+        let compare = opc(u8::from(double), 1, 0xc2);
+        if exact {
+            self.asm.vex_imm(compare, X3.0, X0.0, X0, 3);
+        } else {
+            let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
+            self.asm.vex(opc(0, 1, 0x54), X3.0, X0.0, abs);
+            // Equal or unordered, quietly.
+            self.asm.vex_imm(compare, X3.0, X3.0, least, 8);
+        }
         self.asm.vex(opc(1, 2, 0x17), X3.0, 0, X3);
         let nan = self.asm.jcc(Cc::NE);
         self.vector_result(d, X0, q);
