@@ -3,7 +3,7 @@
 // and of code seen by the others, events (Arm ARM B2, D8.17; PSCI, DEN 0022).
 #include "mmu.h"
 
-enum { CPUS = 4, ROUNDS = 5000 };
+enum { CPUS = 4, ROUNDS = 1000 };
 static volatile uint64_t online, go, done, counter_exclusive, counter_atomic, counter_locked, lock, mistakes;
 static volatile uint64_t x __attribute__((aligned(128))), y __attribute__((aligned(128)));
 static volatile uint64_t seen_pages, stop;
@@ -71,7 +71,7 @@ static void secondary(void) {
 }
 
 static void wait_for(volatile uint64_t *p, uint64_t v, const char *what) {
-    uint64_t end = READ_SYSREG(cntvct_el0) + 30 * READ_SYSREG(cntfrq_el0);
+    uint64_t end = READ_SYSREG(cntvct_el0) + 60 * READ_SYSREG(cntfrq_el0);
     while (load_acquire(p) != v) {
         if (READ_SYSREG(cntvct_el0) > end) {
             print("gave up waiting for %s: %d of %d\n", what, load_acquire(p), v);
@@ -83,7 +83,7 @@ static void wait_for(volatile uint64_t *p, uint64_t v, const char *what) {
 static void returns_at_once(void) { add(&done, 1); }
 static void runs_new_code(void) {
     mmu_on();
-    for (uint64_t i = 1; i <= 2000; i++) {
+    for (uint64_t i = 1; i <= 500; i++) {
         while (load_acquire(&go) < i) {
         }
         ISB();
@@ -107,7 +107,7 @@ int main(void) {
     for (uint64_t i = 1; i <= 20; i++) {
         CHECK_EQ(cpu_start(1, returns_at_once), 0);
         wait_for(&done, i, "a CPU that comes and goes");
-        uint64_t end = READ_SYSREG(cntvct_el0) + 30 * READ_SYSREG(cntfrq_el0);
+        uint64_t end = READ_SYSREG(cntvct_el0) + 60 * READ_SYSREG(cntfrq_el0);
         while (psci(PSCI_AFFINITY_INFO, 1, 0, 0) != 1 && READ_SYSREG(cntvct_el0) < end) {
         }
         CHECK_EQ(psci(PSCI_AFFINITY_INFO, 1, 0, 0), 1);
@@ -150,13 +150,13 @@ int main(void) {
     // The reader takes a fault now and then, and goes on; it must not have seen old pages.
     CHECK_EQ(mistakes, 0);
 
-    uint64_t end = READ_SYSREG(cntvct_el0) + 30 * READ_SYSREG(cntfrq_el0);
+    uint64_t end = READ_SYSREG(cntvct_el0) + 60 * READ_SYSREG(cntfrq_el0);
     while (psci(PSCI_AFFINITY_INFO, 2, 0, 0) != 1 && READ_SYSREG(cntvct_el0) < end) {
     }
     go = done = 0;
     DSB();
     CHECK_EQ(cpu_start(2, runs_new_code), 0);
-    for (uint64_t i = 1; i <= 2000; i++) {
+    for (uint64_t i = 1; i <= 500; i++) {
         code[0] = 0xd2800000 | (uint32_t)i << 5; // MOVZ X0, #i
         code[1] = 0xd65f03c0;                    // RET
         __asm__ volatile("dc cvau, %0\n dsb ish\n ic ivau, %0\n dsb ish\n isb" : : "r"(code) : "memory");
