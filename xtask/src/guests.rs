@@ -221,7 +221,7 @@ impl TestGuest {
     /// # Errors
     /// A wrong status, or too much time.
     pub fn run(&self, c: &mut Command) -> Result<()> {
-        let (status, text) = Session::start(c, Duration::from_secs(60), false)?.finish()?;
+        let (status, text) = Session::start(c, Duration::from_secs(180), false)?.finish()?;
         if status.code() == Some(self.exit) {
             return Ok(());
         }
