@@ -18,7 +18,8 @@ pub mod serial;
 
 pub use armlet_arm as arm;
 pub use armlet_machine::{
-    BootError, ConfigError, Console, End, Machine, MachineConfig, MachineHandle, Statistics, config, cpu,
+    BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
+    NoticeListener, RunState, Statistics, config, cpu,
     error, spec,
 };
 pub use serial::SerialError;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
 use armlet::serial::{self, Carrier, Filter};
-use armlet::{End, Machine, MachineConfig, MachineHandle, SerialError};
+use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
 
 use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
@@ -205,7 +205,7 @@ fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
         None
     };
     let handle = machine.handle();
-    let broken = Box::new(move || handle.quit("the end of whoever read standard output"));
+    let broken = Box::new(move || handle.quit(Cause::HostError, "the end of whoever read standard output"));
     let carrier = serial::to_descriptors(machine.console(), output, broken, input).map_err(Failure::other)?;
     Ok((raw, carrier))
 }
@@ -232,13 +232,13 @@ fn filter(terminal: bool, machine: MachineHandle) -> Filter {
 
 fn act(machine: &MachineHandle, action: Action) {
     match action {
-        Action::Quit => machine.quit("Ctrl-A x"),
+        Action::Quit => machine.quit(Cause::HostUi, "Ctrl-A x"),
         Action::Help => eprint!("{HELP}"),
         Action::Break => machine.send_break(),
         Action::PowerKey => machine.press_power_key(),
         Action::Pause => {
             let running = machine.is_running();
-            let done = if running { machine.pause() } else { machine.resume() };
+            let done = if running { machine.request_pause("Ctrl-A p") } else { machine.resume("Ctrl-A p") };
             match done {
                 Ok(()) => eprint!("\r\narmlet: {}\r\n", if running { "paused" } else { "running" }),
                 Err(e) => eprint!("\r\narmlet: {e}\r\n"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use armlet::MachineHandle;
+use armlet::{Cause, MachineHandle};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -51,7 +51,7 @@ impl Drop for Watch {
 
 fn end(machine: &MachineHandle, signal: i32) {
     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-    machine.quit(name);
+    machine.quit(Cause::HostSignal, name);
     // Should the machine not end, the process does.
     let _ = std::thread::Builder::new().name("last resort".into()).spawn(|| {
         std::thread::sleep(PATIENCE);

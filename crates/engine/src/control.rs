@@ -4,13 +4,15 @@
 //! only it takes that back, under the lock and after another look at the request (G10). So a pause that
 //! finds all vCPUs stopped can rely on it, and a resume in the middle of a pause needs no special case.
 //!
-//! Lock order: `inner` is taken before any vCPU's sleeper and the gate's list, never inside them.
+//! Lock order: `inner` is taken before any vCPU's sleeper, the gate's list and what the listener locks, never
+//! inside them.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::EngineError;
+use crate::event::MachineListener;
 use crate::sync::{Condvar, Mutex, MutexGuard, kept, lock, step};
 use crate::vcpu::Vcpu;
 
@@ -68,6 +70,7 @@ struct Inner {
     pause_cancelled: u64,
     failure: Option<String>,
     slots: Vec<Slot>,
+    listener: Arc<dyn MachineListener>,
 }
 
 /// The machine's control block.
@@ -81,7 +84,8 @@ impl Inner {
     fn go(&mut self, to: MachineState, reason: &str) {
         if self.state != to {
             tracing::info!(from = %self.state, to = %to, reason, "machine state");
-            self.state = to;
+            let from = std::mem::replace(&mut self.state, to);
+            self.listener.state_changed(from, to, reason);
         }
     }
 
@@ -131,7 +135,7 @@ impl Inner {
 }
 
 impl Control {
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration, listener: Arc<dyn MachineListener>) -> Self {
         let inner = Inner {
             state: MachineState::Created,
             after_reset: MachineState::Created,
@@ -140,6 +144,7 @@ impl Control {
             pause_cancelled: 0,
             failure: None,
             slots: Vec::new(),
+            listener,
         };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), patience }
     }

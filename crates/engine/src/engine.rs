@@ -4,7 +4,6 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use armlet_arm::CpuState;
@@ -13,7 +12,7 @@ use crate::accel::{Accelerator, AcceleratorError};
 use crate::access::{VcpuAccess, job, panic_message};
 use crate::control::{Control, MachineState};
 use crate::error::EngineError;
-use crate::event::{ExitHandler, MachineEvent};
+use crate::event::{ExitHandler, MachineEvent, MachineListener};
 use crate::gate::Gate;
 use crate::power::{Power, PowerCell, PowerControl};
 use crate::queue::{Job, Work};
@@ -29,8 +28,8 @@ pub struct EngineConfig {
     pub accelerator: Arc<dyn Accelerator>,
     /// Handles the guest's calls.
     pub handler: Arc<dyn ExitHandler>,
-    /// Where vCPUs send what the machine's thread is to do.
-    pub events: Sender<MachineEvent>,
+    /// Hears what the machine's thread is to do, and what state the machine is in.
+    pub listener: Arc<dyn MachineListener>,
     /// The longest wait for a vCPU that does not answer (work, pause, reset, exclusive sections, joining).
     pub patience: Duration,
 }
@@ -40,9 +39,10 @@ impl EngineConfig {
     pub fn new(
         accelerator: Arc<dyn Accelerator>,
         handler: Arc<dyn ExitHandler>,
-        events: Sender<MachineEvent>,
+        listener: impl MachineListener + 'static,
     ) -> Self {
-        Self { accelerator, handler, events, patience: Duration::from_secs(30) }
+        let listener = Arc::new(listener);
+        Self { accelerator, handler, listener, patience: Duration::from_secs(30) }
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Counters {
 pub(crate) struct Core {
     accelerator: Arc<dyn Accelerator>,
     pub(crate) handler: Arc<dyn ExitHandler>,
-    events: Sender<MachineEvent>,
+    listener: Arc<dyn MachineListener>,
     pub(crate) patience: Duration,
     pub(crate) control: Control,
     pub(crate) gate: Gate,
@@ -67,8 +67,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn send(&self, event: MachineEvent) {
         tracing::info!(?event, "machine event");
-        // Nobody listens any more while the machine is taken down.
-        let _ = self.events.send(event);
+        self.listener.event(event);
     }
 
     pub(crate) fn timeout(&self, what: &'static str, vcpus: Vec<usize>) -> EngineError {
@@ -88,10 +87,10 @@ pub struct Engine {
 impl Engine {
     /// An engine without vCPUs.
     pub fn new(config: EngineConfig) -> Self {
-        let EngineConfig { accelerator, handler, events, patience } = config;
-        let control = Control::new(patience);
+        let EngineConfig { accelerator, handler, listener, patience } = config;
+        let control = Control::new(patience, Arc::clone(&listener));
         let (gate, counters) = (Gate::new(), Counters::default());
-        Self { core: Arc::new(Core { accelerator, handler, events, patience, control, gate, counters }) }
+        Self { core: Arc::new(Core { accelerator, handler, listener, patience, control, gate, counters }) }
     }
 
     /// Makes vCPU number `shared.index()` with a thread `CPU n/ACCELERATOR`, and returns when the
@@ -130,6 +129,7 @@ impl Engine {
         let (core, vcpu) = (Arc::clone(&self.core), Arc::clone(vcpu));
         let body = move || {
             thread::enter_vcpu_thread();
+            vcpu.note_thread();
             promise.begin();
             let shared = Arc::clone(&vcpu.shared);
             let make = AssertUnwindSafe(|| core.accelerator.create_vcpu(shared, state));
@@ -355,6 +355,14 @@ impl Engine {
     /// No such vCPU.
     pub fn vcpu_state(&self, index: usize) -> Result<VcpuState, EngineError> {
         Ok(self.core.control.vcpu(index)?.state())
+    }
+
+    /// The host's number of vCPU `index`'s thread, as the host's tools know it.
+    ///
+    /// # Errors
+    /// No such vCPU.
+    pub fn thread_id(&self, index: usize) -> Result<u32, EngineError> {
+        Ok(self.core.control.vcpu(index)?.thread_id())
     }
 
     /// Power of vCPUs, for exit handlers and devices.

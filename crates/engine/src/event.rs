@@ -1,10 +1,12 @@
 //! What vCPU threads tell the machine, and what the machine answers to their exits.
 
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use armlet_arm::CpuState;
 
 use crate::accel::DebugStop;
+use crate::control::MachineState;
 use crate::power::PowerControl;
 
 /// Sent to the machine's thread. A vCPU never stops or resets its machine in place: it parks itself and
@@ -49,11 +51,25 @@ pub enum MachineEvent {
         /// The panic's message.
         reason: String,
     },
-    /// Somebody outside wants the machine to end (a signal, a monitor, the terminal's escape).
-    Quit {
-        /// Who and why, for the log.
-        reason: String,
-    },
+}
+
+/// Hears what happens in an engine: the machine. A plain [`Sender`] keeps the events and nothing else.
+pub trait MachineListener: Send + Sync {
+    /// Something for the machine's thread to do. Called on vCPUs' threads; must not wait for anything.
+    fn event(&self, event: MachineEvent);
+
+    /// The machine's state has changed. Called in the order of the changes, under the control's lock: must
+    /// neither wait for anything nor call the engine.
+    fn state_changed(&self, from: MachineState, to: MachineState, reason: &str) {
+        let _ = (from, to, reason);
+    }
+}
+
+impl MachineListener for Sender<MachineEvent> {
+    fn event(&self, event: MachineEvent) {
+        // Nobody listens any more while the machine is taken down.
+        let _ = self.send(event);
+    }
 }
 
 /// What a vCPU does after its exit has been handled.

@@ -35,7 +35,7 @@ pub use access::VcpuAccess;
 pub use control::MachineState;
 pub use engine::{Engine, EngineConfig};
 pub use error::EngineError;
-pub use event::{AfterExit, ExitHandler, MachineEvent};
+pub use event::{AfterExit, ExitHandler, MachineEvent, MachineListener};
 pub use power::{Power, PowerControl, PowerOnError};
 pub use shared::VcpuShared;
 pub use vcpu::{Then, VcpuState};

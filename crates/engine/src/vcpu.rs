@@ -1,6 +1,6 @@
 //! One vCPU as other threads see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use armlet_arm::CpuState;
@@ -72,6 +72,8 @@ pub(crate) struct Vcpu {
     hold: AtomicBool,
     leave: AtomicBool,
     published: AtomicU8,
+    /// The host's number of the thread, from its start on.
+    thread_id: OnceLock<u32>,
     finished: Mutex<bool>,
     finished_changed: Condvar,
 }
@@ -88,6 +90,7 @@ impl Vcpu {
             hold: AtomicBool::new(true),
             leave: AtomicBool::new(false),
             published: AtomicU8::new(0),
+            thread_id: OnceLock::new(),
             finished: Mutex::new(false),
             finished_changed: Condvar::new(),
         }
@@ -133,6 +136,18 @@ impl Vcpu {
 
     pub(crate) fn state(&self) -> VcpuState {
         VcpuState::ALL[usize::from(self.published.load(Ordering::Acquire)) % VcpuState::ALL.len()]
+    }
+
+    /// Notes the host's number of the calling thread, which is the vCPU's.
+    pub(crate) fn note_thread(&self) {
+        // The model checkers' threads are no threads of the host.
+        #[cfg(not(any(loom, shuttle)))]
+        let _ = self.thread_id.set(rustix::thread::gettid().as_raw_pid().unsigned_abs());
+    }
+
+    /// The host's number of the vCPU's thread; 0 if it has none.
+    pub(crate) fn thread_id(&self) -> u32 {
+        self.thread_id.get().copied().unwrap_or(0)
     }
 
     /// The thread's last act.

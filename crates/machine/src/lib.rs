@@ -14,8 +14,10 @@ pub mod cpu;
 mod demo;
 pub mod error;
 pub mod fdt;
+mod handle;
 mod handler;
 mod machine;
+mod notice;
 pub mod psci;
 pub mod semihosting;
 pub mod spec;
@@ -24,7 +26,9 @@ mod statistics;
 pub use config::MachineConfig;
 pub use console::Console;
 pub use error::{BootError, ConfigError};
-pub use machine::{End, Machine, MachineHandle};
+pub use handle::{CpuInfo, MachineHandle, RunState};
+pub use machine::{End, Machine};
+pub use notice::{Cause, Notice, NoticeListener};
 pub use statistics::Statistics;
 
 /// Locks `mutex`; a holder that panicked does not take the machine down with it.

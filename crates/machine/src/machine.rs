@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use armlet_arm::{CpuModel, CpuState};
-use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, MachineState, Power, VcpuShared};
+use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, Power, Then, VcpuShared, VcpuState};
 use armlet_memory::{AddressSpace, Ram};
 use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
 use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, VirtioDevice};
@@ -21,7 +21,9 @@ use crate::config::{
 };
 use crate::console::Console;
 use crate::error::ConfigError;
+use crate::handle::MachineHandle;
 use crate::handler::Handler;
+use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
 use crate::{cpu, fdt, spec};
@@ -54,101 +56,25 @@ pub enum End {
 /// A machine.
 pub struct Machine {
     shared: Arc<Shared>,
-    events: Receiver<MachineEvent>,
+    requests: Receiver<Request>,
     notes: Vec<String>,
 }
 
-struct Shared {
+/// What a machine and its handles share.
+pub(crate) struct Shared {
     config: MachineConfig,
-    model: Arc<CpuModel>,
+    pub(crate) model: Arc<CpuModel>,
     memory: Arc<AddressSpace>,
-    board: Board,
-    boot: Boot,
+    pub(crate) board: Board,
+    pub(crate) boot: Boot,
     disks: Vec<Arc<dyn BlockBackend>>,
-    console: Console,
-    virtio_console: Option<Arc<VirtioConsole>>,
+    pub(crate) console: Console,
+    pub(crate) virtio_console: Option<Arc<VirtioConsole>>,
     semihosting: Option<Arc<Semihosting>>,
     accelerator: &'static str,
-    engine: Engine,
-    events: Sender<MachineEvent>,
-}
-
-/// What other threads may do with a machine. Cloning gives another handle to the same one.
-#[derive(Clone)]
-pub struct MachineHandle(Arc<Shared>);
-
-impl MachineHandle {
-    /// Asks the machine to end; `reason` says who and why.
-    pub fn quit(&self, reason: &str) {
-        let _ = self.0.events.send(MachineEvent::Quit { reason: reason.into() });
-    }
-
-    /// Asks for a reset of the machine.
-    pub fn reset(&self) {
-        let _ = self.0.events.send(MachineEvent::Reset { vcpu: 0 });
-    }
-
-    /// Stops the vCPUs without waiting for it.
-    ///
-    /// # Errors
-    /// The machine is ending.
-    pub fn pause(&self) -> Result<(), EngineError> {
-        self.0.engine.request_pause("asked for")?;
-        self.0.board.time.pause();
-        Ok(())
-    }
-
-    /// Starts the vCPUs, or lets them go on.
-    ///
-    /// # Errors
-    /// The machine has failed or is ending.
-    pub fn resume(&self) -> Result<(), EngineError> {
-        self.0.board.time.resume();
-        match self.0.engine.state() {
-            MachineState::Created => self.0.engine.start("asked for"),
-            _ => self.0.engine.resume("asked for"),
-        }
-    }
-
-    /// True if the vCPUs may execute.
-    pub fn is_running(&self) -> bool {
-        self.state() == MachineState::Running
-    }
-
-    /// What the vCPUs do as a whole.
-    pub fn state(&self) -> MachineState {
-        self.0.engine.state()
-    }
-
-    /// Presses the power key: a guest that listens shuts down in order.
-    pub fn press_power_key(&self) {
-        self.0.board.press_power_key();
-    }
-
-    /// Sends a break condition on the serial line.
-    pub fn send_break(&self) {
-        self.0.board.uart.receive_break();
-    }
-
-    /// For input that nobody types (a script): it waits for the guest's driver instead of being lost to early
-    /// boot. Bare-metal programs, which may have no such driver, get theirs at once.
-    pub fn hold_input_for_driver(&self) {
-        if matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
-            self.0.board.uart.hold_input_for_driver();
-        }
-    }
-
-    /// Tells the guest the terminal's size, if its console can know.
-    pub fn resize(&self, columns: u16, rows: u16) {
-        if let Some(console) = &self.0.virtio_console {
-            console.resize(columns, rows);
-        }
-    }
-
-    /// The serial console.
-    pub fn console(&self) -> &Console {
-        &self.0.console
-    }
+    pub(crate) engine: Engine,
+    pub(crate) requests: Sender<Request>,
+    pub(crate) notices: Arc<Notices>,
 }
 
 /// What is opened and checked before anything is made.
@@ -224,9 +150,12 @@ impl Machine {
             cpus: config.smp,
             semihosting: semihosting.clone(),
         };
-        let (sender, events) = mpsc::channel();
+        let (sender, requests) = mpsc::channel();
         let name = accelerator.name();
-        let engine = Engine::new(EngineConfig::new(accelerator, Arc::new(handler), sender.clone()));
+        let notices = Arc::new(Notices::default());
+        let (time, told) = (Arc::clone(&board.time), Arc::clone(&notices));
+        let ear = Ear { requests: sender.clone(), time, notices: told };
+        let engine = Engine::new(EngineConfig::new(accelerator, Arc::new(handler), ear));
         let shared = Shared {
             config,
             model,
@@ -239,14 +168,15 @@ impl Machine {
             semihosting,
             accelerator: name,
             engine,
-            events: sender,
+            requests: sender,
+            notices,
         };
         shared.load()?;
         for vcpu in cpus {
             let (state, power) = shared.reset_state(vcpu.index());
             shared.engine.create_vcpu(vcpu, state, power)?;
         }
-        Ok(Self { shared: Arc::new(shared), events, notes })
+        Ok(Self { shared: Arc::new(shared), requests, notes })
     }
 
     /// The device tree that the guest of a machine described so would get.
@@ -298,7 +228,6 @@ impl Machine {
     /// # Errors
     /// The machine was started before.
     pub fn start(&self) -> Result<(), EngineError> {
-        self.shared.board.time.resume();
         self.shared.engine.start("the machine starts")
     }
 
@@ -307,45 +236,68 @@ impl Machine {
     pub fn run(&mut self, limit: Option<Duration>) -> End {
         let deadline = limit.and_then(|l| Instant::now().checked_add(l));
         let mut resets = Resets::default();
-        let end = loop {
-            match self.next_event(deadline) {
-                None => break End::TimedOut,
-                Some(MachineEvent::Reset { .. }) => {
-                    if let Some(end) = self.reset(&mut resets) {
-                        break end;
-                    }
-                }
-                Some(event) => {
-                    if let Some(end) = end_of(event) {
-                        break end;
-                    }
-                }
+        let (end, cause) = loop {
+            let Some(request) = self.next_request(deadline) else { break (End::TimedOut, Cause::HostUi) };
+            let end = match request {
+                Request::Vcpu(event) if self.is_stale(&event) => None,
+                Request::Vcpu(MachineEvent::Reset { .. }) => self.reset(Cause::GuestReset, &mut resets),
+                Request::Vcpu(event) => end_of(event),
+                Request::Reset(cause) => self.reset(cause, &mut resets),
+                Request::Quit { cause, reason } => Some((End::Quit(reason), cause)),
+            };
+            if let Some(end) = end {
+                break end;
             }
         };
+        tracing::info!(?end, %cause, "the machine ends");
+        if cause == Cause::GuestPanic {
+            self.shared.notices.tell(&Notice::GuestPanicked);
+        }
+        self.shared.notices.tell(&Notice::Shutdown(cause));
         self.stop();
         end
     }
 
-    fn next_event(&self, deadline: Option<Instant>) -> Option<MachineEvent> {
-        let gone = || MachineEvent::Quit { reason: "the machine is gone".into() };
-        let Some(deadline) = deadline else { return Some(self.events.recv().unwrap_or_else(|_| gone())) };
+    fn next_request(&self, deadline: Option<Instant>) -> Option<Request> {
+        let gone = || Request::Quit { cause: Cause::HostError, reason: "the machine is gone".into() };
+        let Some(deadline) = deadline else { return Some(self.requests.recv().unwrap_or_else(|_| gone())) };
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.events.recv_timeout(left) {
-            Ok(event) => Some(event),
+        match self.requests.recv_timeout(left) {
+            Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(gone()),
         }
     }
 
-    fn reset(&self, resets: &mut Resets) -> Option<End> {
+    /// True for what a vCPU asked for before a reset that has been carried out since: it waits no more.
+    fn is_stale(&self, event: &MachineEvent) -> bool {
+        let vcpu = match event {
+            // Of a thread that is gone for good.
+            MachineEvent::Panicked { .. } => return false,
+            // A debugger's business.
+            MachineEvent::Debug { .. } => return false,
+            MachineEvent::PowerOff { vcpu }
+            | MachineEvent::Reset { vcpu }
+            | MachineEvent::Exit { vcpu, .. }
+            | MachineEvent::Fatal { vcpu, .. } => *vcpu,
+        };
+        let waits = [VcpuState::AwaitingMachine, VcpuState::Stopped(Then::AwaitMachine)];
+        let stale = self.shared.engine.vcpu_state(vcpu).is_ok_and(|state| !waits.contains(&state));
+        if stale {
+            tracing::info!(?event, "is from before the last reset");
+        }
+        stale
+    }
+
+    /// Resets the machine; its end and why, if it ends instead.
+    fn reset(&self, cause: Cause, resets: &mut Resets) -> Option<(End, Cause)> {
         let shared = &self.shared;
         if shared.config.on_reset == OnReset::PowerOff {
-            return Some(End::PoweredOff);
+            return Some((End::PoweredOff, cause));
         }
-        if resets.count_one(Instant::now()) {
-            return Some(End::ResetLoop);
+        if cause.by_guest() && resets.count_one(Instant::now()) {
+            return Some((End::ResetLoop, cause));
         }
-        tracing::info!("the guest resets the machine");
         let mut loaded = None;
         let devices = || {
             shared.board.reset();
@@ -355,11 +307,14 @@ impl Machine {
             loaded = Some(shared.load());
         };
         let cpu = |index| shared.reset_state(index);
-        let result = shared.engine.reset("the guest's wish", devices, cpu);
+        let result = shared.engine.reset(&cause.to_string(), devices, cpu);
         match (loaded, result) {
-            (Some(Err(e)), _) => Some(End::Failed(e.to_string())),
-            (_, Err(e)) => Some(End::Failed(e.to_string())),
-            _ => None,
+            (Some(Err(e)), _) => Some((End::Failed(e.to_string()), Cause::HostError)),
+            (_, Err(e)) => Some((End::Failed(e.to_string()), Cause::HostError)),
+            _ => {
+                shared.notices.tell(&Notice::Reset(cause));
+                None
+            }
         }
     }
 
@@ -422,18 +377,20 @@ impl Shared {
     }
 }
 
-/// The end that an event means, if it means one.
-fn end_of(event: MachineEvent) -> Option<End> {
+/// The end that a vCPU's event means, if it means one, and why.
+fn end_of(event: MachineEvent) -> Option<(End, Cause)> {
     Some(match event {
         MachineEvent::Debug { .. } => return None,
-        MachineEvent::PowerOff { .. } => End::PoweredOff,
-        MachineEvent::Exit { status, .. } => End::Exited(status),
-        MachineEvent::Fatal { vcpu, reason } => End::Crashed(format!("CPU {vcpu}: {reason}")),
-        MachineEvent::Panicked { vcpu, reason } => {
-            End::Failed(format!("CPU {vcpu}'s thread failed ({reason}); this is a fault of this program"))
+        MachineEvent::PowerOff { .. } => (End::PoweredOff, Cause::GuestShutdown),
+        MachineEvent::Exit { status, .. } => (End::Exited(status), Cause::GuestShutdown),
+        MachineEvent::Fatal { vcpu, reason } => {
+            (End::Crashed(format!("CPU {vcpu}: {reason}")), Cause::GuestPanic)
         }
-        MachineEvent::Quit { reason } => End::Quit(reason),
-        MachineEvent::Reset { .. } => End::ResetLoop,
+        MachineEvent::Panicked { vcpu, reason } => {
+            let what = format!("CPU {vcpu}'s thread failed ({reason}); this is a fault of this program");
+            (End::Failed(what), Cause::HostError)
+        }
+        MachineEvent::Reset { .. } => (End::ResetLoop, Cause::GuestReset),
     })
 }
 
@@ -522,5 +479,27 @@ mod tests {
         let mut resets = Resets::default();
         let mut slow = (1..100).map(|i| start + Duration::from_secs(7) * i);
         assert!(!slow.any(|t| resets.count_one(t)));
+    }
+
+    #[test]
+    fn what_a_vcpu_asked_for_before_a_reset_is_forgotten() {
+        let mut config = MachineConfig { memory: 64 << 20, smp: 2, ..MachineConfig::default() };
+        config.accelerator.kind = crate::config::AcceleratorKind::Dummy;
+        let mut machine = Machine::new(config).unwrap();
+        machine.start().unwrap();
+        let reason = || String::from("test");
+        let asked = [
+            MachineEvent::PowerOff { vcpu: 0 },
+            MachineEvent::Reset { vcpu: 1 },
+            MachineEvent::Exit { vcpu: 0, status: 3 },
+            MachineEvent::Fatal { vcpu: 1, reason: reason() },
+        ];
+        // Neither vCPU waits for the machine's thread.
+        asked.into_iter().for_each(|event| machine.shared.requests.send(Request::Vcpu(event)).unwrap());
+        machine.handle().quit(Cause::HostUi, "the test");
+        assert_eq!(machine.run(None), End::Quit("the test".into()));
+        let panicked = MachineEvent::Panicked { vcpu: 0, reason: reason() };
+        machine.shared.requests.send(Request::Vcpu(panicked)).unwrap();
+        assert!(matches!(machine.run(None), End::Failed(_)));
     }
 }

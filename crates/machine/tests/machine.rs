@@ -1,10 +1,11 @@
 //! Whole machines on the accelerator that executes nothing: wiring, loading, resets and ends.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use armlet_machine::config::{AcceleratorKind, DriveConfig, OnReset};
-use armlet_machine::{End, Machine, MachineConfig, spec};
+use armlet_machine::{Cause, End, Machine, MachineConfig, Notice, NoticeListener, RunState, spec};
 use armlet_memory::AccessSize;
 
 struct Folder(PathBuf);
@@ -107,14 +108,14 @@ fn a_reset_loads_everything_again_and_the_machine_goes_on() {
     ram.store(at, AccessSize::Byte, !before.unwrap() & 0xff).unwrap();
     machine.engine().run_on(0, |a| a.state_mut().pc = 0x1234).unwrap();
     let handle = machine.handle();
-    handle.reset();
+    handle.reset(Cause::HostReset);
     let watcher = {
         let ram = ram.clone();
         std::thread::spawn(move || {
             while ram.load(at, AccessSize::Byte) != before {
                 std::thread::yield_now();
             }
-            handle.quit("the test");
+            handle.quit(Cause::HostUi, "the test");
         })
     };
     assert_eq!(machine.run(LIMIT), End::Quit("the test".into()));
@@ -128,7 +129,7 @@ fn runs_end_for_the_reason_that_ended_them() {
     let mut machine = Machine::new(config(&folder)).unwrap();
     machine.start().unwrap();
     for _ in 0..100 {
-        machine.handle().reset();
+        machine.handle().reset(Cause::GuestReset);
     }
     assert_eq!(machine.run(LIMIT), End::ResetLoop);
     assert_eq!(machine.statistics().cpus.len(), 2);
@@ -136,7 +137,7 @@ fn runs_end_for_the_reason_that_ended_them() {
     config.on_reset = OnReset::PowerOff;
     let mut machine = Machine::new(config).unwrap();
     assert_eq!(machine.run(Some(Duration::from_millis(1))), End::TimedOut);
-    machine.handle().reset();
+    machine.handle().reset(Cause::GuestReset);
     assert_eq!(machine.run(LIMIT), End::PoweredOff);
 }
 
@@ -151,4 +152,87 @@ fn hundreds_of_cpus_fit() {
     let typer = machine.memory().mmio_read(last, AccessSize::Double).unwrap();
     assert_eq!(typer >> 32, 0x801, "Aff1 8, Aff0 1");
     assert_eq!(typer >> 4 & 1, 1, "the last of its region");
+}
+
+/// Writes down what it hears.
+#[derive(Default)]
+struct Diary(Mutex<Vec<Notice>>);
+
+impl NoticeListener for Diary {
+    fn notice(&self, notice: &Notice) {
+        self.0.lock().unwrap().push(notice.clone());
+    }
+}
+
+#[test]
+fn what_happens_is_told_in_order() {
+    let folder = Folder::new("notices");
+    let mut machine = Machine::new(config(&folder)).unwrap();
+    let handle = machine.handle();
+    let diary = Arc::new(Diary::default());
+    handle.listen(&(Arc::clone(&diary) as _));
+    assert_eq!(handle.run_state(), RunState::Prelaunch);
+    handle.pause("not running anyway").unwrap();
+    handle.resume("the first time").unwrap();
+    assert_eq!(handle.run_state(), RunState::Running);
+    handle.pause("test").unwrap();
+    handle.pause("again").unwrap();
+    assert_eq!(handle.run_state(), RunState::Paused);
+    handle.resume("test").unwrap();
+    handle.press_power_key();
+    handle.reset(Cause::HostReset);
+    handle.quit(Cause::HostSignal, "the test");
+    handle.quit(Cause::HostQuit, "too late");
+    assert_eq!(machine.run(LIMIT), End::Quit("the test".into()));
+    assert_eq!(handle.run_state(), RunState::Shutdown);
+    machine.shutdown();
+    let expected = [
+        Notice::Resumed,
+        Notice::Stopped,
+        Notice::Resumed,
+        Notice::PowerKey,
+        Notice::Reset(Cause::HostReset),
+        Notice::Shutdown(Cause::HostSignal),
+    ];
+    assert_eq!(*diary.0.lock().unwrap(), expected);
+}
+
+#[test]
+fn many_resets_from_outside_are_no_loop() {
+    let folder = Folder::new("outside");
+    let mut machine = Machine::new(config(&folder)).unwrap();
+    machine.start().unwrap();
+    for _ in 0..20 {
+        machine.handle().reset(Cause::HostReset);
+    }
+    machine.handle().quit(Cause::HostQuit, "enough");
+    assert_eq!(machine.run(LIMIT), End::Quit("enough".into()));
+}
+
+/// Whoever stops the vCPUs stops their time as well, also when several do it at once.
+#[test]
+fn time_goes_exactly_while_the_machine_runs() {
+    let folder = Folder::new("time");
+    let machine = Machine::new(config(&folder)).unwrap();
+    let handle = machine.handle();
+    let moves = || {
+        let (before, host) = (handle.time(), Instant::now());
+        while host.elapsed() < Duration::from_millis(2) {}
+        handle.time() > before
+    };
+    assert!(!moves(), "not before the start");
+    machine.start().unwrap();
+    assert!(moves());
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..20).for_each(|_| drop(handle.pause("test"))));
+                scope.spawn(|| (0..20).for_each(|_| handle.resume("test").unwrap()));
+            }
+        });
+        let running = handle.is_running();
+        assert_eq!(moves(), running);
+        handle.resume("test").unwrap();
+        assert!(moves());
+    }
 }

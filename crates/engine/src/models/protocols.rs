@@ -3,6 +3,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use armlet_arm::CpuState;
@@ -361,7 +362,7 @@ fn live(control: &Control, vcpu: &Vcpu, bell: &Bell, inside: &Inside) {
 
 /// Control of one vCPU that lives on a thread of its own, while `drive` drives it.
 fn controlled(drive: fn(&Control, &Inside)) {
-    let control = Arc::new(Control::new(Duration::from_secs(3600)));
+    let control = Arc::new(Control::new(Duration::from_secs(3600), Arc::new(channel().0)));
     let bell = Arc::new(Bell::new());
     let shared = Arc::new(VcpuShared::new(0));
     shared.set_kick(Arc::clone(&bell) as Arc<dyn Kick>);

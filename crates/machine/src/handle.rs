@@ -1,0 +1,162 @@
+//! What other threads may do with a machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use armlet_arm::CpuModel;
+use armlet_engine::{EngineError, MachineState};
+
+use crate::boot::KernelKind;
+use crate::console::Console;
+use crate::machine::Shared;
+use crate::notice::{Cause, Notice, NoticeListener, Request};
+
+/// What other threads may do with a machine. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct MachineHandle(pub(crate) Arc<Shared>);
+
+/// What a machine does, as people and control clients see it. [`MachineState`] has the steps in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Not started yet.
+    Prelaunch,
+    /// Guest code may run.
+    Running,
+    /// Stopped, or about to be.
+    Paused,
+    /// A vCPU has failed; nothing runs.
+    Failed,
+    /// The machine ends or has ended.
+    Shutdown,
+}
+
+/// A vCPU that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuInfo {
+    /// Its number.
+    pub index: usize,
+    /// The host's number of its thread.
+    pub thread_id: u32,
+}
+
+impl MachineHandle {
+    /// Asks the machine to end; `reason` says who wants it, for people.
+    pub fn quit(&self, cause: Cause, reason: &str) {
+        let _ = self.0.requests.send(Request::Quit { cause, reason: reason.into() });
+    }
+
+    /// Asks for a reset of the machine. The machine's thread carries it out; [`Notice::Reset`] tells when.
+    pub fn reset(&self, cause: Cause) {
+        let _ = self.0.requests.send(Request::Reset(cause));
+    }
+
+    /// Stops the vCPUs and returns when every one has stopped.
+    ///
+    /// # Errors
+    /// A resume came first, a vCPU does not stop, the machine is ending, or this is a vCPU's thread.
+    pub fn pause(&self, reason: &str) -> Result<(), EngineError> {
+        self.0.engine.pause(reason)
+    }
+
+    /// Asks for a pause and returns at once; for any thread.
+    ///
+    /// # Errors
+    /// The machine is ending.
+    pub fn request_pause(&self, reason: &str) -> Result<(), EngineError> {
+        self.0.engine.request_pause(reason)
+    }
+
+    /// Starts the vCPUs, or lets them go on.
+    ///
+    /// # Errors
+    /// The machine has failed or is ending.
+    pub fn resume(&self, reason: &str) -> Result<(), EngineError> {
+        if self.state() == MachineState::Created {
+            match self.0.engine.start(reason) {
+                // Somebody else was faster.
+                Err(EngineError::BadState { .. }) => {}
+                other => return other,
+            }
+        }
+        self.0.engine.resume(reason)
+    }
+
+    /// True if the vCPUs may execute.
+    pub fn is_running(&self) -> bool {
+        self.state() == MachineState::Running
+    }
+
+    /// What the vCPUs do as a whole.
+    pub fn state(&self) -> MachineState {
+        self.0.engine.state()
+    }
+
+    /// What the machine does, as people see it.
+    pub fn run_state(&self) -> RunState {
+        let (engine, notices) = (&self.0.engine, &self.0.notices);
+        match engine.state() {
+            MachineState::ShuttingDown | MachineState::Gone => RunState::Shutdown,
+            _ if notices.is_over() => RunState::Shutdown,
+            _ if engine.failure().is_some() => RunState::Failed,
+            MachineState::Created => RunState::Prelaunch,
+            MachineState::Running => RunState::Running,
+            MachineState::Pausing | MachineState::Paused => RunState::Paused,
+            // A reset changes nothing about whether the machine runs.
+            MachineState::Resetting if notices.is_running() => RunState::Running,
+            MachineState::Resetting => RunState::Paused,
+        }
+    }
+
+    /// Tells `listener` what happens from now on, for as long as it lives.
+    pub fn listen(&self, listener: &Arc<dyn NoticeListener>) {
+        self.0.notices.add(listener);
+    }
+
+    /// The vCPUs that are there, by rising number.
+    pub fn cpus(&self) -> Vec<CpuInfo> {
+        let engine = &self.0.engine;
+        let info = |index| Some(CpuInfo { index, thread_id: engine.thread_id(index).ok()? });
+        engine.vcpus().into_iter().filter_map(info).collect()
+    }
+
+    /// The guest's time: how long the vCPUs have been running.
+    pub fn time(&self) -> Duration {
+        Duration::from_nanos(self.0.board.time.clock().now_ns())
+    }
+
+    /// The CPU model.
+    pub fn cpu_model(&self) -> &Arc<CpuModel> {
+        &self.0.model
+    }
+
+    /// Presses the power key: a guest that listens shuts down in order.
+    pub fn press_power_key(&self) {
+        self.0.notices.tell(&Notice::PowerKey);
+        self.0.board.press_power_key();
+    }
+
+    /// Sends a break condition on the serial line.
+    pub fn send_break(&self) {
+        self.0.board.uart.receive_break();
+    }
+
+    /// For input that nobody types (a script): it waits for the guest's driver instead of being lost to early
+    /// boot. Bare-metal programs, which may have no such driver, get theirs at once.
+    pub fn hold_input_for_driver(&self) {
+        if matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
+            self.0.board.uart.hold_input_for_driver();
+        }
+    }
+
+    /// Tells the guest the terminal's size, if its console can know.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        if let Some(console) = &self.0.virtio_console {
+            console.resize(columns, rows);
+        }
+    }
+
+    /// The serial console.
+    pub fn console(&self) -> &Console {
+        &self.0.console
+    }
+}
