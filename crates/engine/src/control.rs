@@ -153,6 +153,13 @@ impl Control {
         lock(&self.inner).state
     }
 
+    /// Guest code may run, or will when the reset is over that is going on.
+    pub(crate) fn is_running(&self) -> bool {
+        let inner = lock(&self.inner);
+        let state = if inner.state == MachineState::Resetting { inner.after_reset } else { inner.state };
+        state == MachineState::Running
+    }
+
     pub(crate) fn failure(&self) -> Option<String> {
         lock(&self.inner).failure.clone()
     }

@@ -339,6 +339,11 @@ impl Engine {
         self.core.control.state()
     }
 
+    /// True if guest code may run, or will when the reset is over that is going on.
+    pub fn is_running(&self) -> bool {
+        self.core.control.is_running()
+    }
+
     /// Why the machine has failed, if it has.
     pub fn failure(&self) -> Option<String> {
         self.core.control.failure()

@@ -81,9 +81,9 @@ impl MachineHandle {
         self.0.engine.resume(reason)
     }
 
-    /// True if the vCPUs may execute.
+    /// True if the vCPUs may execute, or will when the reset is over that is going on.
     pub fn is_running(&self) -> bool {
-        self.state() == MachineState::Running
+        self.0.engine.is_running()
     }
 
     /// What the vCPUs do as a whole.
@@ -99,11 +99,9 @@ impl MachineHandle {
             _ if notices.is_over() => RunState::Shutdown,
             _ if engine.failure().is_some() => RunState::Failed,
             MachineState::Created => RunState::Prelaunch,
-            MachineState::Running => RunState::Running,
-            MachineState::Pausing | MachineState::Paused => RunState::Paused,
             // A reset changes nothing about whether the machine runs.
-            MachineState::Resetting if notices.is_running() => RunState::Running,
-            MachineState::Resetting => RunState::Paused,
+            _ if engine.is_running() => RunState::Running,
+            _ => RunState::Paused,
         }
     }
 

@@ -129,11 +129,6 @@ impl Notices {
         }
     }
 
-    /// True if the last of `Stopped` and `Resumed` was the latter.
-    pub(crate) fn is_running(&self) -> bool {
-        lock(&self.0).running
-    }
-
     /// True once `Shutdown` was told.
     pub(crate) fn is_over(&self) -> bool {
         lock(&self.0).over
@@ -212,7 +207,7 @@ mod tests {
             Notice::Shutdown(Cause::HostQuit),
         ];
         assert_eq!(*lock(&diary.0), expected);
-        assert!(notices.is_over() && !notices.is_running());
+        assert!(notices.is_over());
         assert_eq!(lock(&notices.0).listeners.len(), 1, "who is gone is forgotten");
     }
 }
