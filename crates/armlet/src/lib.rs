@@ -17,6 +17,7 @@
 pub mod serial;
 
 pub use armlet_arm as arm;
+pub use armlet_control as control;
 pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
     NoticeListener, RunState, Statistics, config, cpu,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use armlet::config::{AcceleratorConfig, CpuConfig, DriveConfig};
 
-use crate::parse::{self, GuestSize, Serial};
+use crate::parse::{self, ControlPath, GuestSize, Serial};
 
 /// Runs arm64 machines.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ pub enum Command {
     /// Run a machine
     #[command(after_help = EXAMPLES, after_long_help = LONG_HELP)]
     Run(Box<RunArgs>),
+    /// Control a running machine that was started with --qmp
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl(CtlArgs),
     /// List the CPU models, or the features of one
     Cpus(CpusArgs),
     /// List the machines
@@ -42,6 +45,44 @@ pub enum Command {
 pub struct CpusArgs {
     /// The model whose features to list
     pub model: Option<String>,
+}
+
+/// Options of `armlet ctl`.
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// The machine's control socket, as given to --qmp
+    #[arg(value_name = "PATH", value_parser = parse::control)]
+    pub path: ControlPath,
+    /// What to do
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// What to do with a running machine.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Tell what the machine does
+    Status,
+    /// Stop the machine
+    Stop,
+    /// Start the machine, or let it go on
+    Cont,
+    /// Reset the machine
+    Reset,
+    /// Press the power key: a guest that listens shuts down in order
+    Powerdown,
+    /// End the machine at once
+    Quit,
+    /// Look at the CPUs
+    #[command(subcommand)]
+    Cpu(CpuCommand),
+}
+
+/// What to do with CPUs.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum CpuCommand {
+    /// List the CPUs
+    List,
 }
 
 /// Options of `armlet run`.
@@ -104,10 +145,10 @@ pub struct RunArgs {
     /// Wait for a debugger's connection
     #[arg(long, value_name = "ADDRESS", help_heading = "Control")]
     pub gdb: Option<String>,
-    /// Listen for a management client
-    #[arg(long, value_name = "unix:PATH", help_heading = "Control")]
-    pub qmp: Option<String>,
-    /// Do not start the guest yet (Ctrl-A p does)
+    /// Listen there for control clients (QMP), such as armlet ctl
+    #[arg(long, value_name = "unix:PATH", value_parser = parse::control_socket, help_heading = "Control")]
+    pub qmp: Option<ControlPath>,
+    /// Do not start the guest yet (Ctrl-A p and armlet ctl PATH cont do)
     #[arg(long, help_heading = "Control")]
     pub paused: bool,
     /// End with exit status 4 after this long
@@ -149,6 +190,12 @@ Examples:
   armlet run --kernel test.elf --timeout 10         a bare-metal program
 
 On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.";
+
+const CTL_EXAMPLES: &str = "\
+Examples:
+  armlet run --kernel Image --qmp unix:/tmp/vm.sock
+  armlet ctl /tmp/vm.sock status
+  armlet ctl /tmp/vm.sock stop";
 
 const LONG_HELP: &str = "\
 Examples:

@@ -6,6 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 mod args;
+mod ctl;
 mod escape;
 mod list;
 mod parse;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     let status = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Cpus(args) => list::cpus(args.model.as_deref()),
         Command::Machines => list::machines(),
         Command::Completions { shell } => {
@@ -74,6 +76,16 @@ fn usage(e: &clap::Error) -> ExitCode {
     ExitCode::from(status::USAGE)
 }
 
+/// Where the command that was given is explained.
+fn see_help() -> String {
+    let command = Cli::command();
+    let known = |word: &String| command.get_subcommands().any(|c| c.get_name() == word);
+    match std::env::args().nth(1).filter(known) {
+        Some(command) => format!("see armlet {command} --help"),
+        None => "see armlet --help".into(),
+    }
+}
+
 fn usage_line(e: &clap::Error) -> String {
     let text = |kind| match e.get(kind) {
         Some(ContextValue::String(s)) => Some(s.clone()),
@@ -85,28 +97,31 @@ fn usage_line(e: &clap::Error) -> String {
     let like = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
     let like = like.map(|s| format!("did you mean '{s}'? ")).unwrap_or_default();
     match e.kind() {
-        ErrorKind::UnknownArgument => format!("unknown option '{name}': {like}see armlet run --help"),
+        ErrorKind::UnknownArgument => {
+            let what = if name.starts_with('-') { "option" } else { "word" };
+            format!("unknown {what} '{name}': {like}{}", see_help())
+        }
         ErrorKind::InvalidSubcommand => {
             let command = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{command}': {like}use run, cpus, machines or completions")
+            format!("unknown command '{command}': {like}{}", see_help())
         }
         ErrorKind::ArgumentConflict => format!("{name} is given twice: give it once"),
         ErrorKind::ValueValidation => match std::error::Error::source(e) {
             Some(why) => format!("{name}: {why}"),
-            None => format!("{name} has a bad value: see armlet run --help"),
+            None => format!("{name} has a bad value: {}", see_help()),
         },
         ErrorKind::InvalidValue => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
             let valid = text(ContextKind::ValidValue).unwrap_or_default();
             if value.is_empty() {
-                return format!("{name} needs a value: see armlet run --help");
+                return format!("{name} needs a value: {}", see_help());
             }
             format!("{name} cannot be '{value}': use one of {valid}")
         }
         _ => {
             let rendered = e.render().to_string();
             let first = rendered.lines().next().unwrap_or_default();
-            format!("{}: see armlet --help", first.trim_start_matches("error: "))
+            format!("{}: {}", first.trim_start_matches("error: "), see_help())
         }
     }
 }

@@ -22,6 +22,10 @@ pub enum Serial {
     None,
 }
 
+/// Path of a control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPath(pub PathBuf);
+
 /// `2G`, `512M`, `65536K`, `1GiB`; a bare number is MiB.
 pub fn memory(text: &str) -> Result<GuestSize, String> {
     let bad = || format!("'{text}' is no size: write 2G, 512M or 65536K");
@@ -131,6 +135,22 @@ pub fn serial(text: &str) -> Result<Serial, String> {
     }
 }
 
+/// `unix:PATH`.
+pub fn control_socket(text: &str) -> Result<ControlPath, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(ControlPath(path.into())),
+        _ => Err(format!("'{text}' is no place for a control socket: use unix:PATH")),
+    }
+}
+
+/// `PATH` or `unix:PATH`.
+pub fn control(text: &str) -> Result<ControlPath, String> {
+    match text.strip_prefix("unix:").unwrap_or(text) {
+        "" => Err("no path is given: write the one that was given to --qmp".into()),
+        path => Ok(ControlPath(path.into())),
+    }
+}
+
 fn on_off(name: &str, value: &str) -> Result<bool, String> {
     match value {
         "on" => Ok(true),
@@ -197,6 +217,12 @@ mod tests {
         for text in ["", "file:", "tcp:1", "stdio:"] {
             assert!(serial(text).is_err(), "{text}");
         }
+        assert_eq!(control_socket("unix:a,b"), Ok(ControlPath("a,b".into())));
+        for text in ["", "unix:", "a", "tcp:localhost:4444"] {
+            assert!(control_socket(text).is_err(), "{text}");
+        }
+        assert_eq!(control("unix:a"), control("a"));
+        assert!(control("").is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         for text in ["0", "-1", "nan", "inf", "x"] {
             assert!(seconds(text).is_err(), "{text}");

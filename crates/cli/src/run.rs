@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use armlet::control::Server;
 use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
 use armlet::serial::{self, Carrier, Filter};
 use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
@@ -78,9 +79,6 @@ fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Failure> {
     if args.gdb.is_some() {
         return Err(Failure::usage("--gdb is not part of this version yet: leave it out"));
     }
-    if args.qmp.is_some() {
-        return Err(Failure::usage("--qmp is not part of this version yet: leave it out"));
-    }
     Ok(())
 }
 
@@ -99,6 +97,8 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     }
     terminal::restore_on_panic();
     let watch = Watch::start(machine.handle()).map_err(Failure::other)?;
+    let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
+    let control = control.transpose().map_err(Failure::usage)?;
     let (raw, carrier) = connect(&machine, &args.serial)?;
     if !args.paused {
         machine.start().map_err(Failure::other)?;
@@ -106,6 +106,9 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     let end = machine.run(args.timeout);
     let stats = args.stats.as_ref().map(|path| (path, machine.statistics()));
     notice("stopping", || machine.shutdown());
+    if let Some(control) = control {
+        control.finish();
+    }
     carrier.finish();
     drop(raw);
     drop(watch);
