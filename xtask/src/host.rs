@@ -20,6 +20,7 @@ pub const TEST: &[Tool] = &[
     ("expect", "expect"),
     ("gcc", "gcc"),
     ("qemu-img", "qemu-utils"),
+    ("python3", "python3"),
 ];
 /// What the benchmark needs besides.
 pub const BENCH: &[Tool] = &[("mke2fs", "e2fsprogs")];
@@ -48,6 +49,14 @@ pub fn ensure(tools: &[Tool]) -> Result<()> {
 /// As for [`ensure`].
 pub fn ensure_file(present: &str, package: &str) -> Result<()> {
     if std::path::Path::new(present).exists() { Ok(()) } else { install(&[package]) }
+}
+
+/// Installs `package`, unless `test` runs well without it.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_working(test: &mut Command, package: &str) -> Result<()> {
+    if test.output().is_ok_and(|out| out.status.success()) { Ok(()) } else { install(&[package]) }
 }
 
 fn install(packages: &[&str]) -> Result<()> {

@@ -11,6 +11,7 @@ mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod qmp;
 mod run;
 mod session;
 mod suite;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Options),
     /// Boot again and again, and run programs that check their own results
     Soak(bench::soak::Options),
+    /// Drive machines through the public QMP client; compare with another program's QMP
+    Qmp(qmp::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -68,6 +71,7 @@ fn work() -> Result<()> {
         Command::Conform { options } => conform(&options),
         Command::Bench(o) => bench::main(&o),
         Command::Soak(o) => bench::soak::main(&o),
+        Command::Qmp(o) => qmp::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }
@@ -89,6 +93,7 @@ fn setup() -> Result<()> {
         boot::Linux::prepare(version)?;
     }
     suite::cargo_deny()?;
+    qmp::client()?;
     bench::setup()?;
     run::build_armlet()?;
     Ok(())

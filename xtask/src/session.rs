@@ -60,6 +60,11 @@ impl Session {
         }
     }
 
+    /// True if `text` has come since the last wait, as far as was looked ([`Session::quiet_for`]).
+    pub fn has_said(&self, text: &str) -> bool {
+        self.seen[self.mark..].contains(text)
+    }
+
     /// Types a line.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, guests, host, run};
+use crate::{cache, guests, host, qmp, run};
 
 /// How much to test.
 #[derive(Args)]
@@ -83,6 +83,9 @@ pub fn main(o: &Options) -> Result<()> {
     if !o.no_boot {
         guests(&mut tally)?;
         boots(&mut tally)?;
+        let armlet = run::build_armlet()?;
+        tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
+        tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
     }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
     for f in &tally.failed {

@@ -70,8 +70,7 @@ impl MachineListener for Diary {
 fn the_listener_hears_every_state_in_order_and_why() {
     use MachineState::{Created, Gone, Paused, Pausing, Resetting, Running, ShuttingDown};
     let diary = Diary::default();
-    let engine =
-        Engine::new(EngineConfig::new(Arc::new(DummyAccelerator), Arc::new(NoCalls), diary.clone()));
+    let engine = Engine::new(EngineConfig::new(Arc::new(DummyAccelerator), Arc::new(NoCalls), diary.clone()));
     engine.create_vcpu(Arc::new(VcpuShared::new(0)), CpuState::new(0), Power::On).expect("is made");
     let thread = engine.thread_id(0).expect("exists");
     let own = engine.run_on(0, |_| rustix::thread::gettid().as_raw_pid().unsigned_abs());

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use armlet::control::Server;
 use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
+use armlet::control::Server;
 use armlet::serial::{self, Carrier, Filter};
 use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
 

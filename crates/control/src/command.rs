@@ -81,7 +81,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         Ok(json!({}))
     }),
     command("quit", NOTHING, |context, _| {
-        context.machine.quit(Cause::HostQuit, &context.reason("quit"));
+        context.machine.quit(Cause::HostQuit, &format!("control client {}", context.client));
         Ok(json!({}))
     }),
     command("query-cpus-fast", Type::Array(&Type::Object(&cpus::CPU_INFO)), |context, _| {
@@ -100,17 +100,13 @@ static VERSION_TRIPLE: Object = object(
 static VERSION_INFO: Object =
     object("VersionInfo", &[member("qemu", Type::Object(&VERSION_TRIPLE)), member("package", Type::Str)]);
 static COMMAND_INFO: Object = object("CommandInfo", &[member("name", Type::Str)]);
-static RUN_STATE: Enum = Enum {
-    name: "RunState",
-    values: &["prelaunch", "running", "paused", "internal-error", "shutdown"],
-};
+static RUN_STATE: Enum =
+    Enum { name: "RunState", values: &["prelaunch", "running", "paused", "internal-error", "shutdown"] };
 static STATUS_INFO: Object =
     object("StatusInfo", &[member("running", Type::Bool), member("status", Type::Enum(&RUN_STATE))]);
 
-static META_TYPE: Enum = Enum {
-    name: "SchemaMetaType",
-    values: &["builtin", "enum", "array", "object", "command", "event"],
-};
+static META_TYPE: Enum =
+    Enum { name: "SchemaMetaType", values: &["builtin", "enum", "array", "object", "command", "event"] };
 static JSON_TYPE: Enum =
     Enum { name: "JSONType", values: &["string", "int", "boolean", "object", "array", "value"] };
 static SCHEMA_INFO: Object = Object {
@@ -132,8 +128,7 @@ static SCHEMA_INFO: Object = Object {
         ],
     )),
 };
-static SCHEMA_BUILTIN: Object =
-    object("SchemaInfoBuiltin", &[member("json-type", Type::Enum(&JSON_TYPE))]);
+static SCHEMA_BUILTIN: Object = object("SchemaInfoBuiltin", &[member("json-type", Type::Enum(&JSON_TYPE))]);
 static SCHEMA_ENUM: Object = object(
     "SchemaInfoEnum",
     &[
@@ -189,9 +184,8 @@ fn status(machine: &MachineHandle) -> Value {
 /// # Errors
 /// There is none.
 pub(crate) fn find(name: &str) -> Result<&'static Command, QmpError> {
-    let missing = || {
-        QmpError::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found"))
-    };
+    let missing =
+        || QmpError::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found"));
     COMMANDS.iter().find(|c| c.kind.name == name).ok_or_else(missing)
 }
 

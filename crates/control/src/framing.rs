@@ -182,7 +182,11 @@ mod tests {
         assert_eq!(frame(br#"{"}\"{":"\\"}{}"#, 1), ok(&[r#"{"}\"{":"\\"}"#, "{}"]));
         assert_eq!(frame(b"5 true\n\"a b\"{}", 2), ok(&["5", "true", "\"a b\"", "{}"]));
         assert_eq!(frame(b"{\"a\":\n1}", 100), ok(&["{\"a\":\n1}"]));
-        assert_eq!(frame(b"}\n{]\n{}", 100), ok(&["}", "{]", "{}"]), "what is inside is the parser's business");
+        assert_eq!(
+            frame(b"}\n{]\n{}", 100),
+            ok(&["}", "{]", "{}"]),
+            "what is inside is the parser's business"
+        );
         assert_eq!(frame(b"{\"execute\"", 4), ok(&[]));
     }
 

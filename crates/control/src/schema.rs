@@ -193,7 +193,8 @@ impl Catalogue {
         let mut entry = json!({"meta-type": "object", "members": members.collect::<Vec<_>>()});
         if let Some((tag, variants)) = o.variants {
             let cases = variants.iter();
-            let cases = cases.map(|(case, object)| json!({"case": case, "type": self.add(Type::Object(object))}));
+            let cases =
+                cases.map(|(case, object)| json!({"case": case, "type": self.add(Type::Object(object))}));
             entry["variants"] = cases.collect();
             entry["tag"] = tag.into();
         }
@@ -255,7 +256,10 @@ mod tests {
             (json!({"colour": "blue", "warm": true}), "Parameter 'warm' is unexpected"),
             (json!({"colour": "green"}), "Parameter 'colour' does not accept value 'green'"),
             (json!({"colour": 5}), "Invalid parameter type for 'colour', expected: string"),
-            (json!({"colour": "blue", "sizes": [1.5]}), "Invalid parameter type for 'sizes', expected: integer"),
+            (
+                json!({"colour": "blue", "sizes": [1.5]}),
+                "Invalid parameter type for 'sizes', expected: integer",
+            ),
             (json!({"colour": "blue", "sizes": 1}), "Invalid parameter type for 'sizes', expected: array"),
             (json!({"colour": "blue", "next": null}), "Invalid parameter type for 'next', expected: object"),
             (json!({"colour": "blue", "x": 1}), "Parameter 'x' is unexpected"),

@@ -108,7 +108,7 @@ fn reset_powerdown_and_quit_are_told_with_their_reasons() {
         assert_eq!(other.event(), *expected);
     }
     assert_eq!(other.try_receive(), None);
-    assert_eq!(rig.end(), End::Quit("quit by control client 1".into()));
+    assert_eq!(rig.end(), End::Quit("control client 1".into()));
 }
 
 #[test]
@@ -201,7 +201,8 @@ fn commands_and_events_are_as_the_schema_says() {
             continue;
         }
         let result = client.execute(name);
-        conforms(schema, kind["ret-type"].as_str().unwrap(), &result).unwrap_or_else(|e| panic!("{name}: {e}"));
+        conforms(schema, kind["ret-type"].as_str().unwrap(), &result)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
     }
     let mut events = std::mem::take(&mut client.events);
     while let Some(event) = client.try_receive() {
@@ -210,7 +211,8 @@ fn commands_and_events_are_as_the_schema_says() {
     for event in &events {
         let kind = of("event").find(|e| e["name"] == event["event"]).expect("it is in the schema");
         let data = event.get("data").cloned().unwrap_or(json!({}));
-        conforms(schema, kind["arg-type"].as_str().unwrap(), &data).unwrap_or_else(|e| panic!("{event}: {e}"));
+        conforms(schema, kind["arg-type"].as_str().unwrap(), &data)
+            .unwrap_or_else(|e| panic!("{event}: {e}"));
     }
     assert!(events.len() >= 4, "{events:?}");
 }

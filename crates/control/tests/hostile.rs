@@ -175,7 +175,8 @@ fn everybody_may_stop_resume_and_reset_at_once() {
                 let mut client = rig.client();
                 for _ in 0..50 {
                     let answer = client.call(&json!({"execute": command}));
-                    let overtaken = answer["error"]["desc"] == "The pause was overtaken by a resume; pause again";
+                    let overtaken =
+                        answer["error"]["desc"] == "The pause was overtaken by a resume; pause again";
                     assert!(answer.get("return").is_some() || command == "stop" && overtaken, "{answer}");
                 }
             });

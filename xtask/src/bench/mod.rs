@@ -4,7 +4,7 @@
 
 mod disk;
 mod figures;
-mod peer;
+pub mod peer;
 mod promises;
 pub mod soak;
 

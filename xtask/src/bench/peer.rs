@@ -55,6 +55,15 @@ impl Peer {
         Ok(text.lines().next().unwrap_or_default().replace("emulator version ", ""))
     }
 
+    /// A machine of `smp` CPUs that is not started and listens for QMP clients at `socket`.
+    pub fn control(&self, smp: u32, socket: &Path) -> Command {
+        let mut c = self.program();
+        c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "256", "-S", "-display", "none"]);
+        c.args(["-nodefaults", "-serial", "none", "-monitor", "none", "-smp", &smp.to_string()]);
+        c.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        c
+    }
+
     /// The same machine as [`Run::armlet`], with the fastest of the peer's own choices.
     pub fn command(&self, r: &Run<'_>) -> Command {
         let mut c = self.program();
