@@ -224,14 +224,14 @@ impl MachineConfig {
         if asked < spec::MIN_MEMORY {
             return Err(ConfigError::MemoryTooSmall { asked });
         }
+        if let Some(host) = host.filter(|host| asked > *host) {
+            return Err(ConfigError::MemoryTooLarge { asked, host });
+        }
         if !asked.is_multiple_of(spec::MEMORY_ALIGN) {
             let down = asked / spec::MEMORY_ALIGN * spec::MEMORY_ALIGN;
             return Err(ConfigError::MemoryMisaligned { asked, near: down.max(spec::MIN_MEMORY) });
         }
-        match host {
-            Some(host) if asked > host => Err(ConfigError::MemoryTooLarge { asked, host }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

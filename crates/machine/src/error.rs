@@ -12,6 +12,7 @@ pub fn size(bytes: u64) -> String {
         b if b != 0 && b.is_multiple_of(1 << 30) => format!("{}G", b >> 30),
         b if b != 0 && b.is_multiple_of(1 << 20) => format!("{}M", b >> 20),
         b if b != 0 && b.is_multiple_of(1 << 10) => format!("{}K", b >> 10),
+        1 => "1 byte".into(),
         b => format!("{b} bytes"),
     }
 }
@@ -78,7 +79,7 @@ pub enum BootError {
     Empty { what: &'static str, path: PathBuf },
     #[error("kernel '{}' is truncated ({why}): copy or download it again", path.display())]
     Truncated { path: PathBuf, why: String },
-    #[error("kernel '{}' is damaged ({why}): copy or download it again", path.display())]
+    #[error("kernel '{}' is damaged ({why}): copy, download or build it again", path.display())]
     Damaged { path: PathBuf, why: String },
     #[error("kernel '{}' is {found}, not for arm64: give an arm64 Linux Image or an AArch64 ELF file", path.display())]
     NotArm64 { path: PathBuf, found: String },
@@ -86,8 +87,6 @@ pub enum BootError {
     NotAKernel { path: PathBuf },
     #[error("kernel '{}' is big-endian, which no CPU here boots: give a little-endian one", path.display())]
     BigEndian { path: PathBuf },
-    #[error("kernel '{}' unpacks to more than {}: that is no kernel", path.display(), size(*limit))]
-    UnpacksTooLarge { path: PathBuf, limit: u64 },
     #[error("kernel '{}' is compressed with {method}, which is not supported: unpack it first", path.display())]
     Compression { path: PathBuf, method: String },
     #[error("{what} '{}' does not fit: it needs memory up to {} MiB of RAM, the guest has {}; give --memory {}", path.display(), needed.div_ceil(1 << 20), size(*memory), size(suggest(*needed)))]

@@ -54,6 +54,12 @@ pub enum StorageError {
         /// What to do.
         mend: &'static str,
     },
+    /// This machine has it already, and at least one of the two may write.
+    #[error("disk image '{}' is given twice: give it once, or add readonly=on or snapshot=on to each", path.display())]
+    Twice {
+        /// The image.
+        path: PathBuf,
+    },
     /// It has no bytes.
     #[error("disk image '{}' is empty: give it a size with 'truncate -s 8G {0}'", path.display())]
     Empty {
@@ -81,7 +87,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// Anything else that the host says.
-    #[error("disk image '{}' cannot be opened: {source}", path.display())]
+    #[error("disk image '{}' cannot be opened ({source}): check the path and what it leads to", path.display())]
     Io {
         /// The image.
         path: PathBuf,

@@ -138,23 +138,30 @@ impl DiskOptions {
         let result = if writable { file.try_lock() } else { file.try_lock_shared() };
         match result {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => {
-                let shared_is_free = writable && file.try_lock_shared().is_ok();
-                Err(StorageError::InUse {
-                    path: self.path.clone(),
-                    holder: lock_holder(file).map(|h| format!(" by {h}")).unwrap_or_default(),
-                    mend: if shared_is_free {
-                        "others read it, so add readonly=on or snapshot=on, or stop them"
-                    } else {
-                        "another process writes to it, so stop that one or use a copy of the image"
-                    },
-                })
-            }
+            Err(TryLockError::WouldBlock) => Err(self.in_use(file, writable)),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 tracing::warn!(path = %self.path.display(), "the host's file system has no locks");
                 Ok(())
             }
             Err(TryLockError::Error(source)) => Err(self.io(source)),
+        }
+    }
+
+    /// The error for an image that is locked.
+    fn in_use(&self, file: &File, writable: bool) -> StorageError {
+        let path = self.path.clone();
+        let shared_is_free = writable && file.try_lock_shared().is_ok();
+        match lock_holder(file) {
+            Some(pid) if pid == std::process::id() => StorageError::Twice { path },
+            holder => StorageError::InUse {
+                path,
+                holder: holder.map(|pid| format!(" by {}", process(pid))).unwrap_or_default(),
+                mend: if shared_is_free {
+                    "others read it, so add readonly=on or snapshot=on, or stop them"
+                } else {
+                    "another process writes to it, so stop that one or use a copy of the image"
+                },
+            },
         }
     }
 
@@ -176,18 +183,24 @@ impl DiskOptions {
     }
 }
 
-/// "process 12 (name)", if the host's lock table tells.
-fn lock_holder(file: &File) -> Option<String> {
+/// The process that holds a lock on `file`, if the host's lock table tells.
+fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     let table = std::fs::read_to_string("/proc/locks").ok()?;
     // "1: FLOCK  ADVISORY  WRITE 708 00:2f:12345 0 EOF"
-    let pid = table.lines().find_map(|line| {
+    table.lines().find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let is_ours = fields.get(5).is_some_and(|f| *f == inode) && fields.get(1) == Some(&"FLOCK");
-        is_ours.then(|| fields.get(4)?.parse::<u32>().ok()).flatten()
-    })?;
-    let name = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok()?;
-    Some(format!("process {pid} ({})", name.trim()))
+        is_ours.then(|| fields.get(4)?.parse().ok()).flatten()
+    })
+}
+
+/// "process 12 (name)".
+fn process(pid: u32) -> String {
+    match std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim()),
+        Err(_) => format!("process {pid}"),
+    }
 }

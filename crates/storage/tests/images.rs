@@ -234,6 +234,28 @@ fn punched_holes_give_space_back() {
 }
 
 #[test]
+fn an_image_that_another_process_uses_is_refused_by_its_name() {
+    let dir = TempDir::new();
+    let path = dir.file("disk.img", &[7; 1024]);
+    for (lock, mend) in [("--exclusive", "stop that one"), ("--shared", "readonly=on")] {
+        let mut other = std::process::Command::new("flock")
+            .args([lock, "--no-fork", path.to_str().unwrap(), "sh", "-c", "echo locked; read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 7];
+        std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let message = text(&DiskOptions::new(&path));
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        assert!(message.contains(&format!("in use by process {} (sh)", other.id())), "{message}");
+        assert!(message.contains(mend), "{message}");
+    }
+    DiskOptions::new(&path).open().unwrap();
+}
+
+#[test]
 fn a_second_writer_is_refused_and_readers_share() {
     let dir = TempDir::new();
     let path = dir.file("disk.img", &[7; 1024]);
@@ -244,15 +266,13 @@ fn a_second_writer_is_refused_and_readers_share() {
     let first = writer.open().unwrap();
     for other in [&writer, &reader, &snapshot] {
         let message = text(other);
-        assert!(message.contains("in use by process"), "{message}");
-        assert!(message.contains(&std::process::id().to_string()), "{message}");
-        assert!(!message.contains("readonly=on"), "not a mend here: {message}");
+        assert!(message.contains("given twice") && message.contains("readonly=on"), "{message}");
     }
     drop(first);
 
     let (_a, _b) = (reader.open().unwrap(), snapshot.open().unwrap());
     let message = text(&writer);
-    assert!(message.contains("in use") && message.contains("readonly=on"), "{message}");
+    assert!(message.contains("given twice"), "{message}");
     drop((_a, _b));
     writer.open().unwrap();
 }

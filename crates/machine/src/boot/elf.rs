@@ -42,6 +42,13 @@ impl Elf {
         (start, end)
     }
 
+    /// True if two segments claim the same memory: a few headers could then mean any amount of work.
+    fn overlaps(&self) -> bool {
+        let mut all: Vec<_> = self.segments.iter().map(|s| (s.address, s.memory_size)).collect();
+        all.sort_unstable();
+        all.windows(2).any(|pair| pair[1].0 - pair[0].0 < pair[0].1)
+    }
+
     /// Reads and checks the headers. `head` is the start of the file, which begins with the ELF magic.
     pub(crate) fn parse(input: &InputFile, head: &[u8]) -> Result<Self, BootError> {
         let file_len = input.len;
@@ -56,7 +63,7 @@ impl Elf {
         let phoff = u64_at(ehdr, 32).ok_or_else(short)?;
         let phentsize = usize::from(u16_at(ehdr, 54).ok_or_else(short)?);
         let phnum = usize::from(u16_at(ehdr, 56).ok_or_else(short)?);
-        if phentsize < PHDR_LEN || phnum == 0 {
+        if phentsize != PHDR_LEN || phnum == 0 {
             return Err(damaged("no program headers"));
         }
         let table_len = phentsize * phnum;
@@ -71,6 +78,9 @@ impl Elf {
         }
         if elf.segments.is_empty() {
             return Err(damaged("nothing in it is to be loaded"));
+        }
+        if elf.overlaps() {
+            return Err(damaged("its segments overlap"));
         }
         Ok(elf)
     }

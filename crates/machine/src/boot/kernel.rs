@@ -5,10 +5,10 @@ use std::path::Path;
 
 use armlet_memory::Ram;
 
-use super::linux::{HEADER_LEN, LinuxImage, Pe, u32_at};
+use super::linux::{HEADER_LEN, LinuxImage, Pe, ends_before_pe, u32_at};
 use super::unpack::{self, Method, Packing, Unsupported};
 use super::{Elf, InputFile, Layout};
-use crate::error::BootError;
+use crate::error::{BootError, size};
 
 /// Largest unpacked kernel in bytes.
 const MAX_UNPACKED: u64 = 1 << 30;
@@ -62,11 +62,7 @@ impl Kernel {
             return Ok(Self { input, packing, kind });
         }
         let path = || input.path.clone();
-        if let Some(pe) = Pe::parse(head)
-            && !pe.is_arm64()
-        {
-            return Err(BootError::NotArm64 { path: path(), found: pe.machine_name() });
-        }
+        check_machine(&input, head)?;
         let packing = unpack::detect(head, input.len).map_err(|e| match e {
             Unsupported::Method(method) => BootError::Compression { path: path(), method },
             Unsupported::Truncated => {
@@ -138,7 +134,8 @@ impl Kernel {
             }
             let limit = layout.kernel_limit.min(MAX_UNPACKED);
             if done + n as u64 > limit {
-                return Err(BootError::UnpacksTooLarge { path: self.input.path.clone(), limit });
+                let why = format!("it unpacks to more than the {} that it announces", size(limit));
+                return Err(BootError::Damaged { path: self.input.path.clone(), why });
             }
             let written = ram.write(layout.kernel + done, &buffer[..n]);
             written.map_err(|e| self.input.read_failed(std::io::Error::other(e)))?;
@@ -153,9 +150,20 @@ fn read_head(input: &InputFile, head: &mut [u8]) -> Result<usize, BootError> {
     Ok(n)
 }
 
+/// Refuses another machine's kernel by its PE header; gives that header if there is one.
+fn check_machine(input: &InputFile, head: &[u8]) -> Result<Option<Pe>, BootError> {
+    match Pe::parse(head) {
+        Some(pe) if !pe.is_arm64() => {
+            Err(BootError::NotArm64 { path: input.path.clone(), found: pe.machine_name() })
+        }
+        pe => Ok(pe),
+    }
+}
+
 /// Checks the start of an (unpacked) `Image` whose file is `len` bytes long, if that is known.
 fn check_image(input: &InputFile, head: &[u8], len: Option<u64>) -> Result<LinuxImage, BootError> {
     let path = || input.path.clone();
+    let pe = check_machine(input, head)?;
     let Some(image) = LinuxImage::parse(head) else {
         if head.len() < HEADER_LEN {
             let why = format!("{} bytes are no kernel header", head.len());
@@ -169,7 +177,10 @@ fn check_image(input: &InputFile, head: &[u8], len: Option<u64>) -> Result<Linux
     if image.big_endian {
         return Err(BootError::BigEndian { path: path() });
     }
-    if let (Some(len), Some(pe)) = (len, Pe::parse(head))
+    if len.is_some_and(|len| ends_before_pe(head, len)) {
+        return Err(BootError::Truncated { path: path(), why: "it ends before its PE header".into() });
+    }
+    if let (Some(len), Some(pe)) = (len, pe)
         && len < pe.file_end
     {
         let why = format!("{len} of {} bytes", pe.file_end);

@@ -10,6 +10,8 @@ use crate::spec::RAM_BASE;
 /// arm64 Linux wants its image at an offset from a 2 MiB boundary, and the device tree in 2 MiB of its own.
 const BLOCK: u64 = 2 << 20;
 const INITRD_ALIGN: u64 = 64 << 10;
+/// A file that wants to lie beyond this many bytes of RAM is no kernel that somebody made.
+const NO_MACHINE_HAS: u64 = 1 << 44;
 
 /// Guest-physical addresses of what is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,10 @@ impl Layout {
 fn fits(what: &'static str, path: &Path, needed: u64, memory: u64) -> Result<(), BootError> {
     if needed <= memory {
         return Ok(());
+    }
+    if needed > NO_MACHINE_HAS {
+        let why = "its headers ask for more memory than any machine has".into();
+        return Err(BootError::Damaged { path: path.into(), why });
     }
     Err(BootError::DoesNotFit { what, path: path.into(), needed, memory })
 }

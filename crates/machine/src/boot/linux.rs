@@ -69,8 +69,27 @@ impl LinuxImage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pe {
     pub(crate) machine: u16,
-    /// End of the last section's data in the file.
+    /// End of what the file holds: sections, and the signature behind them.
     pub(crate) file_end: u64,
+}
+
+/// Offset in a PE32+ optional header of the certificate table's entry: file offset and length.
+const CERTIFICATES: usize = 112 + 4 * 8;
+/// The optional header's magic number of PE32+.
+const PE32_PLUS: u16 = 0x20b;
+
+/// Where a signature ends in the file, if the optional header behind the COFF header at `coff` names one.
+fn signature_end(head: &[u8], coff: usize) -> Option<u64> {
+    let optional = coff + 20;
+    let has_entry = u32_at(head, optional + 108)? > 4;
+    let at = u32_at(head, optional + CERTIFICATES)?;
+    let len = u32_at(head, optional + CERTIFICATES + 4)?;
+    (u16_at(head, optional)? == PE32_PLUS && has_entry).then(|| u64::from(at) + u64::from(len))
+}
+
+/// True for a file of `len` bytes that says it has a PE header, but ends before that.
+pub(crate) fn ends_before_pe(head: &[u8], len: u64) -> bool {
+    head.starts_with(b"MZ") && u32_at(head, 0x3c).is_some_and(|pe| u64::from(pe) + 4 > len)
 }
 
 impl Pe {
@@ -87,7 +106,7 @@ impl Pe {
         let machine = u16_at(head, coff)?;
         let sections = u16_at(head, coff + 2)?;
         let table = coff + 20 + usize::from(u16_at(head, coff + 16)?);
-        let mut file_end = 0;
+        let mut file_end = signature_end(head, coff).unwrap_or(0);
         for i in 0..usize::from(sections) {
             let section = table + i * 40;
             let (Some(len), Some(at)) = (u32_at(head, section + 16), u32_at(head, section + 20)) else {
@@ -157,5 +176,24 @@ mod tests {
         h[..2].copy_from_slice(b"MZ");
         h[0x3c..0x40].fill(0xff);
         assert_eq!(Pe::parse(&h), None);
+        assert!(ends_before_pe(&h, 64));
+        h[0x3c..0x40].copy_from_slice(&60u32.to_le_bytes());
+        assert!(!ends_before_pe(&h, 64));
+    }
+
+    #[test]
+    fn the_file_ends_behind_its_signature() {
+        let mut h = vec![0u8; 0x200];
+        h[..2].copy_from_slice(b"MZ");
+        h[0x3c] = 0x40;
+        h[0x40..0x44].copy_from_slice(b"PE\0\0");
+        let optional = 0x58;
+        h[optional..optional + 2].copy_from_slice(&PE32_PLUS.to_le_bytes());
+        h[optional + 108] = 6;
+        h[optional + CERTIFICATES..][..4].copy_from_slice(&0x1000u32.to_le_bytes());
+        h[optional + CERTIFICATES + 4..][..4].copy_from_slice(&0x5c0u32.to_le_bytes());
+        assert_eq!(Pe::parse(&h).unwrap().file_end, 0x15c0);
+        h[optional + 108] = 4;
+        assert_eq!(Pe::parse(&h).unwrap().file_end, 0);
     }
 }

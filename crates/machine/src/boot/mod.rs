@@ -38,9 +38,8 @@ pub(crate) struct InputFile {
 impl InputFile {
     pub(crate) fn open(what: &'static str, path: &Path) -> Result<Self, BootError> {
         let failed = |source| BootError::Open { what, path: path.into(), source };
-        let file = File::open(path).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
-        let kind = meta.file_type();
+        // Before it is opened: opening a pipe waits for its other end, opening a device may have effects.
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         let other = if kind.is_dir() {
             Some("folder")
         } else if kind.is_socket() || kind.is_fifo() {
@@ -53,10 +52,12 @@ impl InputFile {
         if let Some(kind) = other {
             return Err(BootError::NotAFile { what, path: path.into(), kind });
         }
-        if meta.len() == 0 {
+        let file = File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len == 0 {
             return Err(BootError::Empty { what, path: path.into() });
         }
-        Ok(Self { what, path: path.into(), file, len: meta.len() })
+        Ok(Self { what, path: path.into(), file, len })
     }
 
     pub(crate) fn read_failed(&self, source: std::io::Error) -> BootError {

@@ -79,10 +79,12 @@ pub(crate) fn reader<'a>(input: &'a InputFile, packing: Packing) -> Result<Box<d
     Ok(match packing.method {
         Method::Plain => Box::new(packed),
         Method::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
-        Method::Zstd => Box::new(
-            ruzstd::decoding::StreamingDecoder::new(packed)
-                .map_err(|e| BootError::Damaged { path: input.path.clone(), why: format!("zstd: {e}") })?,
-        ),
+        Method::Zstd => {
+            Box::new(ruzstd::decoding::StreamingDecoder::new(packed).map_err(|_| BootError::Damaged {
+                path: input.path.clone(),
+                why: "its zstd header".into(),
+            })?)
+        }
     })
 }
 
