@@ -150,8 +150,10 @@ impl DiskOptions {
     /// The error for an image that is locked.
     fn in_use(&self, file: &File, writable: bool) -> StorageError {
         let path = self.path.clone();
+        // Before the next line may add a lock of our own.
+        let holder = lock_holder(file);
         let shared_is_free = writable && file.try_lock_shared().is_ok();
-        match lock_holder(file) {
+        match holder {
             Some(pid) if pid == std::process::id() => StorageError::Twice { path },
             holder => StorageError::InUse {
                 path,
