@@ -8,8 +8,10 @@
 //! | [`cache`] | memory for code, blocks and the jumps between them |
 //! | [`mmu`] | the software TLB |
 //! | [`runtime`] | the vCPU's loop and the slow paths |
+//! | [`crash`] | what is done before the process dies of a fault |
 
 pub mod cache;
+pub mod crash;
 pub mod helpers;
 pub mod host;
 pub mod ir;

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -37,6 +37,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 64 << 10;
 const BUFFER: usize = 16 << 10;
 
+/// `open(2)` does not wait for a pipe's other end, nor a write for its reader (this file does that by itself).
+pub const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+
 /// Threads that carry the console's bytes.
 pub struct Carrier {
     /// Dropping it makes the input thread's poll return.
@@ -65,13 +68,20 @@ impl Drop for Carrier {
 /// What the bytes that come in are made into before the guest gets them; `None` ends the input.
 pub type Filter = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
-/// Output to the file at `path`, which is emptied first; no input.
+/// Output to the file at `path`, which is emptied first, or to the reader of a named pipe; no input.
 ///
 /// # Errors
 /// [`SerialError`].
 pub fn to_file(console: &Console, path: &Path) -> Result<Carrier, SerialError> {
-    let file = File::create(path).map_err(|source| SerialError::File { path: path.into(), source })?;
-    start(console, Box::new(file), Box::new(|| {}), None)
+    let failed = |source| SerialError::File { path: path.into(), source };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(NO_WAIT);
+    let file = options.open(path).map_err(failed)?;
+    let path = path.to_path_buf();
+    let broken = move |error: std::io::Error| {
+        tracing::error!(path = %path.display(), %error, "the console's file takes no more: the rest is lost");
+    };
+    start(console, Box::new(file), Box::new(broken), None)
 }
 
 /// Throws output away; no input.
@@ -79,17 +89,20 @@ pub fn to_file(console: &Console, path: &Path) -> Result<Carrier, SerialError> {
 /// # Errors
 /// [`SerialError::Thread`].
 pub fn to_nowhere(console: &Console) -> Result<Carrier, SerialError> {
-    start(console, Box::new(std::io::sink()), Box::new(|| {}), None)
+    start(console, Box::new(std::io::sink()), Box::new(|_| {}), None)
 }
 
-/// Output to `output`, input from `input` through `filter`. `broken` is called if nobody reads the output any more.
+/// Called if the output takes no more; with [`ErrorKind::BrokenPipe`] if nobody reads it any more.
+pub type Broken = Box<dyn FnOnce(std::io::Error) + Send>;
+
+/// Output to `output`, input from `input` through `filter`.
 ///
 /// # Errors
 /// [`SerialError::Thread`].
 pub fn to_descriptors(
     console: &Console,
     output: OwnedFd,
-    broken: Box<dyn FnOnce() + Send>,
+    broken: Broken,
     input: Option<(OwnedFd, Filter)>,
 ) -> Result<Carrier, SerialError> {
     start(console, Box::new(File::from(output)), broken, input)
@@ -102,7 +115,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), SerialE
 fn start(
     console: &Console,
     output: Box<dyn Write + Send>,
-    broken: Box<dyn FnOnce() + Send>,
+    broken: Broken,
     input: Option<(OwnedFd, Filter)>,
 ) -> Result<Carrier, SerialError> {
     let (stop_reader, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -110,8 +123,8 @@ fn start(
     let (done, output_done) = mpsc::channel::<()>();
     let out = console.clone();
     spawn("serial-out", move || {
-        if carry_out(&out, output).is_err() {
-            broken();
+        if let Err(error) = carry_out(&out, output) {
+            broken(error);
             // The guest goes on to its end; what it says is thrown away.
             let _ = carry_out(&out, Box::new(std::io::sink()));
         }
@@ -189,7 +202,7 @@ pub fn to_unix_socket(console: &Console, path: &Path) -> Result<Carrier, SerialE
     let listener = UnixListener::bind(path).map_err(failed)?;
     let client = Arc::new(Mutex::new(Client::default()));
     let output = Box::new(ToClient(Arc::clone(&client)));
-    let mut carrier = start(console, output, Box::new(|| {}), None)?;
+    let mut carrier = start(console, output, Box::new(|_| {}), None)?;
     carrier.socket = Some(path.into());
     let (stop_reader, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| SerialError::Thread(e.into()))?;

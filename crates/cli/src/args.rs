@@ -118,10 +118,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "neoverse-n1", value_parser = parse::cpu, help_heading = "Machine")]
     pub cpu: CpuConfig,
     /// Number of CPUs
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::cpu_count, help_heading = "Machine")]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = parse::cpu_count, help_heading = "Machine")]
     pub smp: usize,
     /// Memory: 2G, 512M, 65536K; a bare number is MiB
-    #[arg(short, long, value_name = "SIZE", default_value = "1G", value_parser = parse::memory, help_heading = "Machine")]
+    #[arg(short, long, value_name = "SIZE", default_value = "1G", allow_negative_numbers = true, value_parser = parse::memory, help_heading = "Machine")]
     pub memory: GuestSize,
     /// What executes the guest: auto, kvm, jit or dummy, and its options
     #[arg(long, value_name = "NAME[,OPTION=VALUE]", default_value = "auto", value_parser = parse::accelerator, help_heading = "Machine")]
@@ -152,7 +152,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Control")]
     pub paused: bool,
     /// End with exit status 4 after this long
-    #[arg(long, value_name = "SECONDS", value_parser = parse::seconds, help_heading = "Control")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse::seconds, help_heading = "Control")]
     pub timeout: Option<std::time::Duration>,
     /// Write counters of the run to this file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Control")]
@@ -186,7 +186,7 @@ const EXAMPLES: &str = "\
 Examples:
   armlet run                                        a demonstration, with nothing else needed
   armlet run --kernel Image --initrd initrd.gz --append console=ttyAMA0
-  armlet run --kernel Image --drive disk.img --append \"console=ttyAMA0 root=/dev/vda\" --smp 4 --memory 2G
+  armlet run --kernel Image --drive disk.img --append \"root=/dev/vda\" --smp 4
   armlet run --kernel test.elf --timeout 10         a bare-metal program
 
 On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.";
@@ -201,7 +201,7 @@ const LONG_HELP: &str = "\
 Examples:
   armlet run                                        a demonstration, with nothing else needed
   armlet run --kernel Image --initrd initrd.gz --append console=ttyAMA0
-  armlet run --kernel Image --drive disk.img --append \"console=ttyAMA0 root=/dev/vda\" --smp 4 --memory 2G
+  armlet run --kernel Image --drive disk.img --append \"root=/dev/vda\" --smp 4
   armlet run --kernel test.elf --timeout 10         a bare-metal program
 
 Keys on a terminal:

@@ -1,5 +1,6 @@
 //! The `armlet` command.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -9,6 +10,7 @@ mod args;
 mod ctl;
 mod escape;
 mod list;
+mod outputs;
 mod parse;
 mod run;
 mod signals;
@@ -47,8 +49,13 @@ fn main() -> ExitCode {
 
 /// Tells an error in one line.
 fn complain(what: &dyn std::fmt::Display) {
-    let line = what.to_string().replace('\n', " ");
-    eprintln!("armlet: {line}");
+    let line = what.to_string().replace(char::is_control, " ");
+    say(&format!("armlet: {line}\n"));
+}
+
+/// Writes to standard error, whether anybody reads that or not.
+fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -59,6 +66,8 @@ fn log_to_stderr(verbose: u8) {
     };
     let start = tracing_subscriber::fmt::time::uptime();
     let log = tracing_subscriber::fmt().with_max_level(level).with_timer(start);
+    // A log that cannot be written is no reason to say so in the same place.
+    let log = log.log_internal_errors(false);
     log.with_writer(std::io::stderr).with_ansi(false).with_target(verbose > 0).init();
 }
 
@@ -97,10 +106,11 @@ fn usage_line(e: &clap::Error) -> String {
     let like = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
     let like = like.map(|s| format!("did you mean '{s}'? ")).unwrap_or_default();
     match e.kind() {
-        ErrorKind::UnknownArgument => {
-            let what = if name.starts_with('-') { "option" } else { "word" };
-            format!("unknown {what} '{name}': {like}{}", see_help())
+        ErrorKind::UnknownArgument if !name.starts_with('-') => {
+            format!("'{name}' is one word too many: {}", see_help())
         }
+        ErrorKind::UnknownArgument => format!("unknown option '{name}': {like}{}", see_help()),
+        ErrorKind::MissingRequiredArgument => format!("{name} is missing: {}", see_help()),
         ErrorKind::InvalidSubcommand => {
             let command = text(ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("unknown command '{command}': {like}{}", see_help())

@@ -26,6 +26,8 @@ pub enum Serial {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlPath(pub PathBuf);
 
+const EMPTY_PART: &str = "nothing stands behind a comma: leave that comma out";
+
 /// `2G`, `512M`, `65536K`, `1GiB`; a bare number is MiB.
 pub fn memory(text: &str) -> Result<GuestSize, String> {
     let bad = || format!("'{text}' is no size: write 2G, 512M or 65536K");
@@ -70,6 +72,7 @@ pub fn cpu(text: &str) -> Result<CpuConfig, String> {
     for part in parts {
         match part.split_once('=') {
             Some((name, value)) => features.push((name.into(), on_off(name, value)?)),
+            None if part.is_empty() => return Err(EMPTY_PART.into()),
             None => return Err(format!("feature '{part}' has no value: write {part}=on or {part}=off")),
         }
     }
@@ -88,6 +91,9 @@ pub fn accelerator(text: &str) -> Result<AcceleratorConfig, String> {
     };
     let mut options = Vec::new();
     for part in parts {
+        if part.is_empty() {
+            return Err(EMPTY_PART.into());
+        }
         let Some((name, value)) = part.split_once('=') else {
             return Err(format!("option '{part}' has no value: write {part}=VALUE"));
         };
@@ -106,6 +112,9 @@ pub fn drive(text: &str) -> Result<DriveConfig, String> {
     }
     let mut drive = DriveConfig { file: file.into(), format: None, readonly: false, snapshot: false };
     for part in parts {
+        if part.is_empty() {
+            return Err(EMPTY_PART.into());
+        }
         let Some((name, value)) = part.split_once('=') else {
             return Err(format!("option '{part}' has no value: write {part}=on"));
         };

@@ -15,7 +15,7 @@ use crate::escape::{Action, Escape, HELP};
 use crate::parse::Serial;
 use crate::signals::Watch;
 use crate::terminal::{self, RawMode};
-use crate::{complain, status};
+use crate::{complain, outputs, say, status};
 
 /// After this long, a person wants to know what is going on.
 const LONG: Duration = Duration::from_secs(1);
@@ -84,18 +84,24 @@ fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Failure> {
 
 fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     refuse_what_is_not_there(args)?;
+    outputs::check_apart(args).map_err(Failure::usage)?;
     let config = config(args);
     if let Some(path) = &args.dump_dtb {
         let tree = Machine::device_tree(&config).map_err(Failure::usage)?;
-        std::fs::write(path, tree).map_err(|e| cannot_write("device tree", path, &e))?;
+        let failed = |e| Failure::usage(cannot_write("device tree", path, &e));
+        outputs::check_writable(path).and_then(|()| std::fs::write(path, tree)).map_err(failed)?;
         return Ok(status::DONE);
     }
-    check_stats(args)?;
     let mut machine = notice("loading", || Machine::new(config)).map_err(Failure::usage)?;
     for note in machine.notes() {
         complain(note);
     }
     terminal::restore_on_panic();
+    armlet::before_death(terminal::restore_at_death);
+    if let Some(path) = &args.stats {
+        // It is written at the end; that it can be is found out now.
+        outputs::check_writable(path).map_err(|e| Failure::usage(cannot_write("statistics", path, &e)))?;
+    }
     let watch = Watch::start(machine.handle()).map_err(Failure::other)?;
     let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
     let control = control.transpose().map_err(Failure::usage)?;
@@ -114,25 +120,15 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     drop(watch);
     if let Some((path, stats)) = stats {
         let text = serde_json::to_string_pretty(&stats).map_err(Failure::other)?;
-        std::fs::write(path, text + "\n").map_err(|e| cannot_write("statistics", path, &e))?;
+        let failed = |e| Failure::other(cannot_write("statistics", path, &e));
+        std::fs::write(path, text + "\n").map_err(failed)?;
     }
     outcome(end)
 }
 
-/// The file for `--stats` is written at the end; that it can be is found out at the start.
-fn check_stats(args: &RunArgs) -> Result<(), Failure> {
-    let Some(path) = &args.stats else { return Ok(()) };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    if path.is_dir() || !parent.is_dir() {
-        let why = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Failure(cannot_write("statistics", path, &why).0, status::USAGE));
-    }
-    Ok(())
-}
-
-fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> Failure {
+fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> String {
     let path = path.display();
-    Failure::other(format!("{what} '{path}' cannot be written ({e}): check the path and its permissions"))
+    format!("{what} '{path}' cannot be written ({e}): check the path and its permissions")
 }
 
 fn outcome(end: End) -> Result<u8, Failure> {
@@ -169,7 +165,7 @@ fn notice<R>(what: &str, work: impl FnOnce() -> R) -> R {
     let line = format!("armlet: {what} ...\r\n");
     let teller = std::thread::Builder::new().name("notice".into()).spawn(move || {
         if wait.recv_timeout(LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprint!("{line}");
+            say(&line);
         }
     });
     let result = work();
@@ -208,7 +204,12 @@ fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
         None
     };
     let handle = machine.handle();
-    let broken = Box::new(move || handle.quit(Cause::HostError, "the end of whoever read standard output"));
+    let broken = Box::new(move |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => {
+            handle.quit(Cause::HostError, "the end of whoever read standard output")
+        }
+        _ => handle.quit(Cause::HostError, &format!("standard output, which cannot be written: {e}")),
+    });
     let carrier = serial::to_descriptors(machine.console(), output, broken, input).map_err(Failure::other)?;
     Ok((raw, carrier))
 }
@@ -236,15 +237,15 @@ fn filter(terminal: bool, machine: MachineHandle) -> Filter {
 fn act(machine: &MachineHandle, action: Action) {
     match action {
         Action::Quit => machine.quit(Cause::HostUi, "Ctrl-A x"),
-        Action::Help => eprint!("{HELP}"),
+        Action::Help => say(HELP),
         Action::Break => machine.send_break(),
         Action::PowerKey => machine.press_power_key(),
         Action::Pause => {
             let running = machine.is_running();
             let done = if running { machine.request_pause("Ctrl-A p") } else { machine.resume("Ctrl-A p") };
             match done {
-                Ok(()) => eprint!("\r\narmlet: {}\r\n", if running { "paused" } else { "running" }),
-                Err(e) => eprint!("\r\narmlet: {e}\r\n"),
+                Ok(()) => say(&format!("\r\narmlet: {}\r\n", if running { "paused" } else { "running" })),
+                Err(e) => say(&format!("\r\narmlet: {e}\r\n")),
             }
         }
     }

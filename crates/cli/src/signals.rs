@@ -2,16 +2,41 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use armlet::{Cause, MachineHandle};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use rustix::process::Signal;
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGWINCH, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::{complain, status, terminal};
 
 /// How long the machine may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long the last message may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Signals that end the machine in order. Whoever sends one of the rarer ones means the same by it: its default is
+/// the process's end, with the terminal left raw.
+const END: [i32; 13] = [
+    SIGTERM,
+    SIGINT,
+    SIGHUP,
+    SIGQUIT,
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGXCPU,
+    SIGIO,
+    Signal::POWER.as_raw(),
+    Signal::STKFLT.as_raw(),
+];
 
 /// Watches signals for as long as it lives.
 pub struct Watch(Handle);
@@ -22,7 +47,7 @@ impl Watch {
     /// # Errors
     /// The host's.
     pub fn start(machine: MachineHandle) -> std::io::Result<Self> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
+        let mut signals = Signals::new(END.iter().chain(&[SIGTSTP, SIGCONT, SIGWINCH, SIGXFSZ]))?;
         let handle = signals.handle();
         let ending = Arc::new(AtomicBool::new(false));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -34,6 +59,8 @@ impl Watch {
                     }
                     SIGCONT => terminal::resume(),
                     SIGWINCH => terminal::tell_size(&machine),
+                    // The write that went too far fails, and whoever wrote is told.
+                    SIGXFSZ => {}
                     _ if ending.swap(true, Ordering::AcqRel) => at_once(),
                     _ => end(&machine, signal),
                 }
@@ -50,8 +77,8 @@ impl Drop for Watch {
 }
 
 fn end(machine: &MachineHandle, signal: i32) {
-    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-    machine.quit(Cause::HostSignal, name);
+    let name = signal_hook::low_level::signal_name(signal);
+    machine.quit(Cause::HostSignal, &name.map_or_else(|| format!("signal {signal}"), str::to_owned));
     // Should the machine not end, the process does.
     let _ = std::thread::Builder::new().name("last resort".into()).spawn(|| {
         std::thread::sleep(PATIENCE);
@@ -61,6 +88,12 @@ fn end(machine: &MachineHandle, signal: i32) {
 
 fn at_once() {
     terminal::restore();
-    complain(&"ended at once: what the guest wrote last to its disks may be lost");
+    // A terminal that takes nothing does not hold up the end.
+    let (said, wait) = mpsc::channel::<()>();
+    let _ = std::thread::Builder::new().name("last words".into()).spawn(move || {
+        complain(&"ended at once: what the guest wrote last to its disks may be lost");
+        drop(said);
+    });
+    let _ = wait.recv_timeout(LAST_WORDS);
     std::process::exit(status::OTHER.into());
 }

@@ -11,7 +11,8 @@ static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Puts the terminal on standard input into raw mode for as long as it lives.
 ///
-/// The settings also come back by [`restore`], which the panic hook and the signal thread call.
+/// The settings also come back by [`restore`], [`suspend`] and [`restore_at_death`], which the panic hook, the
+/// signal thread and the handler of faults call.
 #[derive(Debug)]
 pub struct RawMode(());
 
@@ -80,6 +81,16 @@ pub fn restore() {
     let mut saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(before) = saved.take() {
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+    }
+}
+
+/// The terminal as it was, at the last moment before the process dies of a fault: from a signal handler, so
+/// nothing is waited for.
+pub fn restore_at_death() {
+    if let Ok(saved) = SAVED.try_lock()
+        && let Some(before) = &*saved
+    {
+        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
     }
 }
 

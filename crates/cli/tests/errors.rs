@@ -93,7 +93,13 @@ const BAD: &[(&str, &str, &str)] = &[
     ("--kernel Image --machine raspi4", "raspi4", "virt"),
     ("--kernel Image --smp 0", "at least one", "--smp 1"),
     ("--kernel Image --smp 513", "513", "512"),
-    ("--kernel Image --smp -1", "-1", ""),
+    ("--kernel Image --smp -1", "'-1' is no number", "write 1, 2"),
+    ("--kernel Image --memory -1", "'-1' is no size", "write 2G"),
+    ("--kernel Image --timeout -1", "'-1' is no time", "such as 30"),
+    ("--kernel Image --cpu max,", "behind a comma", "leave"),
+    ("--kernel Image --accel jit,", "behind a comma", "leave"),
+    ("--kernel Image --drive disk,", "behind a comma", "leave"),
+    ("--kernel Image --drive disk --drive disk", "given twice", "give it once"),
     ("--kernel Image --accel kvm", "no KVM", "--accel jit"),
     ("--kernel Image --accel warp", "warp", "jit"),
     ("--kernel Image --accel jit,turbo=on", "turbo", "smc"),
@@ -101,14 +107,18 @@ const BAD: &[(&str, &str, &str)] = &[
     ("--kernel Image --accel dummy,smc=strict", "smc", "none"),
     ("--kernel Image --serial tcp:1234", "tcp:1234", "unix:PATH"),
     ("--kernel Image --timeout never", "never", "seconds"),
-    ("--kernel Image --stats nowhere/stats.json", "nowhere/stats.json", "path"),
+    ("--kernel Image --accel dummy --stats nowhere/stats.json", "nowhere/stats.json", "path"),
+    ("--kernel Image --accel dummy --stats .", "directory", "path"),
+    ("--kernel Image --accel dummy --stats /proc/none", "'/proc/none'", "path"),
+    ("--kernel Image --dump-dtb nowhere/tree.dtb", "nowhere/tree.dtb", "path"),
+    ("--kernel Image --dump-dtb .", "directory", "path"),
     ("--kernel Image --serial file:nowhere/log", "nowhere/log", "path"),
     ("--kernel Image --gdb :1234", "--gdb", "leave it out"),
     ("--kernel Image --qmp tcp:localhost:4444", "tcp:localhost:4444", "unix:PATH"),
     ("--kernel Image --qmp unix:nowhere/sock", "nowhere/sock", "path"),
     ("--kernel Image --qmp unix:disk", "disk", "another path"),
     ("--kernel Image --turbo", "--turbo", "--help"),
-    ("--kernel Image stray", "stray", "--help"),
+    ("--kernel Image stray", "'stray' is one word too many", "--help"),
     ("--kernel", "--kernel", "--help"),
     ("--smp 1 --smp 2", "--smp", "once"),
 ];
@@ -163,6 +173,24 @@ fn lists_help_and_completions_come_on_standard_output() {
 }
 
 #[test]
+fn other_commands_name_cause_and_mend_as_well() {
+    for (arguments, cause, mend) in [
+        (&["completions"][..], "<SHELL> is missing", "--help"),
+        (&["completions", "csh"], "csh", "zsh"),
+        (&["cpus", "pentium"], "pentium", "neoverse-n1"),
+        (&["machines", "virt"], "one word too many", "--help"),
+        (&["rum"], "unknown command 'rum'", "run"),
+        (&["-v"], "subcommand", "--help"),
+    ] {
+        let output = armlet(Path::new("/"), arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{arguments:?}: {text}");
+        assert!(text.contains(cause) && text.contains(mend), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_timeout_has_its_own_status_and_statistics_are_written() {
     let folder = Folder::new("timeout");
     let arguments = "run --kernel Image --accel dummy --memory 64M --timeout 0.2 --stats stats.json";
@@ -182,4 +210,78 @@ fn the_generated_device_tree_can_be_had_and_given_back() {
     let tree = std::fs::read(folder.0.join("again.dtb")).unwrap();
     let has = |text: &[u8]| tree.windows(text.len()).any(|w| w == text);
     assert!(has(b"two\0") && !has(b"one\0"));
+}
+
+#[test]
+fn a_pipe_that_nobody_serves_holds_nothing_up() {
+    let folder = Folder::new("pipes");
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.0.join("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    for arguments in
+        ["--kernel pipe", "--initrd pipe", "--dtb pipe", "--drive pipe", "--stats pipe", "--serial file:pipe"]
+    {
+        let mut all: Vec<_> = ["run", "--accel", "dummy", "--memory", "64M"].into();
+        all.extend(arguments.split(' '));
+        if !arguments.contains("--kernel") {
+            all.extend(["--kernel", "Image"]);
+        }
+        let output = armlet(&folder.0, &all);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{arguments}: {text}");
+        assert!(text.contains("'pipe'"), "{arguments}: {text}");
+    }
+}
+
+#[test]
+fn what_is_read_is_not_overwritten() {
+    let folder = Folder::new("apart");
+    std::os::unix::fs::symlink("disk", folder.0.join("link")).unwrap();
+    let before = folder.listing();
+    for arguments in [
+        "--stats disk",
+        "--stats ./Image",
+        "--stats link",
+        "--serial file:disk",
+        "--serial file:Image",
+        "--dump-dtb disk",
+        "--stats new --serial file:./new",
+        "--stats new --dump-dtb new",
+    ] {
+        let mut all: Vec<_> = ["run", "--accel", "dummy", "--kernel", "Image", "--drive", "disk"].into();
+        all.extend(arguments.split(' '));
+        let output = armlet(&folder.0, &all);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{arguments}: {text}");
+        assert!(text.contains("overwrite") && text.contains("another file"), "{arguments}: {text}");
+        assert_eq!(folder.listing(), before, "{arguments}");
+    }
+}
+
+#[test]
+fn output_that_goes_nowhere_ends_the_run_and_is_told() {
+    let output = Command::new(env!("CARGO_BIN_EXE_armlet"))
+        .args(["run", "--timeout", "20"])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+    assert!(text.contains("standard output") && text.contains("No space"), "{text}");
+}
+
+#[test]
+fn nobody_who_reads_the_messages_is_no_reason_to_panic() {
+    let folder = Folder::new("full");
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_armlet"));
+        let status =
+            command.args(arguments).current_dir(&folder.0).stdin(Stdio::null()).stderr(full()).status();
+        status.unwrap().code()
+    };
+    assert_eq!(run(&["run", "--smp", "0"]), Some(2));
+    assert_eq!(run(&["nonsense"]), Some(2));
+    let image =
+        ["run", "-vv", "--kernel", "Image", "--accel", "dummy", "--memory", "64M", "--timeout", "0.2"];
+    assert_eq!(run(&image), Some(4));
 }

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -19,15 +21,29 @@ struct Session {
     controller: File,
     before: Termios,
     child: Child,
+    _kernel: Kernel,
 }
 
-fn kernel() -> std::path::PathBuf {
-    let mut image = vec![0; 100_000];
-    image[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
-    image[56..60].copy_from_slice(b"ARM\x64");
-    let path = std::env::temp_dir().join(format!("armlet-terminal-{}", std::process::id()));
-    std::fs::write(&path, image).unwrap();
-    path
+/// A kernel for one session, gone with it.
+struct Kernel(std::path::PathBuf);
+
+impl Kernel {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut image = vec![0; 100_000];
+        image[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
+        image[56..60].copy_from_slice(b"ARM\x64");
+        let path = std::env::temp_dir().join(format!("armlet-terminal-{}-{number}", std::process::id()));
+        std::fs::write(&path, image).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Session {
@@ -42,10 +58,11 @@ impl Session {
         // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_armlet"), "run", "--accel", "dummy"]);
-        command.args(["--memory", "64M", "--kernel"]).arg(kernel()).args(arguments);
+        let kernel = Kernel::new();
+        command.args(["--memory", "64M", "--kernel"]).arg(&kernel.0).args(arguments);
         let copy = || OwnedFd::from(terminal.try_clone().unwrap());
         let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
-        Self { terminal, controller: File::from(controller), before, child }
+        Self { terminal, controller: File::from(controller), before, child, _kernel: kernel }
     }
 
     fn is_raw(&self) -> bool {
@@ -91,14 +108,37 @@ impl Session {
 
 #[test]
 fn signals_end_the_run_with_status_1_and_the_terminal_as_it_was() {
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+    use Signal as S;
+    for signal in [S::TERM, S::INT, S::HUP, S::QUIT, S::USR1, S::USR2, S::ALARM, S::XCPU, S::IO, S::POWER] {
         let session = Session::start(&[]);
         session.wait_until_raw();
         kill_process(session.armlet(), signal).unwrap();
         let (status, text) = session.end();
         assert_eq!(status.code(), Some(1), "{signal:?}: {text}");
-        assert!(text.contains("ended by SIG"), "{signal:?}: {text}");
+        assert!(text.to_lowercase().contains("ended by sig"), "{signal:?}: {text}");
     }
+}
+
+#[test]
+fn a_fault_or_an_abort_ends_the_process_and_leaves_the_terminal_as_it_was() {
+    for signal in
+        [Signal::SEGV, Signal::ABORT, Signal::BUS, Signal::ILL, Signal::FPE, Signal::TRAP, Signal::SYS]
+    {
+        let session = Session::start(&[]);
+        session.wait_until_raw();
+        kill_process(session.armlet(), signal).unwrap();
+        let (status, _) = session.end();
+        assert!(status.signal() == Some(signal.as_raw()) || status.code() != Some(0), "{signal:?}: {status}");
+    }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_does_not_end_the_process() {
+    let session = Session::start(&["--timeout", "1"]);
+    session.wait_until_raw();
+    kill_process(session.armlet(), Signal::XFSZ).unwrap();
+    let (status, text) = session.end();
+    assert_eq!(status.code(), Some(4), "{text}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod semihosting;
 pub mod spec;
 mod statistics;
 
+pub use armlet_accel_jit::crash::before_death;
 pub use config::MachineConfig;
 pub use console::Console;
 pub use error::{BootError, ConfigError};

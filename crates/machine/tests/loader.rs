@@ -199,7 +199,9 @@ fn a_pipe_is_refused_without_waiting_for_its_other_end() {
 #[test]
 fn headers_that_ask_for_the_impossible_are_damaged() {
     let folder = Folder::new("absurd");
-    for (name, text_offset, size) in [("offset", 1 << 63, MIB), ("size", 0, u64::MAX), ("both", u64::MAX, u64::MAX)] {
+    for (name, text_offset, size) in
+        [("offset", 1 << 63, MIB), ("size", 0, u64::MAX), ("both", u64::MAX, u64::MAX)]
+    {
         let path = folder.file(name, &image(text_offset, size, 4096));
         assert!(matches!(refused(path), BootError::Damaged { .. }), "{name}");
     }
