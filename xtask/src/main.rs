@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod boot;
 mod cache;
+mod drivers;
 mod guests;
 mod host;
 mod initrd;

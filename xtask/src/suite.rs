@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, guests, host, qmp, run};
+use crate::{cache, drivers, guests, host, qmp, run};
 
 /// How much to test.
 #[derive(Args)]
@@ -133,6 +133,17 @@ fn boots(tally: &mut Tally) -> Result<()> {
             scripted(&mut c, smp, Duration::from_secs(120), false).map(|_| ())
         });
     }
+    for signal in ["TERM", "INT", "HUP", "KILL"] {
+        tally.check(&format!("the disk holds every flush after SIG{signal}"), || {
+            drivers::killed(&Linux::prepare(Version::V6_12)?, &armlet, signal)
+        });
+    }
+    tally.check("Linux's drivers for block and entropy devices", || {
+        drivers::block_and_entropy(&Linux::prepare(Version::V6_12)?, &armlet)
+    });
+    tally.check("a shell on the virtio console", || {
+        drivers::virtio_console(&Linux::prepare(Version::V6_12)?, &armlet)
+    });
     Ok(())
 }
 
