@@ -117,6 +117,45 @@ async def quit(path, _):
         check(data == {"guest": False, "reason": "host-qmp-quit"}, data)
 
 
+async def place(client, core):
+    """What is known of the place for a CPU."""
+    places = await client.execute("query-hotpluggable-cpus")
+    return next(place for place in places if place["props"]["core-id"] == int(core))
+
+
+async def plug(path, core):
+    """A CPU is added, by what the server says of its place."""
+    async with connected(path) as client:
+        free = await place(client, core)
+        check("qom-path" not in free, free)
+        arguments = {"driver": free["type"], "id": f"cpu-{core}", **free["props"]}
+        await client.execute("device_add", arguments)
+        check((await place(client, core))["qom-path"] == f"/machine/peripheral/cpu-{core}", "path")
+        found = await client.execute("query-cpus-fast")
+        check(int(core) in [cpu["cpu-index"] for cpu in found], found)
+        error = await refused(client, "device_add", arguments)
+        check(error == ("GenericError", f"CPU[{core}] exists"), error)
+
+
+async def keep(path, core):
+    """A CPU that the guest uses cannot be removed."""
+    async with connected(path) as client:
+        kind, text = await refused(client, "device_del", {"id": f"cpu-{core}"})
+        check(kind == "GenericError" and f"cpu{core}/online" in text, text)
+
+
+async def unplug(path, core):
+    """A CPU is removed."""
+    async with connected(path) as client:
+        with client.listener() as events:
+            await client.execute("device_del", {"id": f"cpu-{core}"})
+            data = await event(events, "DEVICE_DELETED")
+        check(data == {"device": f"cpu-{core}", "path": f"/machine/peripheral/cpu-{core}"}, data)
+        check("qom-path" not in await place(client, core), "it is gone")
+        error = await refused(client, "device_del", {"id": f"cpu-{core}"})
+        check(error == ("DeviceNotFound", f"Device 'cpu-{core}' not found"), error)
+
+
 async def hear(path, expected):
     """Waits for an event; `expected` is its name and the reason that it gives."""
     name, reason = expected.split(":")
@@ -241,7 +280,7 @@ async def compare(path, reference):
         check(mine == other, f"\n   {mine}\nis not\n   {other}")
 
 
-STAGES = [look, stop, cont, reset, powerdown, quit, hear, compare]
+STAGES = [look, stop, cont, reset, powerdown, quit, plug, keep, unplug, hear, compare]
 
 
 def main():

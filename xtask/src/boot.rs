@@ -1,5 +1,6 @@
 //! `cargo xtask boot`: Debian's arm64 kernel, to a shell.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,8 +53,8 @@ impl Linux {
         Ok(Self { image: kernel.image(), initrd })
     }
 
-    /// `armlet run` on this kernel, with `words` added to the kernel's command line.
-    pub fn command(&self, armlet: &Path, smp: u32, words: &str) -> Command {
+    /// `armlet run` on this kernel, with `--smp` as given and `words` added to the kernel's command line.
+    pub fn command(&self, armlet: &Path, smp: impl Display, words: &str) -> Command {
         let mut c = Command::new(armlet);
         c.arg("run").arg("--kernel").arg(&self.image).arg("--initrd").arg(&self.initrd);
         c.arg("--append").arg(format!("console=ttyAMA0 {words}"));
@@ -120,7 +121,10 @@ pub fn complaints(transcript: &str) -> Result<()> {
 }
 
 /// Types `line` at the prompt and checks that a line of the answer contains `expected`.
-fn ask(s: &mut Session, line: &str, expected: &str) -> Result<()> {
+///
+/// # Errors
+/// It does not, or no answer comes.
+pub fn ask(s: &mut Session, line: &str, expected: &str) -> Result<()> {
     s.send_line(line)?;
     let answer = s.wait_for(PROMPT)?;
     // The first line is the terminal's echo of the question.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::bench::peer::Peer;
-use crate::boot::{Linux, PROMPT};
+use crate::boot::{self, Linux, PROMPT};
 use crate::kernel::Version;
 use crate::session::Session;
 use crate::{cache, host, run};
@@ -115,14 +115,14 @@ fn hear(socket: &Path, expected: &str, action: impl FnOnce() -> Result<()>) -> R
     Ok(())
 }
 
-/// Debian's kernel with 4 CPUs: stopped, resumed, reset and watched by the client.
+/// Debian's kernel with 4 CPUs: stopped, resumed, given a CPU, reset and watched by the client.
 ///
 /// # Errors
 /// Something was not as it should be.
 pub fn drive_linux(armlet: &Path) -> Result<()> {
     let linux = Linux::prepare(Version::V6_12)?;
     let socket = Socket::new("linux")?;
-    let mut c = linux.command(armlet, CPUS, "quiet shell");
+    let mut c = linux.command(armlet, format!("{CPUS},max={}", CPUS + 1), "quiet shell");
     c.arg("--qmp").arg(socket.option());
     let mut s = Session::start(&mut c, Duration::from_secs(180), false)?;
     s.wait_for(PROMPT).context("no shell prompt")?;
@@ -137,10 +137,13 @@ pub fn drive_linux(armlet: &Path) -> Result<()> {
     }
     act(&socket, "cont", "")?;
     s.wait_for("42")?;
+    s.wait_for(PROMPT)?;
     act(&socket, "powerdown", "")?;
+    plug_and_unplug(&mut s, &socket)?;
 
     act(&socket, "reset", "")?;
     s.wait_for(PROMPT).context("no shell prompt after the client's reset")?;
+    boot::ask(&mut s, "cat /sys/devices/system/cpu/online", "0-4").context("a plugged CPU stays")?;
     hear(&socket, "RESET:guest-reset", || s.send_line("reboot -f"))?;
     s.wait_for(PROMPT).context("no shell prompt after the guest's reset")?;
     hear(&socket, "SHUTDOWN:guest-shutdown", || s.send_line("poweroff -f"))?;
@@ -148,7 +151,33 @@ pub fn drive_linux(armlet: &Path) -> Result<()> {
     if status.code() != Some(0) {
         bail!("armlet ended with {status}");
     }
-    crate::boot::complaints(&transcript)
+    boot::complaints(&transcript)
+}
+
+/// A CPU more, and one less, twice, with Linux switching it on and off.
+fn plug_and_unplug(s: &mut Session, socket: &Path) -> Result<()> {
+    let cpu = format!("/sys/devices/system/cpu/cpu{CPUS}/online");
+    let online = "cat /sys/devices/system/cpu/online";
+    boot::ask(s, online, "0-3")?;
+    for _ in 0..2 {
+        boot::ask(s, &format!("echo 1 >{cpu}; echo $?"), "1").context("an empty place has no CPU")?;
+        act(socket, "plug", &CPUS.to_string())?;
+        boot::ask(s, &format!("echo 1 >{cpu}; {online}"), "0-4")?;
+        boot::ask(s, "taskset 10 sh -c 'echo $((6 * 7))'", "42").context("the new CPU does not compute")?;
+        act(socket, "keep", &CPUS.to_string()).context("a CPU in use")?;
+        boot::ask(s, &format!("echo 0 >{cpu}; {online}"), "0-3")?;
+        act(socket, "unplug", &CPUS.to_string())?;
+        if threads(s.process())?.iter().any(|name| name.starts_with("CPU 4/")) {
+            bail!("the thread of a CPU that was unplugged is still there");
+        }
+    }
+    act(socket, "plug", &CPUS.to_string())
+}
+
+/// Names of a process's threads.
+fn threads(process: u32) -> Result<Vec<String>> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"))?;
+    Ok(tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect())
 }
 
 /// A process that must not outlive the test.

@@ -20,6 +20,6 @@ pub use armlet_arm as arm;
 pub use armlet_control as control;
 pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
-    NoticeListener, RunState, Statistics, before_death, config, cpu, error, spec,
+    NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec,
 };
 pub use serial::SerialError;

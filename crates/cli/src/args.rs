@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use armlet::config::{AcceleratorConfig, CpuConfig, DriveConfig};
 
-use crate::parse::{self, ControlPath, GuestSize, Serial};
+use crate::parse::{self, ControlPath, Cpus, GuestSize, Serial};
 
 /// Runs arm64 machines.
 #[derive(Debug, Parser)]
@@ -73,7 +73,7 @@ pub enum CtlCommand {
     Powerdown,
     /// End the machine at once
     Quit,
-    /// Look at the CPUs
+    /// List, add and remove CPUs
     #[command(subcommand)]
     Cpu(CpuCommand),
 }
@@ -81,8 +81,18 @@ pub enum CtlCommand {
 /// What to do with CPUs.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum CpuCommand {
-    /// List the CPUs
+    /// List the CPUs, and the places where there is none
     List,
+    /// Add a CPU; the guest has to switch it on
+    Add {
+        /// Its number; the first that is free if none is given
+        cpu: Option<u64>,
+    },
+    /// Remove a CPU, which the guest must have switched off
+    Remove {
+        /// Its number
+        cpu: u64,
+    },
 }
 
 /// Options of `armlet run`.
@@ -117,9 +127,9 @@ pub struct RunArgs {
     /// CPU model and features, as `armlet cpus` lists them
     #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "neoverse-n1", value_parser = parse::cpu, help_heading = "Machine")]
     pub cpu: CpuConfig,
-    /// Number of CPUs
-    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = parse::cpu_count, help_heading = "Machine")]
-    pub smp: usize,
+    /// Number of CPUs, and room for more that are plugged later (armlet ctl PATH cpu add)
+    #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse::cpus, help_heading = "Machine")]
+    pub smp: Cpus,
     /// Memory: 2G, 512M, 65536K; a bare number is MiB
     #[arg(short, long, value_name = "SIZE", default_value = "1G", allow_negative_numbers = true, value_parser = parse::memory, help_heading = "Machine")]
     pub memory: GuestSize,
@@ -195,7 +205,12 @@ const CTL_EXAMPLES: &str = "\
 Examples:
   armlet run --kernel Image --qmp unix:/tmp/vm.sock
   armlet ctl /tmp/vm.sock status
-  armlet ctl /tmp/vm.sock stop";
+  armlet ctl /tmp/vm.sock stop
+
+CPUs come and go in a machine that has room for them:
+  armlet run --kernel Image --smp 4,max=8 --qmp unix:/tmp/vm.sock
+  armlet ctl /tmp/vm.sock cpu add 4           in the guest: echo 1 > /sys/devices/system/cpu/cpu4/online
+  armlet ctl /tmp/vm.sock cpu remove 4        before, in the guest: echo 0 > ...";
 
 const LONG_HELP: &str = "\
 Examples:

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use armlet::control::{Client, ClientError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::{CpuCommand, CtlArgs, CtlCommand};
 use crate::{complain, list, status};
@@ -25,35 +25,94 @@ pub fn run(args: &CtlArgs) -> u8 {
 
 fn carry_out(args: &CtlArgs) -> Result<String, ClientError> {
     let mut machine = Client::connect(&args.path.0, PATIENCE)?;
-    let mut execute = |command| machine.execute(command, None);
+    let mut quietly = |command| machine.execute(command, None).map(|_| String::new());
     match args.command {
-        CtlCommand::Status => state(&execute("query-status")?),
+        CtlCommand::Status => state(&mut machine),
         CtlCommand::Stop => {
-            execute("stop")?;
-            state(&execute("query-status")?)
+            quietly("stop")?;
+            state(&mut machine)
         }
         CtlCommand::Cont => {
-            execute("cont")?;
-            state(&execute("query-status")?)
+            quietly("cont")?;
+            state(&mut machine)
         }
-        CtlCommand::Reset => execute("system_reset").map(|_| String::new()),
-        CtlCommand::Powerdown => execute("system_powerdown").map(|_| String::new()),
-        CtlCommand::Quit => execute("quit").map(|_| String::new()),
-        CtlCommand::Cpu(CpuCommand::List) => cpus(&execute("query-cpus-fast")?),
+        CtlCommand::Reset => quietly("system_reset"),
+        CtlCommand::Powerdown => quietly("system_powerdown"),
+        CtlCommand::Quit => quietly("quit"),
+        CtlCommand::Cpu(CpuCommand::List) => list_cpus(&mut machine),
+        CtlCommand::Cpu(CpuCommand::Add { cpu }) => add_cpu(&mut machine, cpu),
+        CtlCommand::Cpu(CpuCommand::Remove { cpu }) => remove_cpu(&mut machine, cpu),
     }
 }
 
-fn state(answer: &Value) -> Result<String, ClientError> {
+fn state(machine: &mut Client) -> Result<String, ClientError> {
+    let answer = machine.execute("query-status", None)?;
     let state = answer["status"].as_str().ok_or(ClientError::Answer)?;
     Ok(format!("{state}\n"))
 }
 
-fn cpus(answer: &Value) -> Result<String, ClientError> {
-    let mut text = String::from("CPU  core  host thread\n");
-    for cpu in answer.as_array().ok_or(ClientError::Answer)? {
-        let number = |value: &Value| value.as_u64().ok_or(ClientError::Answer);
-        let (index, core) = (number(&cpu["cpu-index"])?, number(&cpu["props"]["core-id"])?);
-        let _ = writeln!(text, "{index:3}  {core:4}  {:11}", number(&cpu["thread-id"])?);
+/// A place for a CPU.
+struct Place {
+    number: u64,
+    /// Of the CPU that is there.
+    path: Option<String>,
+    info: Value,
+}
+
+/// All places, by number.
+fn places(machine: &mut Client) -> Result<Vec<Place>, ClientError> {
+    let answer = machine.execute("query-hotpluggable-cpus", None)?;
+    let place = |info: &Value| {
+        let number = info["props"]["core-id"].as_u64().ok_or(ClientError::Answer)?;
+        Ok(Place { number, path: info["qom-path"].as_str().map(str::to_owned), info: info.clone() })
+    };
+    let mut all: Vec<_> =
+        answer.as_array().ok_or(ClientError::Answer)?.iter().map(place).collect::<Result<_, _>>()?;
+    all.sort_by_key(|place| place.number);
+    Ok(all)
+}
+
+fn list_cpus(machine: &mut Client) -> Result<String, ClientError> {
+    let places = places(machine)?;
+    let threads = machine.execute("query-cpus-fast", None)?;
+    let threads = threads.as_array().ok_or(ClientError::Answer)?;
+    let mut text = String::from("CPU  host thread\n");
+    for place in &places {
+        let cpu = threads.iter().find(|cpu| cpu["props"]["core-id"] == place.number);
+        let thread = cpu.and_then(|cpu| cpu["thread-id"].as_u64());
+        let thread = thread.map_or_else(|| "(no CPU)".to_owned(), |thread| thread.to_string());
+        let _ = writeln!(text, "{:3}  {thread:>11}", place.number);
     }
     Ok(text)
+}
+
+fn add_cpu(machine: &mut Client, cpu: Option<u64>) -> Result<String, ClientError> {
+    let places = places(machine)?;
+    let chosen = match cpu {
+        Some(number) => places.iter().find(|place| place.number == number),
+        None => places.iter().find(|place| place.path.is_none()),
+    };
+    let Some(place) = chosen else {
+        let (room, last) = (places.len(), places.len().saturating_sub(1));
+        let what = cpu.map_or_else(|| "every place is taken".to_owned(), |n| format!("there is no CPU {n}"));
+        let mend = "start it with --smp N,max=M for more";
+        return Err(ClientError::Refused(format!(
+            "{what}: the machine has room for {room}, 0 to {last}; {mend}"
+        )));
+    };
+    let mut arguments = place.info["props"].clone();
+    arguments["driver"] = place.info["type"].clone();
+    machine.execute("device_add", Some(arguments))?;
+    let number = place.number;
+    Ok(format!("CPU {number} added; in Linux, echo 1 > /sys/devices/system/cpu/cpu{number}/online\n"))
+}
+
+fn remove_cpu(machine: &mut Client, cpu: u64) -> Result<String, ClientError> {
+    let places = places(machine)?;
+    let path = places.iter().find(|place| place.number == cpu).and_then(|place| place.path.as_ref());
+    let Some(path) = path else {
+        return Err(ClientError::Refused(format!("there is no CPU {cpu}: see cpu list")));
+    };
+    machine.execute("device_del", Some(json!({"id": path})))?;
+    Ok(String::new())
 }

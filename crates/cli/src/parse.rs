@@ -49,9 +49,31 @@ pub fn memory(text: &str) -> Result<GuestSize, String> {
         .ok_or_else(|| format!("'{text}' is more than any host has: give a smaller size"))
 }
 
-/// A number of CPUs.
-pub fn cpu_count(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("'{text}' is no number of CPUs: write 1, 2, 4, ..."))
+/// Numbers of CPUs: at the start, and at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// At the start.
+    pub count: usize,
+    /// With those that are plugged later; as many as at the start if none is given.
+    pub max: Option<usize>,
+}
+
+/// `N[,max=M]`.
+pub fn cpus(text: &str) -> Result<Cpus, String> {
+    let number = |text: &str| {
+        text.parse().map_err(|_| format!("'{text}' is no number of CPUs: write 1, 2, 4, ... or 4,max=8"))
+    };
+    let mut parts = text.split(',');
+    let first = parts.next().unwrap_or_default();
+    let mut cpus = Cpus { count: number(first.strip_prefix("cpus=").unwrap_or(first))?, max: None };
+    for part in parts {
+        match part.split_once('=') {
+            _ if part.is_empty() => return Err(EMPTY_PART.into()),
+            Some(("max" | "maxcpus", value)) => cpus.max = Some(number(value)?),
+            _ => return Err(format!("unknown option '{part}': write 4,max=8 for 4 CPUs and room for 8")),
+        }
+    }
+    Ok(cpus)
 }
 
 /// Seconds, also a fraction.
@@ -225,6 +247,12 @@ mod tests {
         assert_eq!(serial("file:/tmp/a:b"), Ok(Serial::File("/tmp/a:b".into())));
         for text in ["", "file:", "tcp:1", "stdio:"] {
             assert!(serial(text).is_err(), "{text}");
+        }
+        assert_eq!(cpus("4"), Ok(Cpus { count: 4, max: None }));
+        assert_eq!(cpus("4,max=8"), Ok(Cpus { count: 4, max: Some(8) }));
+        assert_eq!(cpus("cpus=4,maxcpus=8"), cpus("4,max=8"));
+        for text in ["", "x", "-1", "4,", "4,max", "4,max=x", "4,cores=2"] {
+            assert!(cpus(text).is_err(), "{text}");
         }
         assert_eq!(control_socket("unix:a,b"), Ok(ControlPath("a,b".into())));
         for text in ["", "unix:", "a", "tcp:localhost:4444"] {

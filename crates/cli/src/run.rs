@@ -49,7 +49,8 @@ fn config(args: &RunArgs) -> MachineConfig {
     MachineConfig {
         machine: args.machine.clone(),
         cpu: args.cpu.clone(),
-        smp: args.smp,
+        smp: args.smp.count,
+        max_cpus: args.smp.max,
         memory: args.memory.0,
         accelerator: args.accel.clone(),
         boot: BootConfig {

@@ -1,9 +1,11 @@
 //! The commands: their types, and what they do.
 
+use std::sync::{Arc, Mutex};
+
 use armlet_machine::{Cause, MachineHandle, RunState};
 use serde_json::{Map, Value, json};
 
-use crate::cpus;
+use crate::cpus::{self, Devices};
 use crate::error::{ErrorClass, QmpError};
 use crate::event::EVENTS;
 use crate::schema::{CommandType, EMPTY, Enum, Object, Type, introspect, member, object, optional};
@@ -11,6 +13,8 @@ use crate::schema::{CommandType, EMPTY, Enum, Object, Type, introspect, member, 
 /// What commands work on.
 pub(crate) struct Context {
     pub(crate) machine: MachineHandle,
+    /// What clients call the vCPUs that they plugged; common to all.
+    pub(crate) devices: Arc<Mutex<Devices>>,
     /// Who asks, for the log.
     pub(crate) client: u64,
 }
@@ -85,8 +89,30 @@ pub(crate) static COMMANDS: &[Command] = &[
         Ok(json!({}))
     }),
     command("query-cpus-fast", Type::Array(&Type::Object(&cpus::CPU_INFO)), |context, _| {
-        Ok(cpus::query_fast(&context.machine))
+        Ok(cpus::query_fast(context))
     }),
+    command("query-hotpluggable-cpus", Type::Array(&Type::Object(&cpus::PLACE_INFO)), |context, _| {
+        Ok(cpus::query_places(context))
+    }),
+    Command {
+        kind: CommandType {
+            name: "device_add",
+            arguments: &cpus::DEVICE_ADD,
+            returns: NOTHING,
+            // Arguments keep their types.
+            features: &["json-cli", "json-cli-hotplug"],
+        },
+        run: cpus::add,
+    },
+    Command {
+        kind: CommandType {
+            name: "device_del",
+            arguments: &cpus::DEVICE_DEL,
+            returns: NOTHING,
+            features: &[],
+        },
+        run: cpus::delete,
+    },
 ];
 
 /// Nothing may be switched on.

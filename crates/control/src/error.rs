@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use armlet_engine::EngineError;
+use armlet_machine::PlugError;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -13,6 +14,8 @@ pub(crate) enum ErrorClass {
     GenericError,
     /// There is no such command, or not now.
     CommandNotFound,
+    /// There is no such device.
+    DeviceNotFound,
 }
 
 impl ErrorClass {
@@ -20,6 +23,7 @@ impl ErrorClass {
         match self {
             Self::GenericError => "GenericError",
             Self::CommandNotFound => "CommandNotFound",
+            Self::DeviceNotFound => "DeviceNotFound",
         }
     }
 }
@@ -47,6 +51,12 @@ impl QmpError {
 
 impl From<EngineError> for QmpError {
     fn from(error: EngineError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<PlugError> for QmpError {
+    fn from(error: PlugError) -> Self {
         Self::generic(error.to_string())
     }
 }

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use armlet_machine::{Cause, Notice};
 use serde_json::{Value, json};
 
-use crate::schema::{EMPTY, Enum, EventType, Object, Type, member, object};
+use crate::cpus::Devices;
+use crate::schema::{EMPTY, Enum, EventType, Object, Type, member, object, optional};
 
 static SHUTDOWN_CAUSE: Enum = Enum {
     name: "ShutdownCause",
@@ -24,6 +25,7 @@ static PANIC_ACTION: Enum = Enum { name: "GuestPanicAction", values: &["poweroff
 static CAUSED: Object =
     object("Caused", &[member("guest", Type::Bool), member("reason", Type::Enum(&SHUTDOWN_CAUSE))]);
 static PANICKED: Object = object("GuestPanicked", &[member("action", Type::Enum(&PANIC_ACTION))]);
+static DELETED: Object = object("DeviceDeleted", &[optional("device", Type::Str), member("path", Type::Str)]);
 
 /// All events.
 pub(crate) static EVENTS: &[EventType] = &[
@@ -33,6 +35,7 @@ pub(crate) static EVENTS: &[EventType] = &[
     EventType { name: "SHUTDOWN", data: &CAUSED },
     EventType { name: "POWERDOWN", data: &EMPTY },
     EventType { name: "GUEST_PANICKED", data: &PANICKED },
+    EventType { name: "DEVICE_DELETED", data: &DELETED },
 ];
 
 const fn reason(cause: Cause) -> &'static str {
@@ -48,8 +51,8 @@ const fn reason(cause: Cause) -> &'static str {
     }
 }
 
-/// The event that tells of `notice`, which comes about now.
-pub(crate) fn of_notice(notice: &Notice) -> Value {
+/// The event that tells of `notice`, which comes about now, and of a vCPU by what `devices` knows of it.
+pub(crate) fn of_notice(notice: &Notice, devices: &Devices) -> Value {
     let caused = |cause: &Cause| Some(json!({"guest": cause.by_guest(), "reason": reason(*cause)}));
     match notice {
         Notice::Stopped => event("STOP", None),
@@ -57,6 +60,13 @@ pub(crate) fn of_notice(notice: &Notice) -> Value {
         Notice::Reset(cause) => event("RESET", caused(cause)),
         Notice::Shutdown(cause) => event("SHUTDOWN", caused(cause)),
         Notice::PowerKey => event("POWERDOWN", None),
+        Notice::CpuRemoved(index) => {
+            let mut data = json!({"path": devices.path(*index)});
+            if let Some(id) = devices.id(*index) {
+                data["device"] = id.into();
+            }
+            event("DEVICE_DELETED", Some(data))
+        }
         Notice::GuestPanicked => event("GUEST_PANICKED", Some(json!({"action": "poweroff"}))),
     }
 }
@@ -76,7 +86,8 @@ fn event(name: &str, data: Option<Value>) -> Value {
 mod tests {
     use super::*;
 
-    const NOTICES: [Notice; 6] = [
+    const NOTICES: [Notice; 7] = [
+        Notice::CpuRemoved(3),
         Notice::Stopped,
         Notice::Resumed,
         Notice::Reset(Cause::HostReset),
@@ -88,7 +99,7 @@ mod tests {
     #[test]
     fn every_notice_is_an_event_of_its_type() {
         for notice in NOTICES {
-            let event = of_notice(&notice);
+            let event = of_notice(&notice, &Devices::default());
             let kind = EVENTS.iter().find(|e| e.name == event["event"]).unwrap();
             let data = event.get("data").map(|d| d.as_object().unwrap().clone());
             assert_eq!(data.is_none(), kind.data.members.is_empty(), "{event}: no empty data");
@@ -96,7 +107,7 @@ mod tests {
             assert!(event["timestamp"]["seconds"].as_u64().unwrap() > 1_700_000_000);
             assert!(event["timestamp"]["microseconds"].as_u64().unwrap() < 1_000_000);
         }
-        let event = of_notice(&Notice::Reset(Cause::HostReset));
+        let event = of_notice(&Notice::Reset(Cause::HostReset), &Devices::default());
         assert_eq!(event["data"], json!({"guest": false, "reason": "host-qmp-system-reset"}));
     }
 }

@@ -13,6 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::SendFlags;
 
 use crate::command::Context;
+use crate::cpus::Devices;
 use crate::error::{ControlError, QmpError};
 use crate::event;
 use crate::outbox::{Outbox, line};
@@ -36,9 +37,10 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Lock order: `clients`, then an outbox. Neither is held while the machine is asked for something.
+/// Lock order: `devices`, then `clients`, then an outbox. None is held while the machine is asked for something.
 struct Shared {
     machine: MachineHandle,
+    devices: Arc<Mutex<Devices>>,
     clients: Mutex<Clients>,
     left: Condvar,
 }
@@ -76,7 +78,14 @@ impl Shared {
 
 impl NoticeListener for Shared {
     fn notice(&self, notice: &Notice) {
-        let event = line(&event::of_notice(notice));
+        let event = {
+            let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+            let event = line(&event::of_notice(notice, &devices));
+            if let Notice::CpuRemoved(index) = notice {
+                devices.remove(*index);
+            }
+            event
+        };
         self.clients().all.iter().for_each(|(_, outbox)| outbox.event(&event));
     }
 }
@@ -90,8 +99,12 @@ impl Server {
         let listener = Listener::bind(path)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| ControlError::Thread(e.into()))?;
         let stop = Arc::new(stop);
-        let shared = Shared { machine: machine.clone(), clients: Mutex::default(), left: Condvar::new() };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            machine: machine.clone(),
+            devices: Arc::default(),
+            clients: Mutex::default(),
+            left: Condvar::new(),
+        });
         machine.listen(&(Arc::clone(&shared) as _));
         let (own, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
         let body = move || serve(&own, &listener, &stopped);
@@ -155,7 +168,7 @@ fn welcome(shared: &Arc<Shared>, socket: UnixStream) {
     let Some(client) = shared.enter(&outbox) else { return refuse(&socket) };
     tracing::debug!(client, "control client comes");
     let own = Arc::clone(shared);
-    let context = Context { machine: shared.machine.clone(), client };
+    let context = Context { machine: shared.machine.clone(), devices: Arc::clone(&shared.devices), client };
     let session = Session::new(socket, outbox, Protocol::new(context));
     let body = move || {
         match session.run() {

@@ -277,6 +277,19 @@ impl Engine {
         Ok(())
     }
 
+    /// As [`Engine::unplug`], but only of a vCPU that is off: of this and a CPU_ON at the same moment one
+    /// succeeds.
+    ///
+    /// # Errors
+    /// It is on, or as [`Engine::unplug`].
+    pub fn unplug_if_off(&self, index: usize) -> Result<(), EngineError> {
+        outside_vcpus()?;
+        if !self.core.control.vcpu(index)?.power.retire() {
+            return Err(EngineError::PoweredOn(index));
+        }
+        self.unplug(index)
+    }
+
     /// Runs `f` on vCPU `index`'s own thread, outside guest execution, and returns its result. On vCPU
     /// threads use [`VcpuAccess::run_on`].
     ///

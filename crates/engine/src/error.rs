@@ -30,6 +30,9 @@ pub enum EngineError {
     /// The vCPU left the machine before the work was done.
     #[error("vCPU {0} has left the machine; the work for it was not done")]
     Gone(usize),
+    /// The vCPU is on, which it may not be for the operation.
+    #[error("vCPU {0} is on; let the guest switch it off first")]
+    PoweredOn(usize),
     /// A blocking operation was called on a vCPU's thread, where it could wait for itself.
     #[error(
         "This operation blocks and may not be called on a vCPU's thread; use its VcpuAccess or send an event"

@@ -39,6 +39,9 @@ pub enum PowerOnError {
 /// Where the power of a vCPU is kept.
 pub(crate) struct PowerCell(AtomicU8);
 
+/// Off for good: what no CPU_ON changes any more. No value of [`Power`].
+const RETIRED: u8 = 3;
+
 impl PowerCell {
     pub(crate) fn new(power: Power) -> Self {
         Self(AtomicU8::new(power as u8))
@@ -47,7 +50,7 @@ impl PowerCell {
     pub(crate) fn get(&self) -> Power {
         match self.0.load(Ordering::Acquire) {
             0 => Power::On,
-            1 => Power::Off,
+            1 | RETIRED => Power::Off,
             _ => Power::OnPending,
         }
     }
@@ -61,8 +64,15 @@ impl PowerCell {
         match swap(Power::OnPending as u8) {
             Ok(_) => Ok(()),
             Err(now) if now == Power::On as u8 => Err(PowerOnError::AlreadyOn),
+            Err(RETIRED) => Err(PowerOnError::Invalid),
             Err(_) => Err(PowerOnError::OnPending),
         }
+    }
+
+    /// Makes off be for good; of this and a CPU_ON at the same moment exactly one succeeds. False if it is not off.
+    pub(crate) fn retire(&self) -> bool {
+        let swap = self.0.compare_exchange(Power::Off as u8, RETIRED, Ordering::AcqRel, Ordering::Acquire);
+        matches!(swap, Ok(_) | Err(RETIRED))
     }
 }
 

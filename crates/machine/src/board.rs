@@ -38,6 +38,7 @@ pub(crate) struct Board {
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a MachineConfig,
     pub(crate) ram: Ram,
+    /// One for each place, also where no vCPU is yet.
     pub(crate) cpus: &'a [Arc<VcpuShared>],
     pub(crate) console: &'a Console,
     pub(crate) virtio: Vec<Arc<dyn VirtioDevice>>,
@@ -112,6 +113,12 @@ impl Board {
         self.rtc.reset();
         self.gpio.reset();
         self.gic.reset();
+    }
+
+    /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.
+    pub(crate) fn connect_cpu(&self, index: usize, vcpu: Arc<VcpuShared>) {
+        self.timers.reset_cpu(index);
+        self.gic.connect(index, vcpu);
     }
 
     /// Presses the power key.

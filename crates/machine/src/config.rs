@@ -15,8 +15,11 @@ pub struct MachineConfig {
     pub machine: String,
     /// CPU model and changes to it.
     pub cpu: CpuConfig,
-    /// Number of vCPUs.
+    /// Number of vCPUs at the start.
     pub smp: usize,
+    /// Number of vCPUs that there may be, with those that are plugged later; `None`: no more than `smp`. The
+    /// guest sees places for so many from the start.
+    pub max_cpus: Option<usize>,
     /// RAM in bytes.
     pub memory: u64,
     /// What executes guest code.
@@ -43,6 +46,7 @@ impl Default for MachineConfig {
             machine: "virt".into(),
             cpu: CpuConfig::default(),
             smp: 1,
+            max_cpus: None,
             memory: 1 << 30,
             accelerator: AcceleratorConfig::default(),
             boot: BootConfig::default(),
@@ -199,7 +203,12 @@ impl MachineConfig {
         }
         match self.smp {
             0 => return Err(ConfigError::NoCpus),
-            n if n > spec::MAX_CPUS => return Err(ConfigError::TooManyCpus(n)),
+            n if n.max(self.places()) > spec::MAX_CPUS => {
+                return Err(ConfigError::TooManyCpus(n.max(self.places())));
+            }
+            smp if smp > self.places() => {
+                return Err(ConfigError::FewerPlacesThanCpus { smp, max: self.places() });
+            }
             _ => {}
         }
         self.check_memory(host_memory())?;
@@ -208,6 +217,11 @@ impl MachineConfig {
             return Err(ConfigError::TooManyDevices(devices));
         }
         Ok(())
+    }
+
+    /// Number of places for vCPUs.
+    pub fn places(&self) -> usize {
+        self.max_cpus.unwrap_or(self.smp)
     }
 
     /// Number of virtio devices.
@@ -264,6 +278,11 @@ mod tests {
         assert!(matches!(with(&|c| c.memory = 1 << 60), ConfigError::MemoryTooLarge { .. }));
         assert!(matches!(with(&|c| c.smp = 0), ConfigError::NoCpus));
         assert!(matches!(with(&|c| c.smp = 513), ConfigError::TooManyCpus(513)));
+        assert!(matches!(with(&|c| c.max_cpus = Some(513)), ConfigError::TooManyCpus(513)));
+        assert!(matches!(
+            with(&|c| c.max_cpus = Some(0)),
+            ConfigError::FewerPlacesThanCpus { smp: 1, max: 0 }
+        ));
         assert!(matches!(with(&|c| c.machine = "raspi4".into()), ConfigError::UnknownMachine(_)));
         let drive = DriveConfig { file: "x".into(), format: None, readonly: false, snapshot: false };
         assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyDevices(33)));

@@ -27,6 +27,8 @@ pub enum ConfigError {
     NoCpus,
     #[error("{0} CPUs are more than the interrupt controller takes: give --smp {max} or less", max = spec::MAX_CPUS)]
     TooManyCpus(usize),
+    #[error("{smp} CPUs at the start, but room for {max}: give --smp {smp},max={smp} or more")]
+    FewerPlacesThanCpus { smp: usize, max: usize },
     #[error("memory of 0: give --memory 1G, or at least {min}", min = size(spec::MIN_MEMORY))]
     MemoryZero,
     #[error("memory of {} is too small: give --memory {min} or more", size(*asked), min = size(spec::MIN_MEMORY))]
@@ -65,6 +67,26 @@ pub enum ConfigError {
     PageSize { kernel: &'static str, cpu: String },
     #[error(transparent)]
     Boot(#[from] BootError),
+}
+
+/// Why a vCPU cannot be plugged or unplugged.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each one means")]
+pub enum PlugError {
+    #[error("there is no place for CPU {cpu}: this machine has {places}, 0 to {last}; start it with --smp N,max=M for more", last = places - 1)]
+    NoPlace { cpu: usize, places: usize },
+    #[error("CPU {0} is there already: choose another place")]
+    Present(usize),
+    #[error("CPU {0} is not there: choose one that is")]
+    Absent(usize),
+    #[error("CPU {0} boots the machine and stays: choose another")]
+    Boot(usize),
+    #[error(
+        "CPU {0} is on: take it offline in the guest first (Linux: echo 0 > /sys/devices/system/cpu/cpu{0}/online)"
+    )]
+    On(usize),
+    #[error("{0}")]
+    Engine(#[from] armlet_engine::EngineError),
 }
 
 /// Why what was given to boot cannot be booted.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use armlet_arm::CpuModel;
-use armlet_engine::{EngineError, MachineState};
+use armlet_engine::{EngineError, MachineState, Power, VcpuShared};
 
 use crate::boot::KernelKind;
 use crate::console::Console;
-use crate::machine::Shared;
+use crate::error::PlugError;
+use crate::lock;
+use crate::machine::{BOOT_CPU, Shared};
 use crate::notice::{Cause, Notice, NoticeListener, Request};
 
 /// What other threads may do with a machine. Cloning gives another handle to the same one.
@@ -115,6 +117,59 @@ impl MachineHandle {
         let engine = &self.0.engine;
         let info = |index| Some(CpuInfo { index, thread_id: engine.thread_id(index).ok()? });
         engine.vcpus().into_iter().filter_map(info).collect()
+    }
+
+    /// How many vCPUs there may be. Their numbers are those below.
+    pub fn places(&self) -> usize {
+        self.0.config.places()
+    }
+
+    /// Adds vCPU `index`. It is off until the guest switches it on (Linux: `echo 1 > …/cpuN/online`).
+    ///
+    /// # Errors
+    /// There is no such place, it is taken, or the host or the accelerator refuses.
+    pub fn plug_cpu(&self, index: usize) -> Result<(), PlugError> {
+        let shared = &self.0;
+        let places = self.places();
+        if index >= places {
+            return Err(PlugError::NoPlace { cpu: index, places });
+        }
+        let _plugging = lock(&shared.plugging);
+        if shared.engine.vcpu_state(index).is_ok() {
+            return Err(PlugError::Present(index));
+        }
+        let vcpu = Arc::new(VcpuShared::new(index));
+        shared.board.connect_cpu(index, Arc::clone(&vcpu));
+        let (state, _) = shared.reset_state(index);
+        shared.engine.create_vcpu(vcpu, state, Power::Off)?;
+        shared.engine.release(index)?;
+        tracing::info!(cpu = index, "plugged");
+        Ok(())
+    }
+
+    /// Removes vCPU `index`, which the guest must have switched off (Linux: `echo 0 > …/cpuN/online`). Its thread has
+    /// ended when this returns.
+    ///
+    /// # Errors
+    /// It is not there, it is on, it boots the machine, or its thread does not end.
+    pub fn unplug_cpu(&self, index: usize) -> Result<(), PlugError> {
+        let shared = &self.0;
+        let _plugging = lock(&shared.plugging);
+        if shared.engine.vcpu_state(index).is_err() {
+            return Err(PlugError::Absent(index));
+        }
+        if index == BOOT_CPU {
+            return Err(PlugError::Boot(index));
+        }
+        match shared.engine.unplug_if_off(index) {
+            Err(EngineError::PoweredOn(_)) => return Err(PlugError::On(index)),
+            other => other?,
+        }
+        // What the guest does to the empty place reaches nobody.
+        shared.board.connect_cpu(index, Arc::new(VcpuShared::new(index)));
+        tracing::info!(cpu = index, "unplugged");
+        shared.notices.tell(&Notice::CpuRemoved(index));
+        Ok(())
     }
 
     /// The guest's time: how long the vCPUs have been running.

@@ -27,6 +27,7 @@ pub(crate) struct Handler {
     pub(crate) ram: Ram,
     pub(crate) gic: Arc<GicV3>,
     pub(crate) timers: Arc<GenericTimers>,
+    /// Places for vCPUs.
     pub(crate) cpus: usize,
     /// `None`: the instruction is undefined.
     pub(crate) semihosting: Option<Arc<Semihosting>>,
@@ -101,7 +102,8 @@ impl Handler {
             Ok(()) => Status::Success,
             Err(PowerOnError::AlreadyOn) => Status::AlreadyOn,
             Err(PowerOnError::OnPending) => Status::OnPending,
-            Err(PowerOnError::Invalid) => Status::InternalFailure,
+            // Its place is empty, which may change: to Linux that is no failure of the CPU (DEN 0022, 5.6).
+            Err(PowerOnError::Invalid) => Status::Denied,
         };
         status.register()
     }
@@ -293,6 +295,19 @@ mod tests {
         rig.state.pc = 0x4000_0104;
         rig.handler.hypercall(&rig.engine.power(), 0, 1, &mut rig.state);
         assert_eq!(rig.state.pc, 0x4000_8200);
+    }
+
+    #[test]
+    fn a_cpu_whose_place_is_empty_is_denied_until_it_is_plugged() {
+        let mut rig = rig(false);
+        let on = [psci::CPU_ON_64.into(), 2, spec::RAM_BASE, 0];
+        rig.engine.unplug(2).unwrap();
+        assert_eq!(rig.call(on), -3);
+        assert_eq!(rig.call([0xc400_0004, 2, 0, 0]), 1, "AFFINITY_INFO: off");
+        let state = rig.handler.model.reset_state(2, 0);
+        rig.engine.create_vcpu(Arc::new(VcpuShared::new(2)), state, Power::Off).unwrap();
+        rig.engine.release(2).unwrap();
+        assert_eq!(rig.call(on), 0);
     }
 
     #[test]

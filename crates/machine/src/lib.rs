@@ -26,7 +26,7 @@ mod statistics;
 pub use armlet_accel_jit::crash::before_death;
 pub use config::MachineConfig;
 pub use console::Console;
-pub use error::{BootError, ConfigError};
+pub use error::{BootError, ConfigError, PlugError};
 pub use handle::{CpuInfo, MachineHandle, RunState};
 pub use machine::{End, Machine};
 pub use notice::{Cause, Notice, NoticeListener};

@@ -3,8 +3,8 @@
 //! Threads: one per vCPU (the engine's), one per disk (the device's), and the caller of [`Machine::run`], which is
 //! the machine's own thread: it alone resets and ends the machine. Other threads use a [`MachineHandle`].
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use armlet_arm::{CpuModel, CpuState};
@@ -26,13 +26,16 @@ use crate::handler::Handler;
 use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
-use crate::{cpu, fdt, spec};
+use crate::{cpu, fdt, lock, spec};
 
 /// This many resets within [`RESET_LOOP_TIME`] are a loop that nobody wants to watch.
 const RESET_LOOP_COUNT: usize = 10;
 const RESET_LOOP_TIME: Duration = Duration::from_secs(60);
 /// Longest wait for devices to finish what the guest has handed over.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The vCPU that starts first, at power-on and at every reset.
+pub(crate) const BOOT_CPU: usize = 0;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub struct Machine {
 
 /// What a machine and its handles share.
 pub(crate) struct Shared {
-    config: MachineConfig,
+    pub(crate) config: MachineConfig,
     pub(crate) model: Arc<CpuModel>,
     memory: Arc<AddressSpace>,
     pub(crate) board: Board,
@@ -75,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) requests: Sender<Request>,
     pub(crate) notices: Arc<Notices>,
+    /// Held while a vCPU is plugged or unplugged, and while all are reset. Taken before anything else.
+    pub(crate) plugging: Mutex<()>,
 }
 
 /// What is opened and checked before anything is made.
@@ -89,7 +94,7 @@ impl Opened {
     fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
         config.check()?;
         let model = cpu::model(&config.cpu)?;
-        cpu::check_reach(&model, config.smp, config.memory)?;
+        cpu::check_reach(&model, config.places(), config.memory)?;
         let accelerator = accelerator::choose(&config.accelerator)?;
         let boot = Boot::open(&config.boot, config.memory)?;
         boot::check_page_size(boot.kernel(), &cpu::granules(&model), model.name())?;
@@ -119,7 +124,7 @@ impl Machine {
         let notes = disks.iter().flat_map(|d| d.notes.clone()).collect();
         let disks: Vec<_> = disks.into_iter().map(|d| d.backend).collect();
         let console = Console::new();
-        let cpus: Vec<_> = (0..config.smp).map(|i| Arc::new(VcpuShared::new(i))).collect();
+        let cpus: Vec<_> = (0..config.places()).map(|i| Arc::new(VcpuShared::new(i))).collect();
         let mut virtio = virtio_devices(&config, &disks)?;
         let mut virtio_console = None;
         if config.console == ConsoleDevice::Virtio {
@@ -137,7 +142,7 @@ impl Machine {
             memory: Arc::clone(&memory),
             model: Arc::clone(&model),
             external,
-            cpus: config.smp,
+            cpus: config.places(),
             semihosting: semihosting.is_some(),
             count: config.count,
         };
@@ -147,7 +152,7 @@ impl Machine {
             ram,
             gic: Arc::clone(&board.gic),
             timers: Arc::clone(&board.timers),
-            cpus: config.smp,
+            cpus: config.places(),
             semihosting: semihosting.clone(),
         };
         let (sender, requests) = mpsc::channel();
@@ -170,9 +175,10 @@ impl Machine {
             engine,
             requests: sender,
             notices,
+            plugging: Mutex::default(),
         };
         shared.load()?;
-        for vcpu in cpus {
+        for vcpu in cpus.into_iter().take(shared.config.smp) {
             let (state, power) = shared.reset_state(vcpu.index());
             shared.engine.create_vcpu(vcpu, state, power)?;
         }
@@ -298,6 +304,7 @@ impl Machine {
         if cause.by_guest() && resets.count_one(Instant::now()) {
             return Some((End::ResetLoop, cause));
         }
+        let _plugging = lock(&shared.plugging);
         let mut loaded = None;
         let devices = || {
             shared.board.reset();
@@ -364,10 +371,10 @@ impl Shared {
     }
 
     /// Registers and power of a vCPU after a reset.
-    fn reset_state(&self, index: usize) -> (CpuState, Power) {
+    pub(crate) fn reset_state(&self, index: usize) -> (CpuState, Power) {
         let mpidr = armlet_arm::model::mpidr(index as u32);
         let mut state = self.model.reset_state(index as u32, mpidr);
-        if index != 0 {
+        if index != BOOT_CPU {
             return (state, Power::Off);
         }
         let entry = self.boot.entry();
@@ -433,7 +440,7 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
     let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
     let description = fdt::Description {
         cpu_compatible: &cpu::compatible(model),
-        cpus: config.smp,
+        cpus: config.places(),
         memory: config.memory,
         virtio_devices: config.virtio_devices(),
         append: &config.boot.append,

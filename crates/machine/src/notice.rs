@@ -63,6 +63,8 @@ pub enum Notice {
     Reset(Cause),
     /// The power key was pressed.
     PowerKey,
+    /// This vCPU was unplugged.
+    CpuRemoved(usize),
     /// The guest crashed; the machine ends.
     GuestPanicked,
     /// The machine ends. Nothing follows.

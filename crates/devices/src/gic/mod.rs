@@ -181,6 +181,21 @@ impl GicV3 {
             state.update(cpu);
         }
     }
+
+    /// Puts another vCPU in the place of `cpu`, as when one is plugged: its redistributor and CPU interface are
+    /// as at power-on, the inputs keep their levels.
+    pub fn connect(&self, cpu: usize, shared: Arc<VcpuShared>) {
+        let mut state = lock(&self.state);
+        if let Some(c) = state.cpus.get_mut(cpu) {
+            c.reset();
+            // The old one is left alone with lines that nobody drives.
+            c.shared.set_irq(false);
+            c.shared.set_fiq(false);
+            c.shared = shared;
+            state.participants_changed();
+            state.update(cpu);
+        }
+    }
 }
 
 /// A device's end of an SPI or PPI.

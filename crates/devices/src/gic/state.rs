@@ -199,7 +199,7 @@ impl Cpu {
         }
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.private.reset(PRIVATE_EDGE);
         self.ctlr = 0;
         self.asleep = true;

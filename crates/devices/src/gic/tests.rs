@@ -607,6 +607,33 @@ fn reset_keeps_input_levels_only() {
 }
 
 #[test]
+fn a_vcpu_that_is_plugged_starts_afresh_with_the_lines_of_its_place() {
+    let b = bench(2);
+    b.enable_spi(3, 1);
+    b.r(1, 0x1_0100, 1 << 27);
+    let (spi, ppi) = (b.spi(3), b.ppi(1, 11));
+    ppi.set(true);
+    assert!(b.irq(1));
+    let other = Arc::new(VcpuShared::new(1));
+    b.gic.connect(1, Arc::clone(&other));
+    assert!(!b.irq(1), "the one that left hears no more");
+    spi.set(true);
+    assert!(!other.irq() && !b.irq(1), "its interface is off");
+    assert_eq!(b.rr(1, 0x1_0100), 0, "nothing is enabled in its redistributor");
+    b.w(1, icc::PMR, 0xff);
+    b.w(1, icc::IGRPEN1, 1);
+    assert!(other.irq() && !b.irq(1));
+    assert_eq!(b.iar(1), 35, "the SPI is still routed to its place");
+    b.eoi(1, 35);
+    spi.set(false);
+    assert!(!other.irq());
+    b.r(1, 0x1_0080, !0);
+    b.r(1, 0x1_0100, 1 << 27);
+    assert!(other.irq(), "the level of the PPI was kept");
+    b.gic.connect(7, Arc::new(VcpuShared::new(7)));
+}
+
+#[test]
 fn odd_accesses() {
     let b = bench(1);
     b.enable_spi(1, 0);

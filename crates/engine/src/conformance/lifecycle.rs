@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use super::support::{COUNT, Fault, LIMIT, Plan, eventually, reset_state};
 use super::{Op, Subject};
 use crate::accel::Halt;
-use crate::{AfterExit, Engine, EngineError, MachineEvent, MachineState, Power, Then, VcpuShared, VcpuState};
+use crate::{
+    AfterExit, Engine, EngineError, MachineEvent, MachineState, Power, PowerOnError, Then, VcpuShared,
+    VcpuState,
+};
 
 /// The thread exists and bears its name, nothing has run, and the vCPU waits for the start.
 pub fn g01_creation_returns_a_stopped_vcpu_on_its_own_thread(subject: &dyn Subject) {
@@ -229,6 +232,36 @@ pub fn g14_unplugging_cancels_waiting_work_and_refuses_more(subject: &dyn Subjec
     assert!(matches!(engine.run_on(1, |_| ()), Err(EngineError::NoSuchVcpu(1))));
     assert_eq!(engine.vcpus(), [0]);
     engine.pause("test").expect("nobody is missed");
+}
+
+/// A vCPU that the guest uses stays; one that is off leaves, and of unplugging and CPU_ON one succeeds.
+pub fn g14_of_unplugging_and_cpu_on_exactly_one_succeeds(subject: &dyn Subject) {
+    let mut machine = Plan::new(subject, COUNT).start(1);
+    let refused = machine.engine.unplug_if_off(0);
+    assert!(matches!(refused, Err(EngineError::PoweredOn(0))), "{refused:?}");
+    for round in 0..60 {
+        machine.create(1, Power::Off);
+        machine.engine.release(1).expect("releases");
+        let (power, entry, engine) = (machine.engine.power(), machine.entry, &machine.engine);
+        let (on, unplugged) = thread::scope(|scope| {
+            let on = scope.spawn(|| power.power_on(1, entry, 0));
+            if round % 2 == 0 {
+                thread::yield_now();
+            }
+            let unplugged = engine.unplug_if_off(1);
+            (on.join().expect("no panic"), unplugged)
+        });
+        match (&on, &unplugged) {
+            (Ok(()), Err(EngineError::PoweredOn(1))) => {
+                eventually("it is on", || power.power(1) == Some(Power::On));
+                engine.unplug(1).expect("unplugs");
+            }
+            (Err(PowerOnError::Invalid), Ok(())) => {}
+            both => panic!("{both:?}"),
+        }
+        assert_eq!(engine.vcpus(), [0]);
+    }
+    machine.engine.pause("test").expect("nobody is missed");
 }
 
 /// Plugging and unplugging leave the rest of the machine running.

@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use armlet_control::Server;
+use armlet_engine::PowerControl;
 use armlet_machine::config::AcceleratorKind;
-use armlet_machine::{Cause, End, Machine, MachineConfig, MachineHandle};
+use armlet_machine::{Cause, End, Machine, MachineConfig, MachineHandle, spec};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
@@ -19,6 +20,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 pub struct Rig {
     pub machine: MachineHandle,
     pub path: PathBuf,
+    power: PowerControl,
     run: Option<JoinHandle<End>>,
 }
 
@@ -32,21 +34,32 @@ impl Rig {
 
     /// With `cpus` vCPUs, not started.
     pub fn paused(cpus: usize) -> Self {
+        Self::with_room(cpus, cpus)
+    }
+
+    /// With `cpus` vCPUs and room for `places`, not started.
+    pub fn with_room(cpus: usize, places: usize) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("armlet-qmp-{}-{number}", std::process::id()));
-        let mut config = MachineConfig { memory: 64 << 20, smp: cpus, ..MachineConfig::default() };
+        let mut config =
+            MachineConfig { memory: 64 << 20, smp: cpus, max_cpus: Some(places), ..MachineConfig::default() };
         config.accelerator.kind = AcceleratorKind::Dummy;
         let mut machine = Machine::new(config).unwrap();
         let server = Server::start(machine.handle(), &path).unwrap();
-        let handle = machine.handle();
+        let (handle, power) = (machine.handle(), machine.engine().power());
         let run = std::thread::spawn(move || {
             let end = machine.run(Some(LIMIT));
             machine.shutdown();
             server.finish();
             end
         });
-        Self { machine: handle, path, run: Some(run) }
+        Self { machine: handle, path, power, run: Some(run) }
+    }
+
+    /// Switches vCPU `index` on, as a guest would.
+    pub fn power_on(&self, index: usize) {
+        self.power.power_on(index, spec::RAM_BASE, 0).unwrap();
     }
 
     /// A client that has not negotiated yet; the greeting is read.

@@ -1,8 +1,6 @@
 //! Clients that send rubbish, send too much, do not read, die, or come in crowds: each gets a clear refusal, and the
 //! machine goes on.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -10,9 +8,10 @@ use std::time::Duration;
 
 use armlet_control::{Client as Library, ClientError, MAX_CLIENTS, Server};
 use armlet_machine::RunState;
-use common::{Client, LIMIT, Rig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
+
+use super::common::{Client, LIMIT, Rig};
 
 /// The client is still heard, and so is the machine.
 #[track_caller]

@@ -1,10 +1,9 @@
 //! Conversations as clients have them.
 
-mod common;
-
 use armlet_machine::End;
-use common::{Client, Rig};
 use serde_json::{Value, json};
+
+use super::common::{Client, Rig};
 
 #[test]
 fn a_client_negotiates_before_anything_else() {
