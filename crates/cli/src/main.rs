@@ -88,9 +88,9 @@ fn usage(e: &clap::Error) -> ExitCode {
 /// Where the command that was given is explained.
 fn see_help() -> String {
     let command = Cli::command();
-    let known = |word: &String| command.get_subcommands().any(|c| c.get_name() == word);
-    match std::env::args().nth(1).filter(known) {
-        Some(command) => format!("see armlet {command} --help"),
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    match command.get_subcommands().find(|c| word == c.get_name()) {
+        Some(command) => format!("see armlet {} --help", command.get_name()),
         None => "see armlet --help".into(),
     }
 }

@@ -1,5 +1,6 @@
 //! `--qmp` and `armlet ctl`.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -129,6 +130,9 @@ fn mistakes_are_told_in_one_line() {
     assert_eq!(status, Some(2));
     assert!(text.contains("another program listens") && text.contains("another path"), "{text}");
     assert_eq!(machine.says("status"), "running\n", "the first one did not notice");
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let (status, text) = complaint(&armlet().arg(no_text).output().unwrap());
+    assert!(status == Some(2) && text.contains("armlet --help"), "{text}");
     let nowhere = armlet().args(["ctl", "/nowhere/socket", "status"]).output().unwrap();
     let (status, text) = complaint(&nowhere);
     assert_eq!(status, Some(1));
