@@ -27,7 +27,9 @@ pub enum SerialError {
     Socket { path: PathBuf, source: std::io::Error },
     #[error("console socket '{}': something else is there: remove it, or choose another path", path.display())]
     Occupied { path: PathBuf },
-    #[error("the host gives no thread for the console ({0}): raise the limit on threads")]
+    #[error(
+        "the host gives no thread or pipe for the console ({0}): raise the limits on threads and open files"
+    )]
     Thread(std::io::Error),
 }
 

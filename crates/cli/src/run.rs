@@ -13,7 +13,7 @@ use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
 use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
 use crate::parse::Serial;
-use crate::signals::Watch;
+use crate::signals::{self, Watch};
 use crate::terminal::{self, RawMode};
 use crate::{complain, outputs, say, status};
 
@@ -26,6 +26,13 @@ struct Failure(String, u8);
 impl Failure {
     fn usage(e: impl std::fmt::Display) -> Self {
         Self(e.to_string(), status::USAGE)
+    }
+
+    /// The host lacks something that every run needs.
+    fn host(e: impl std::fmt::Display) -> Self {
+        Self::other(format!(
+            "the host refuses what a run needs ({e}): raise the limits on open files and threads"
+        ))
     }
 
     fn other(e: impl std::fmt::Display) -> Self {
@@ -84,6 +91,7 @@ fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Failure> {
 }
 
 fn try_run(args: &RunArgs) -> Result<u8, Failure> {
+    signals::survive_limits().map_err(Failure::host)?;
     refuse_what_is_not_there(args)?;
     outputs::check_apart(args).map_err(Failure::usage)?;
     let config = config(args);
@@ -103,7 +111,7 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
         // It is written at the end; that it can be is found out now.
         outputs::check_writable(path).map_err(|e| Failure::usage(cannot_write("statistics", path, &e)))?;
     }
-    let watch = Watch::start(machine.handle()).map_err(Failure::other)?;
+    let watch = Watch::start(machine.handle()).map_err(Failure::host)?;
     let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
     let control = control.transpose().map_err(Failure::usage)?;
     let (raw, carrier) = connect(&machine, &args.serial)?;
@@ -194,7 +202,7 @@ fn stdio(machine: &Machine) -> Result<(Option<RawMode>, Carrier), Failure> {
     if raw.is_none() {
         machine.handle().hold_input_for_driver();
     }
-    let duplicate = |fd: std::io::Result<OwnedFd>| fd.map_err(Failure::other);
+    let duplicate = |fd: std::io::Result<OwnedFd>| fd.map_err(Failure::host);
     let output = duplicate(std::io::stdout().as_fd().try_clone_to_owned())?;
     let stdin = std::io::stdin();
     // A terminal that this process does not own is somebody else's to read.

@@ -38,6 +38,15 @@ const END: [i32; 13] = [
     Signal::STKFLT.as_raw(),
 ];
 
+/// From here on a write beyond the limit on files' sizes fails, and whoever wrote is told, instead of ending the
+/// process.
+///
+/// # Errors
+/// The host's.
+pub fn survive_limits() -> std::io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
+
 /// Watches signals for as long as it lives.
 pub struct Watch(Handle);
 
@@ -47,7 +56,7 @@ impl Watch {
     /// # Errors
     /// The host's.
     pub fn start(machine: MachineHandle) -> std::io::Result<Self> {
-        let mut signals = Signals::new(END.iter().chain(&[SIGTSTP, SIGCONT, SIGWINCH, SIGXFSZ]))?;
+        let mut signals = Signals::new(END.iter().chain(&[SIGTSTP, SIGCONT, SIGWINCH]))?;
         let handle = signals.handle();
         let ending = Arc::new(AtomicBool::new(false));
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -59,8 +68,6 @@ impl Watch {
                     }
                     SIGCONT => terminal::resume(),
                     SIGWINCH => terminal::tell_size(&machine),
-                    // The write that went too far fails, and whoever wrote is told.
-                    SIGXFSZ => {}
                     _ if ending.swap(true, Ordering::AcqRel) => at_once(),
                     _ => end(&machine, signal),
                 }

@@ -261,6 +261,22 @@ fn what_is_read_is_not_overwritten() {
 }
 
 #[test]
+fn limits_of_the_host_are_told_like_other_mistakes() {
+    let folder = Folder::new("limits");
+    for (limit, cause, mend) in
+        [("-n 7", "Too many open files", "raise the limit"), ("-f 1000", "File too large", "--memory")]
+    {
+        let run =
+            format!("ulimit {limit}; exec {} run --serial none --timeout 20", env!("CARGO_BIN_EXE_armlet"));
+        let output = Command::new("sh").args(["-c", &run]).current_dir(&folder.0).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{limit}: {} {text}", output.status);
+        assert_eq!(text.lines().count(), 1, "{limit}: {text}");
+        assert!(text.contains(cause) && text.contains(mend), "{limit}: {text}");
+    }
+}
+
+#[test]
 fn output_that_goes_nowhere_ends_the_run_and_is_told() {
     let output = Command::new(env!("CARGO_BIN_EXE_armlet"))
         .args(["run", "--timeout", "20"])
