@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 mod args;
 mod ctl;
@@ -53,8 +54,16 @@ fn complain(what: &dyn std::fmt::Display) {
     say(&format!("armlet: {line}\n"));
 }
 
+/// How long a message waits for somebody to read what came before it.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Writes to standard error, whether anybody reads that or not.
 fn say(text: &str) {
+    let stderr = rustix::stdio::stderr();
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    if matches!(poll(&mut fds, Some(&PATIENCE)), Ok(0)) {
+        return;
+    }
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -13,9 +13,8 @@ use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
 use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
 use crate::parse::Serial;
-use crate::signals::{self, Watch};
 use crate::terminal::{self, RawMode};
-use crate::{complain, outputs, say, status};
+use crate::{complain, outputs, say, signals, status};
 
 /// After this long, a person wants to know what is going on.
 const LONG: Duration = Duration::from_secs(1);
@@ -111,7 +110,7 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
         // It is written at the end; that it can be is found out now.
         outputs::check_writable(path).map_err(|e| Failure::usage(cannot_write("statistics", path, &e)))?;
     }
-    let watch = Watch::start(machine.handle()).map_err(Failure::host)?;
+    signals::watch(machine.handle()).map_err(Failure::host)?;
     let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
     let control = control.transpose().map_err(Failure::usage)?;
     let (raw, carrier) = connect(&machine, &args.serial)?;
@@ -126,7 +125,6 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     }
     carrier.finish();
     drop(raw);
-    drop(watch);
     if let Some((path, stats)) = stats {
         let text = serde_json::to_string_pretty(&stats).map_err(Failure::other)?;
         let failed = |e| Failure::other(cannot_write("statistics", path, &e));

@@ -1,8 +1,6 @@
 //! Signals: the machine ends in order, and the terminal is sane whatever follows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use armlet::{Cause, MachineHandle};
@@ -11,14 +9,12 @@ use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM,
     SIGWINCH, SIGXCPU, SIGXFSZ,
 };
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Signals;
 
 use crate::{complain, status, terminal};
 
 /// How long the machine may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long the last message may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Signals that end the machine in order. Whoever sends one of the rarer ones means the same by it: its default is
 /// the process's end, with the terminal left raw.
@@ -47,40 +43,28 @@ pub fn survive_limits() -> std::io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// Watches signals for as long as it lives.
-pub struct Watch(Handle);
-
-impl Watch {
-    /// Starts to watch; `machine` is asked to end when a signal says so.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn start(machine: MachineHandle) -> std::io::Result<Self> {
-        let mut signals = Signals::new(END.iter().chain(&[SIGTSTP, SIGCONT, SIGWINCH]))?;
-        let handle = signals.handle();
-        let ending = Arc::new(AtomicBool::new(false));
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for signal in &mut signals {
-                match signal {
-                    SIGTSTP => {
-                        terminal::suspend();
-                        let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
-                    }
-                    SIGCONT => terminal::resume(),
-                    SIGWINCH => terminal::tell_size(&machine),
-                    _ if ending.swap(true, Ordering::AcqRel) => at_once(),
-                    _ => end(&machine, signal),
+/// Watches signals to the end of the process; `machine` is asked to end when one says so.
+///
+/// # Errors
+/// The host's.
+pub fn watch(machine: MachineHandle) -> std::io::Result<()> {
+    let mut signals = Signals::new(END.iter().chain(&[SIGTSTP, SIGCONT, SIGWINCH]))?;
+    let mut ending = false;
+    let body = move || {
+        for signal in &mut signals {
+            match signal {
+                SIGTSTP => {
+                    terminal::suspend();
+                    let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
                 }
+                SIGCONT => terminal::resume(),
+                SIGWINCH => terminal::tell_size(&machine),
+                _ if std::mem::replace(&mut ending, true) => at_once(),
+                _ => end(&machine, signal),
             }
-        })?;
-        Ok(Self(handle))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(body).map(drop)
 }
 
 fn end(machine: &MachineHandle, signal: i32) {
@@ -95,12 +79,6 @@ fn end(machine: &MachineHandle, signal: i32) {
 
 fn at_once() {
     terminal::restore();
-    // A terminal that takes nothing does not hold up the end.
-    let (said, wait) = mpsc::channel::<()>();
-    let _ = std::thread::Builder::new().name("last words".into()).spawn(move || {
-        complain(&"ended at once: what the guest wrote last to its disks may be lost");
-        drop(said);
-    });
-    let _ = wait.recv_timeout(LAST_WORDS);
+    complain(&"ended at once: what the guest wrote last to its disks may be lost");
     std::process::exit(status::OTHER.into());
 }

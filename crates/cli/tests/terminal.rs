@@ -133,6 +133,20 @@ fn a_fault_or_an_abort_ends_the_process_and_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_terminal_that_takes_nothing_does_not_hold_up_the_end() {
+    let session = Session::start(&[]);
+    session.wait_until_raw();
+    // Fills what the terminal keeps for its reader, who never comes.
+    rustix::fs::fcntl_setfl(&session.terminal, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&session.terminal, &[b'x'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&session.terminal, rustix::fs::OFlags::empty()).unwrap();
+    kill_process(session.armlet(), Signal::TERM).unwrap();
+    let mut child = session.child;
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(tcgetattr(&session.terminal).unwrap().local_modes, session.before.local_modes);
+}
+
+#[test]
 fn a_limit_on_the_size_of_files_does_not_end_the_process() {
     let session = Session::start(&["--timeout", "1"]);
     session.wait_until_raw();
