@@ -137,7 +137,7 @@ impl DiskOptions {
     fn lock(&self, file: &File, writable: bool) -> Result<(), StorageError> {
         let result = if writable { file.try_lock() } else { file.try_lock_shared() };
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) => self.check_record_locks(file, writable),
             Err(TryLockError::WouldBlock) => Err(self.in_use(file, writable)),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 tracing::warn!(path = %self.path.display(), "the host's file system has no locks");
@@ -145,6 +145,22 @@ impl DiskOptions {
             }
             Err(TryLockError::Error(source)) => Err(self.io(source)),
         }
+    }
+
+    /// Other emulators lock single bytes of an image, which says nothing to those who lock it as a whole.
+    fn check_record_locks(&self, file: &File, writable: bool) -> Result<(), StorageError> {
+        let locks = lock_table(file);
+        // Some file systems keep our own lock as one on bytes.
+        let own = Some(std::process::id());
+        let mut others = locks.iter().filter(|lock| lock.is_record() && lock.pid != own);
+        let in_the_way = if writable { others.next() } else { others.find(|lock| lock.is_of_writer()) };
+        let Some(lock) = in_the_way else { return Ok(()) };
+        let writer = locks.iter().any(|lock| lock.pid != own && lock.is_of_writer());
+        Err(StorageError::InUse {
+            path: self.path.clone(),
+            holder: lock.pid.map_or(" by another program".into(), |pid| format!(" by {}", process(pid))),
+            mend: if writer { WRITTEN } else { READ },
+        })
     }
 
     /// The error for an image that is locked.
@@ -158,11 +174,7 @@ impl DiskOptions {
             holder => StorageError::InUse {
                 path,
                 holder: holder.map(|pid| format!(" by {}", process(pid))).unwrap_or_default(),
-                mend: if shared_is_free {
-                    "others read it, so add readonly=on or snapshot=on, or stop them"
-                } else {
-                    "another process writes to it, so stop that one or use a copy of the image"
-                },
+                mend: if shared_is_free { READ } else { WRITTEN },
             },
         }
     }
@@ -185,18 +197,57 @@ impl DiskOptions {
     }
 }
 
-/// The process that holds a lock on `file`, if the host's lock table tells.
-fn lock_holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
+const READ: &str = "others read it, so add readonly=on or snapshot=on, or stop them";
+const WRITTEN: &str = "another process writes to it, so stop that one or use a copy of the image";
+
+/// One line of the host's lock table.
+struct Lock {
+    /// "FLOCK", "POSIX" or "OFDLCK".
+    kind: String,
+    write: bool,
+    pid: Option<u32>,
+    /// First and last byte.
+    range: (u64, u64),
+}
+
+/// The byte that QEMU locks, for sharing, while it may write to an image.
+const QEMU_WRITES: u64 = 101;
+
+impl Lock {
+    fn is_record(&self) -> bool {
+        self.kind != "FLOCK"
+    }
+
+    fn is_of_writer(&self) -> bool {
+        self.is_record() && (self.write || (self.range.0..=self.range.1).contains(&QEMU_WRITES))
+    }
+}
+
+/// The locks that the host knows on `file`; none if it does not tell.
+fn lock_table(file: &File) -> Vec<Lock> {
+    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let Ok(metadata) = file.metadata() else { return Vec::new() };
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    let table = std::fs::read_to_string("/proc/locks").ok()?;
     // "1: FLOCK  ADVISORY  WRITE 708 00:2f:12345 0 EOF"
-    table.lines().find_map(|line| {
+    let parse = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let is_ours = fields.get(5).is_some_and(|f| *f == inode) && fields.get(1) == Some(&"FLOCK");
-        is_ours.then(|| fields.get(4)?.parse().ok()).flatten()
-    })
+        let &[_, kind, _, mode, pid, place, first, last] = fields.as_slice() else { return None };
+        let last = last.parse().unwrap_or(u64::MAX);
+        let lock = Lock {
+            kind: kind.into(),
+            write: mode == "WRITE",
+            pid: pid.parse().ok(),
+            range: (first.parse().ok()?, last),
+        };
+        (place == inode).then_some(lock)
+    };
+    table.lines().filter_map(parse).collect()
+}
+
+/// The process that holds `file` locked as a whole, if the host tells.
+fn lock_holder(file: &File) -> Option<u32> {
+    lock_table(file).iter().find(|lock| !lock.is_record())?.pid
 }
 
 /// "process 12 (name)".

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -253,6 +253,43 @@ fn an_image_that_another_process_uses_is_refused_by_its_name() {
         assert!(message.contains(mend), "{message}");
     }
     DiskOptions::new(&path).open().unwrap();
+}
+
+/// Another process that holds a shared lock on `len` bytes from byte 100 on, as QEMU does.
+fn record_lock(path: &Path, len: u64) -> std::process::Child {
+    let program = "use Fcntl; open(F, '+<', $ARGV[0]); $| = 1; \
+        fcntl(F, F_SETLK, pack('s s x4 q q i x4', F_RDLCK, 0, 100, $ARGV[1], 0)) or die; print 'locked'; <STDIN>";
+    let mut other = std::process::Command::new("perl")
+        .args(["-e", program, path.to_str().unwrap(), &len.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    other
+}
+
+#[test]
+fn locks_on_single_bytes_count_as_well() {
+    let dir = TempDir::new();
+    let path = dir.file("disk.img", &[7; 1024]);
+    let writer = DiskOptions::new(&path);
+    let snapshot = DiskOptions { snapshot: true, ..writer.clone() };
+    let end = |mut other: std::process::Child| {
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    };
+    let other = record_lock(&path, 2);
+    let messages = [text(&writer), text(&snapshot)];
+    end(other);
+    assert!(messages.iter().all(|m| m.contains("in use by process") && m.contains("a copy")), "{messages:?}");
+
+    let other = record_lock(&path, 1);
+    let (message, reader) = (text(&writer), snapshot.open());
+    end(other);
+    assert!(message.contains("(perl)") && message.contains("readonly=on"), "{message}");
+    drop(reader.unwrap());
+    writer.open().unwrap();
 }
 
 #[test]
