@@ -199,6 +199,7 @@ fn peripherals(w: &mut FdtWriter) -> Result<(), Error> {
     w.property_u32("#gpio-cells", 2)?;
     w.property_null("interrupt-controller")?;
     w.property_u32("#interrupt-cells", 2)?;
+    w.property_u32("#address-cells", 0)?;
     w.property_phandle(PHANDLE_GPIO)?;
     w.end_node(gpio)?;
 
@@ -266,6 +267,13 @@ mod tests {
         let region = memory.regions().next().unwrap();
         assert_eq!(region.starting_address as u64, spec::RAM_BASE);
         assert_eq!(region.size, Some(2 << 30));
+        for provider in ["/intc@8000000", "/pl061@9030000"] {
+            let node = tree.find_node(provider).unwrap();
+            assert!(
+                ["#interrupt-cells", "#address-cells"].iter().all(|p| node.property(p).is_some()),
+                "{provider}"
+            );
+        }
         assert_eq!(tree.find_node("/psci").unwrap().property("method").unwrap().as_str(), Some("hvc"));
         let first = tree.find_compatible(&["virtio,mmio"]).unwrap();
         assert_eq!(first.name, "virtio_mmio@a003e00");
