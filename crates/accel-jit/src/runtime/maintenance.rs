@@ -55,14 +55,11 @@ impl Remote {
         self.posted.load(Ordering::Acquire) != self.handled.load(Ordering::Relaxed)
     }
 
-    /// Announces that guest code will execute; the mailbox must be handled after that and before.
-    pub fn begin(&self) {
+    /// Announces that guest code will execute, until the result is dropped, also by a panic: others would wait for
+    /// ever. The mailbox must be handled after that and before.
+    pub fn begin(self: &Arc<Self>) -> Executing {
         self.executing.store(true, Ordering::SeqCst);
-    }
-
-    /// Announces that no guest code executes any more.
-    pub fn end(&self) {
-        self.executing.store(false, Ordering::SeqCst);
+        Executing(Arc::clone(self))
     }
 
     /// Takes what was posted. Call [`Remote::acknowledge`] with the second value when it has been done.
@@ -74,6 +71,15 @@ impl Remote {
     /// Tells issuers that everything up to `count` has been done.
     pub fn acknowledge(&self, count: u64) {
         self.handled.store(count, Ordering::Release);
+    }
+}
+
+/// While this exists, its vCPU may execute guest code.
+pub struct Executing(Arc<Remote>);
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        self.0.executing.store(false, Ordering::SeqCst);
     }
 }
 
@@ -122,5 +128,25 @@ impl Remotes {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_vcpu_that_panicked() {
+        let (all, me, other) = (Remotes::default(), Arc::<Remote>::default(), Arc::<Remote>::default());
+        all.add(me.clone());
+        all.add(other.clone());
+        let theirs = other.clone();
+        let thread = std::thread::spawn(move || {
+            let _executing = theirs.begin();
+            panic!("test: a vCPU's thread");
+        });
+        assert!(thread.join().is_err());
+        all.post(&me, Maintenance::AllCode);
+        all.wait(&me, || panic!("it waits for a thread that is gone"));
     }
 }

@@ -494,10 +494,10 @@ impl VcpuBackend for JitCore {
     }
 
     fn run(&mut self) -> VcpuExit {
-        self.remote.begin();
+        let executing = self.remote.begin();
         self.handle_mailbox();
         let exit = self.execute();
-        self.remote.end();
+        drop(executing);
         self.publish_state();
         exit
     }

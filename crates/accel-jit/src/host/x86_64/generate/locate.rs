@@ -113,10 +113,9 @@ impl Locations {
         }
     }
 
-    /// The first register that is taken as scratch.
-    pub fn taken_scratch(&self) -> Gpr {
-        let i = self.holders.iter().position(|h| *h == Holder::Scratch);
-        TEMPS[i.expect("a scratch register was taken")]
+    /// The first register that is taken as scratch, if one is.
+    pub fn taken_scratch(&self) -> Option<Gpr> {
+        self.holders.iter().position(|h| *h == Holder::Scratch).map(|i| TEMPS[i])
     }
 
     fn copy_of(&self, r: Reg) -> Option<usize> {

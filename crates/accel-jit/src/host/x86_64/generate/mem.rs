@@ -149,8 +149,12 @@ impl Generator {
         };
         if needs {
             let address = self.address(addr);
-            // The index's scratch register is dead now: use it as the first of the two.
-            let s = self.locations.taken_scratch();
+            // The index's scratch register is dead now: use it as the first of the two. It took none if it is
+            // the base as well, of which there is a copy now.
+            let s = match self.locations.taken_scratch() {
+                Some(s) => s,
+                None => self.scratch(),
+            };
             let t = self.scratch();
             return (address, s, t);
         }
@@ -483,6 +487,7 @@ impl Generator {
     }
 
     fn probe_rax(&mut self, mem: Mem, write: bool, (s, t): (Gpr, Gpr)) {
+        self.leave_entry();
         let retry = self.asm.len() as u32;
         let probe = Probe { aligned: true, ..self.probe_for(mem, 1, write) };
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));

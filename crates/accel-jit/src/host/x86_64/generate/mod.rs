@@ -67,6 +67,9 @@ pub struct ExitSite {
     pub careful: bool,
 }
 
+/// Bytes from the inner entry on that invalidation may overwrite.
+const ENTRY_ROOM: usize = 16;
+
 /// How NZCV is kept at this point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Nzcv {
@@ -204,7 +207,7 @@ impl Generator {
         }
         self.cold.clear();
         // Room to overwrite both entries when the block is invalidated.
-        while self.asm.len() < self.inner_entry as usize + 16 {
+        while self.asm.len() < self.inner_entry as usize + ENTRY_ROOM {
             self.asm.int3();
         }
     }
@@ -267,6 +270,14 @@ impl Generator {
     fn clobber_flags(&mut self) {
         self.save_nzcv();
         self.nzcv = Nzcv::Slot;
+    }
+
+    /// Gets out of what invalidation overwrites, before a place that a slow path may come back to: the access may
+    /// itself have invalidated its block. Changes nothing.
+    fn leave_entry(&mut self) {
+        while self.asm.len() < self.inner_entry as usize + ENTRY_ROOM {
+            self.asm.lea(true, RAX, M::at(RAX, 0));
+        }
     }
 
     fn nzcv_slot(&self) -> M {
