@@ -10,7 +10,7 @@ use armlet_engine::Halt;
 use super::maintenance::Maintenance;
 use super::slow_mem::Walker;
 use super::state::{JitState, nzcv_from_arm};
-use super::vcpu::{JitCore, core_of};
+use super::vcpu::{Helper, JitCore, core_of};
 use crate::ir::interp;
 use crate::mmu::SlowAccess;
 
@@ -69,6 +69,7 @@ fn split(size: u64, v: u128) -> (u64, u64) {
 
 pub(super) extern "sysv64" fn load_exclusive_pair(s: *mut JitState, va: u64, a: u64, _: u64, _: u64) -> u64 {
     let core = core_of(s);
+    core.counters.helper(Helper::LoadExclusivePair);
     let access = SlowAccess::from_bits(a);
     let size = access.bytes();
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
@@ -97,6 +98,7 @@ pub(super) extern "sysv64" fn store_exclusive_pair(
     v2: u64,
 ) -> u64 {
     let core = core_of(s);
+    core.counters.helper(Helper::StoreExclusivePair);
     let access = SlowAccess::from_bits(a);
     let size = access.bytes();
     let m = core.state().cpu.monitor;
@@ -118,6 +120,7 @@ pub(super) extern "sysv64" fn store_exclusive_pair(
 
 pub(super) extern "sysv64" fn cas_pair(s: *mut JitState, va: u64, a: u64, numbers: u64, _: u64) -> u64 {
     let core = core_of(s);
+    core.counters.helper(Helper::CasPair);
     let access = SlowAccess::from_bits(a);
     let size = access.bytes();
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
@@ -140,12 +143,15 @@ pub(super) extern "sysv64" fn cas_pair(s: *mut JitState, va: u64, a: u64, number
 }
 
 pub(super) extern "sysv64" fn sync(s: *mut JitState, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    core_of(s).wait_for_others();
+    let core = core_of(s);
+    core.counters.helper(Helper::Sync);
+    core.wait_for_others();
     STAY
 }
 
 pub(super) extern "sysv64" fn crc32(s: *mut JitState, acc: u64, data: u64, size: u64, _: u64) -> u64 {
     let core = core_of(s);
+    core.counters.helper(Helper::Crc32);
     core.state_mut().result = u64::from(crypto::crc32(acc as u32, data, 1 << size));
     STAY
 }
@@ -153,7 +159,7 @@ pub(super) extern "sysv64" fn crc32(s: *mut JitState, acc: u64, data: u64, size:
 /// Executes a vector IR instruction by the reference interpreter. rax is the instruction's address.
 pub(super) extern "sysv64" fn vector(s: *mut JitState, inst: u64, input: u64, _: u64, _: u64) -> u64 {
     let core = core_of(s);
-    core.counters.vector_fallbacks += 1;
+    core.counters.helper(Helper::VectorReference);
     // SAFETY: the code generator put the address of an instruction there that lives as long as the block.
     let inst = unsafe { &*(inst as *const crate::ir::Inst) };
     let st = core.state_mut();

@@ -57,6 +57,8 @@ pub struct JitState {
     pub saved_vectors: [u128; VECTOR_COPIES],
     /// Blocks entered, if counting.
     pub blocks_run: u64,
+    /// Vector helpers called, if counting.
+    pub vector_helpers: u64,
     /// Constants for translated code.
     pub consts: Consts,
     /// Scratch vector registers.
@@ -91,6 +93,7 @@ impl JitState {
             saved: [0; 8],
             saved_vectors: [0; VECTOR_COPIES],
             blocks_run: 0,
+            vector_helpers: 0,
             consts: Consts::default(),
             v_scratch: [0; VECTOR_SCRATCH as usize],
             spill: [0; SPILL_SLOTS],

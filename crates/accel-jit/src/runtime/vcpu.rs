@@ -43,9 +43,38 @@ pub(super) struct Counters {
     pub system: u64,
     pub tlbi: u64,
     pub ic: u64,
-    pub vector_fallbacks: u64,
+    helpers: [u64; Helper::NAMES.len()],
     pub interrupts: u64,
     pub exceptions: u64,
+}
+
+impl Counters {
+    /// Counts a call of a helper.
+    pub fn helper(&mut self, helper: Helper) {
+        self.helpers[helper as usize] += 1;
+    }
+}
+
+/// What translated code calls for, other than accesses and system instructions; for `--stats`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Helper {
+    VectorReference,
+    LoadExclusivePair,
+    StoreExclusivePair,
+    CasPair,
+    Sync,
+    Crc32,
+}
+
+impl Helper {
+    const NAMES: [&str; 6] = [
+        "helper_vector_reference",
+        "helper_load_exclusive_pair",
+        "helper_store_exclusive_pair",
+        "helper_cas_pair",
+        "helper_sync",
+        "helper_crc32",
+    ];
 }
 
 /// The state, shared with whoever may kick the vCPU.
@@ -129,7 +158,12 @@ impl JitCore {
         shared: Arc<VcpuShared>,
         state: CpuState,
     ) -> Result<Self, AcceleratorError> {
-        let no_memory = |e| AcceleratorError(format!("the host gives no memory for translated code: {e}"));
+        let no_memory = |e| {
+            AcceleratorError(format!(
+                "the host gives no memory for translated code ({e}): raise the limit on address space (ulimit -v), or use \
+                 fewer CPUs"
+            ))
+        };
         let mut memory = CodeMemory::new(machine.options.code_size).map_err(no_memory)?;
         let mut asm = Asm::default();
         asm.reset(memory.next_address());
@@ -542,12 +576,13 @@ impl VcpuBackend for JitCore {
             ("system_instructions", c.system),
             ("tlb_invalidations", c.tlbi),
             ("instruction_cache_invalidations", c.ic),
-            ("helper_vector_reference", c.vector_fallbacks),
+            ("helper_vector", JitCore::state(self).vector_helpers),
             ("interrupts", c.interrupts),
             ("exceptions", c.exceptions),
         ]
         .map(|(n, v)| (n.to_owned(), v))
         .into();
+        out.extend(Helper::NAMES.iter().zip(c.helpers).map(|(name, n)| ((*name).to_owned(), n)));
         let exits = c.exits.iter().enumerate();
         out.extend(exits.map(|(i, n)| (format!("exit_{}", Exit::from_code(i as u32).name()), *n)));
         out

@@ -167,11 +167,19 @@ impl Generator {
     /// A vector helper without general registers, called directly.
     fn helper(&mut self, f: VectorHelper, op: VOperands) {
         self.clobber_flags();
+        self.count_helper();
         self.push_operands(op);
         self.asm.mov_imm(RAX, f as usize as i64);
         self.call_thunk(self.thunks.helper);
         self.pop_words(1);
         self.vectors.clear();
+    }
+
+    fn count_helper(&mut self) {
+        if self.options.count {
+            let m = field(std::mem::offset_of!(JitState, vector_helpers));
+            self.asm.op_imm(Op2::Add, true, m, 1);
+        }
     }
 
     fn push_operands(&mut self, op: VOperands) {
@@ -188,6 +196,7 @@ impl Generator {
         }
         self.move_into(Width::X, RAX, s);
         self.asm.push(RAX);
+        self.count_helper();
         self.push_operands(op);
         self.asm.mov_imm(RAX, f as usize as i64);
         self.call_thunk(self.thunks.helper);
