@@ -37,7 +37,6 @@ const FLAGS: &[&str] = &[
     "-Wl,--build-id=none",
     "-Wl,-z,max-page-size=4096",
     "-Wl,--no-warn-rwx-segments",
-    "-s",
 ];
 const COMMON: &[&str] = &["guests/common/start.S", "guests/common/guest.c"];
 /// The built demonstration in the tree.
@@ -92,7 +91,7 @@ pub fn main(o: &Options) -> Result<()> {
 /// The cross compiler is missing or fails.
 pub fn build_demo() -> Result<PathBuf> {
     let id = demo_digest()?;
-    build("demo", Path::new("guests/demo/demo.c"), &[&format!("-DSOURCE_ID=\"{id}\"")])
+    build("demo", Path::new("guests/demo/demo.c"), &["-s", &format!("-DSOURCE_ID=\"{id}\"")])
 }
 
 /// Checks that the built demonstration in the tree was made from the sources in the tree.
@@ -173,13 +172,23 @@ pub fn build_tests() -> Result<Vec<TestGuest>> {
                 found.map_or(Ok(default), |n| n.trim().parse())
             };
             let name = source.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let elf = build(&name, source, &[])?;
+            let elf = build(&name, source, &["-g"])?;
             Ok(TestGuest { name, elf, smp: number("smp", 1)?.unsigned_abs(), exit: number("exit", 0)? })
         })
         .collect()
 }
 
 impl TestGuest {
+    /// The program, with its symbols.
+    pub fn elf(&self) -> &Path {
+        &self.elf
+    }
+
+    /// How many CPUs it wants.
+    pub fn smp(&self) -> u32 {
+        self.smp
+    }
+
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);

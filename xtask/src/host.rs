@@ -21,6 +21,7 @@ pub const TEST: &[Tool] = &[
     ("gcc", "gcc"),
     ("qemu-img", "qemu-utils"),
     ("python3", "python3"),
+    ("gdb-multiarch", "gdb-multiarch"),
 ];
 /// What the benchmark needs besides.
 pub const BENCH: &[Tool] = &[("mke2fs", "e2fsprogs")];

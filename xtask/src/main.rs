@@ -8,6 +8,7 @@ mod bench;
 mod boot;
 mod cache;
 mod drivers;
+mod gdb;
 mod guests;
 mod host;
 mod initrd;
@@ -48,6 +49,8 @@ enum Command {
     Soak(bench::soak::Options),
     /// Drive machines through the public QMP client; compare with another program's QMP
     Qmp(qmp::Options),
+    /// Drive machines through Debian's gdb, by script; compare with another program's registers
+    Gdb(gdb::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -73,6 +76,7 @@ fn work() -> Result<()> {
         Command::Bench(o) => bench::main(&o),
         Command::Soak(o) => bench::soak::main(&o),
         Command::Qmp(o) => qmp::main(&o),
+        Command::Gdb(o) => gdb::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

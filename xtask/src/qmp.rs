@@ -65,21 +65,26 @@ pub fn client() -> Result<PathBuf> {
 }
 
 /// A folder with a socket in it, removed at the end.
-struct Socket(PathBuf);
+pub struct Socket(PathBuf);
 
 impl Socket {
-    fn new(name: &str) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("armlet-qmp-{name}-{}", std::process::id()));
+    /// In a folder of this name.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("armlet-xtask-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         Ok(Self(folder))
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it will be.
+    pub fn path(&self) -> PathBuf {
         self.0.join("socket")
     }
 
     /// As an option of `armlet run`.
-    fn option(&self) -> String {
+    pub fn option(&self) -> String {
         format!("unix:{}", self.path().display())
     }
 }

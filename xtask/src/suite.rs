@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, guests, host, qmp, run};
+use crate::{cache, drivers, gdb, guests, host, qmp, run};
 
 /// How much to test.
 #[derive(Args)]
@@ -85,6 +85,8 @@ pub fn main(o: &Options) -> Result<()> {
         boots(&mut tally)?;
         let armlet = run::build_armlet()?;
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
+        tally.check("gdb debugs a bare-metal program", || gdb::bare(&armlet).map(drop));
+        tally.check("gdb debugs Linux", || gdb::linux(&armlet).map(drop));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
     }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());

@@ -31,6 +31,29 @@ impl IdReg {
         Self((crm & 7) << 3 | (op2 & 7))
     }
 
+    /// Those that have a use in AArch64, with the Arm ARM's names, by rising encoding.
+    pub const NAMED: [(Self, &'static str); 19] = [
+        (Self::PFR0, "ID_AA64PFR0_EL1"),
+        (Self::PFR1, "ID_AA64PFR1_EL1"),
+        (Self::PFR2, "ID_AA64PFR2_EL1"),
+        (Self::ZFR0, "ID_AA64ZFR0_EL1"),
+        (Self::SMFR0, "ID_AA64SMFR0_EL1"),
+        (Self::FPFR0, "ID_AA64FPFR0_EL1"),
+        (Self::DFR0, "ID_AA64DFR0_EL1"),
+        (Self::DFR1, "ID_AA64DFR1_EL1"),
+        (Self::AFR0, "ID_AA64AFR0_EL1"),
+        (Self::AFR1, "ID_AA64AFR1_EL1"),
+        (Self::ISAR0, "ID_AA64ISAR0_EL1"),
+        (Self::ISAR1, "ID_AA64ISAR1_EL1"),
+        (Self::ISAR2, "ID_AA64ISAR2_EL1"),
+        (Self::ISAR3, "ID_AA64ISAR3_EL1"),
+        (Self::MMFR0, "ID_AA64MMFR0_EL1"),
+        (Self::MMFR1, "ID_AA64MMFR1_EL1"),
+        (Self::MMFR2, "ID_AA64MMFR2_EL1"),
+        (Self::MMFR3, "ID_AA64MMFR3_EL1"),
+        (Self::MMFR4, "ID_AA64MMFR4_EL1"),
+    ];
+
     /// CRm.
     pub const fn crm(self) -> u8 {
         self.0 >> 3

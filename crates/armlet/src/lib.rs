@@ -18,6 +18,7 @@ pub mod serial;
 
 pub use armlet_arm as arm;
 pub use armlet_control as control;
+pub use armlet_debug as debug;
 pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
     NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use armlet::config::{AcceleratorConfig, CpuConfig, DriveConfig};
+use armlet::debug::Address;
 
 use crate::parse::{self, ControlPath, Cpus, GuestSize, Serial};
 
@@ -152,13 +153,13 @@ pub struct RunArgs {
     /// The serial console: stdio, file:PATH, unix:PATH (listens) or none
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse::serial, help_heading = "Control")]
     pub serial: Serial,
-    /// Wait for a debugger's connection
-    #[arg(long, value_name = "ADDRESS", help_heading = "Control")]
-    pub gdb: Option<String>,
+    /// Listen there for gdb: :PORT (of 127.0.0.1), HOST:PORT or unix:PATH; add --paused to have the guest wait for it
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::gdb, help_heading = "Control")]
+    pub gdb: Option<Address>,
     /// Listen there for control clients (QMP), such as armlet ctl
     #[arg(long, value_name = "unix:PATH", value_parser = parse::control_socket, help_heading = "Control")]
     pub qmp: Option<ControlPath>,
-    /// Do not start the guest yet (Ctrl-A p and armlet ctl PATH cont do)
+    /// Do not start the guest yet (gdb, Ctrl-A p and armlet ctl PATH cont do)
     #[arg(long, help_heading = "Control")]
     pub paused: bool,
     /// End with exit status 4 after this long

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use armlet::config::{AcceleratorConfig, AcceleratorKind, CpuConfig, DriveConfig, DriveFormat};
+use armlet::debug::Address;
 
 /// A size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +181,11 @@ pub fn control(text: &str) -> Result<ControlPath, String> {
         "" => Err("no path is given: write the one that was given to --qmp".into()),
         path => Ok(ControlPath(path.into())),
     }
+}
+
+/// `:PORT`, `HOST:PORT` or `unix:PATH`.
+pub fn gdb(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|e: armlet::debug::AddressError| e.to_string())
 }
 
 fn on_off(name: &str, value: &str) -> Result<bool, String> {

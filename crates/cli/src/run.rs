@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
 use armlet::control::Server;
+use armlet::debug;
 use armlet::serial::{self, Carrier, Filter};
 use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
 
@@ -82,16 +83,8 @@ fn config(args: &RunArgs) -> MachineConfig {
     }
 }
 
-fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Failure> {
-    if args.gdb.is_some() {
-        return Err(Failure::usage("--gdb is not part of this version yet: leave it out"));
-    }
-    Ok(())
-}
-
 fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     signals::survive_limits().map_err(Failure::host)?;
-    refuse_what_is_not_there(args)?;
     outputs::check_apart(args).map_err(Failure::usage)?;
     let config = config(args);
     if let Some(path) = &args.dump_dtb {
@@ -113,6 +106,7 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     signals::watch(machine.handle()).map_err(Failure::host)?;
     let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
     let control = control.transpose().map_err(Failure::usage)?;
+    let debugger = listen_for_debugger(&machine, args)?;
     let (raw, carrier) = connect(&machine, &args.serial)?;
     if !args.paused {
         machine.start().map_err(Failure::other)?;
@@ -123,6 +117,9 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(control) = control {
         control.finish();
     }
+    if let Some(debugger) = debugger {
+        debugger.finish();
+    }
     carrier.finish();
     drop(raw);
     if let Some((path, stats)) = stats {
@@ -131,6 +128,21 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
         std::fs::write(path, text + "\n").map_err(failed)?;
     }
     outcome(end)
+}
+
+fn listen_for_debugger(machine: &Machine, args: &RunArgs) -> Result<Option<debug::Server>, Failure> {
+    let Some(address) = &args.gdb else { return Ok(None) };
+    let server = debug::Server::start(machine.handle(), address).map_err(Failure::usage)?;
+    if args.paused {
+        complain(&format!("waiting for gdb: target remote {}", place(server.address())));
+    }
+    Ok(Some(server))
+}
+
+/// What gdb calls an address.
+fn place(address: &debug::Address) -> String {
+    let text = address.to_string();
+    text.strip_prefix("unix:").map_or(text.clone(), ToOwned::to_owned)
 }
 
 fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> String {

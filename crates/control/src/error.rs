@@ -61,17 +61,17 @@ impl From<PlugError> for QmpError {
     }
 }
 
-/// Why a control socket cannot be had.
+/// Why a socket cannot be had.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each one means")]
 pub enum ControlError {
-    #[error("control socket '{}': another program listens there: end it, or choose another path", path.display())]
+    #[error("socket '{}': another program listens there: end it, or choose another path", path.display())]
     InUse { path: PathBuf },
-    #[error("control socket '{}': something else is there: remove it, or choose another path", path.display())]
+    #[error("socket '{}': something else is there: remove it, or choose another path", path.display())]
     Occupied { path: PathBuf },
-    #[error("control socket '{}': the path is too long for a socket: choose one of at most 107 bytes", path.display())]
+    #[error("socket '{}': the path is too long for a socket: choose one of at most 107 bytes", path.display())]
     TooLong { path: PathBuf },
-    #[error("control socket '{}' cannot be made ({source}): check the path and its permissions", path.display())]
+    #[error("socket '{}' cannot be made ({source}): check the path and its permissions", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
     #[error("the host gives no thread for the control socket ({0}): raise the limit on threads")]
     Thread(std::io::Error),

@@ -51,10 +51,11 @@ const fn reason(cause: Cause) -> &'static str {
     }
 }
 
-/// The event that tells of `notice`, which comes about now, and of a vCPU by what `devices` knows of it.
-pub(crate) fn of_notice(notice: &Notice, devices: &Devices) -> Value {
+/// The event that tells of `notice`, which comes about now, and of a vCPU by what `devices` knows of it; none if clients
+/// are not told.
+pub(crate) fn of_notice(notice: &Notice, devices: &Devices) -> Option<Value> {
     let caused = |cause: &Cause| Some(json!({"guest": cause.by_guest(), "reason": reason(*cause)}));
-    match notice {
+    Some(match notice {
         Notice::Stopped => event("STOP", None),
         Notice::Resumed => event("RESUME", None),
         Notice::Reset(cause) => event("RESET", caused(cause)),
@@ -68,7 +69,8 @@ pub(crate) fn of_notice(notice: &Notice, devices: &Devices) -> Value {
             event("DEVICE_DELETED", Some(data))
         }
         Notice::GuestPanicked => event("GUEST_PANICKED", Some(json!({"action": "poweroff"}))),
-    }
+        Notice::Debug { .. } => return None,
+    })
 }
 
 fn event(name: &str, data: Option<Value>) -> Value {
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn every_notice_is_an_event_of_its_type() {
         for notice in NOTICES {
-            let event = of_notice(&notice, &Devices::default());
+            let event = of_notice(&notice, &Devices::default()).unwrap();
             let kind = EVENTS.iter().find(|e| e.name == event["event"]).unwrap();
             let data = event.get("data").map(|d| d.as_object().unwrap().clone());
             assert_eq!(data.is_none(), kind.data.members.is_empty(), "{event}: no empty data");
@@ -107,7 +109,9 @@ mod tests {
             assert!(event["timestamp"]["seconds"].as_u64().unwrap() > 1_700_000_000);
             assert!(event["timestamp"]["microseconds"].as_u64().unwrap() < 1_000_000);
         }
-        let event = of_notice(&Notice::Reset(Cause::HostReset), &Devices::default());
+        let stop = Notice::Debug { vcpu: 0, stop: armlet_engine::DebugStop::Step };
+        assert_eq!(of_notice(&stop, &Devices::default()), None);
+        let event = of_notice(&Notice::Reset(Cause::HostReset), &Devices::default()).unwrap();
         assert_eq!(event["data"], json!({"guest": false, "reason": "host-qmp-system-reset"}));
     }
 }

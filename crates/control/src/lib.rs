@@ -38,7 +38,7 @@ mod protocol;
 mod schema;
 mod server;
 mod session;
-mod socket;
+pub mod socket;
 
 pub use client::{Client, ClientError};
 pub use error::ControlError;

@@ -80,12 +80,14 @@ impl NoticeListener for Shared {
     fn notice(&self, notice: &Notice) {
         let event = {
             let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-            let event = line(&event::of_notice(notice, &devices));
+            let event = event::of_notice(notice, &devices);
             if let Notice::CpuRemoved(index) = notice {
                 devices.remove(*index);
             }
             event
         };
+        let Some(event) = event else { return };
+        let event = line(&event);
         self.clients().all.iter().for_each(|(_, outbox)| outbox.event(&event));
     }
 }

@@ -16,7 +16,7 @@ use crate::error::ControlError;
 const BACKLOG: i32 = 16;
 
 /// A socket that listens.
-pub(crate) struct Listener {
+pub struct Listener {
     fd: OwnedFd,
     path: PathBuf,
     /// Device and inode of the socket in the file system.
@@ -28,7 +28,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub(crate) fn bind(path: &Path) -> Result<Self, ControlError> {
+    pub fn bind(path: &Path) -> Result<Self, ControlError> {
         let failed = |e: Errno| ControlError::Socket { path: path.into(), source: e.into() };
         let address = match SocketAddrUnix::new(path) {
             Ok(address) => address,
@@ -50,7 +50,7 @@ impl Listener {
     }
 
     /// The next client, if one waits.
-    pub(crate) fn accept(&self) -> io::Result<OwnedFd> {
+    pub fn accept(&self) -> io::Result<OwnedFd> {
         Ok(rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
     }
 }

@@ -136,8 +136,9 @@ impl Engine {
             match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
                 Ok(backend) => {
                     vcpu.shared.set_kick(backend.kick_handle());
-                    promise.answer(Ok(Ok(())));
                     let first = if power == Power::On { Then::Run } else { Then::PoweredOff };
+                    vcpu.publish(VcpuState::Stopped(first));
+                    promise.answer(Ok(Ok(())));
                     thread::run(&core, &vcpu, backend, first);
                 }
                 Err(error) => promise.answer(Ok(Err(error))),

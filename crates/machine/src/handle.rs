@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use armlet_arm::CpuModel;
-use armlet_engine::{EngineError, MachineState, Power, VcpuShared};
+use armlet_arm::sysreg::ExternalRegisters;
+use armlet_engine::{Engine, EngineError, MachineState, Power, VcpuShared};
+use armlet_memory::AddressSpace;
 
 use crate::boot::KernelKind;
 use crate::console::Console;
@@ -175,6 +177,21 @@ impl MachineHandle {
     /// The guest's time: how long the vCPUs have been running.
     pub fn time(&self) -> Duration {
         Duration::from_nanos(self.0.board.time.clock().now_ns())
+    }
+
+    /// The engine with the machine's vCPUs, for debuggers.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The guest-physical address space.
+    pub fn memory(&self) -> &Arc<AddressSpace> {
+        &self.0.memory
+    }
+
+    /// The system registers that live in devices. Use each vCPU's on its own thread.
+    pub fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
+        self.0.board.external_registers()
     }
 
     /// The CPU model.

@@ -67,7 +67,7 @@ pub struct Machine {
 pub(crate) struct Shared {
     pub(crate) config: MachineConfig,
     pub(crate) model: Arc<CpuModel>,
-    memory: Arc<AddressSpace>,
+    pub(crate) memory: Arc<AddressSpace>,
     pub(crate) board: Board,
     pub(crate) boot: Boot,
     disks: Vec<Arc<dyn BlockBackend>>,

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, Weak};
 
 use armlet_devices::TimerQueue;
-use armlet_engine::{MachineEvent, MachineListener, MachineState};
+use armlet_engine::{DebugStop, MachineEvent, MachineListener, MachineState};
 
 use crate::lock;
 
@@ -65,6 +65,13 @@ pub enum Notice {
     PowerKey,
     /// This vCPU was unplugged.
     CpuRemoved(usize),
+    /// A vCPU has met what a debugger asked it to stop at. `Stopped` follows.
+    Debug {
+        /// Which vCPU.
+        vcpu: usize,
+        /// What it has met.
+        stop: DebugStop,
+    },
     /// The guest crashed; the machine ends.
     GuestPanicked,
     /// The machine ends. Nothing follows.
@@ -156,6 +163,10 @@ pub(crate) struct Ear {
 
 impl MachineListener for Ear {
     fn event(&self, event: MachineEvent) {
+        // At once, and not by the machine's thread: who has seen every vCPU stop has heard of all that they have met.
+        if let MachineEvent::Debug { vcpu, stop } = event {
+            return self.notices.tell(&Notice::Debug { vcpu, stop });
+        }
         // Nobody listens any more while the machine is taken down.
         let _ = self.requests.send(Request::Vcpu(event));
     }

@@ -64,6 +64,25 @@ impl Peer {
         c
     }
 
+    /// A bare-metal program that waits for gdb at `socket`.
+    pub fn debugged(&self, program: &Path, smp: u32, socket: &Path) -> Command {
+        let mut c = self.program();
+        c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "1024", "-S", "-display", "none"]);
+        c.args([
+            "-nodefaults",
+            "-serial",
+            "stdio",
+            "-monitor",
+            "none",
+            "-semihosting",
+            "-smp",
+            &smp.to_string(),
+        ]);
+        c.arg("-chardev").arg(format!("socket,id=gdb,path={},server=on,wait=off", socket.display()));
+        c.args(["-gdb", "chardev:gdb", "-kernel"]).arg(program);
+        c
+    }
+
     /// The same machine as [`Run::armlet`], with the fastest of the peer's own choices.
     pub fn command(&self, r: &Run<'_>) -> Command {
         let mut c = self.program();

@@ -553,10 +553,14 @@ impl VcpuBackend for JitCore {
         Ok(())
     }
 
-    fn reset(&mut self, state: CpuState) {
-        // Before the registers change: what was translated was translated from memory that has been replaced.
+    fn memory_changed(&mut self) {
         self.cache.flush();
         self.sets.clear();
+    }
+
+    fn reset(&mut self, state: CpuState) {
+        // Before the registers change: what was translated was translated from memory that has been replaced.
+        self.memory_changed();
         *VcpuBackend::state_mut(self) = state;
     }
 

@@ -5,6 +5,7 @@
 
 mod context;
 mod fault;
+mod map;
 mod walk;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 pub use context::Context;
 pub(crate) use context::branch_target;
 pub use fault::{Fault, FaultKind};
+pub use map::{Mapping, Mappings};
 pub use walk::translate;
 
 bitflags::bitflags! {

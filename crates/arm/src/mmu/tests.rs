@@ -663,3 +663,54 @@ fn garbage_never_panics() {
     }
     assert!(hits > 100, "the noise reaches pages: {hits}");
 }
+
+#[test]
+fn the_map_of_an_address_space_is_complete_and_in_order() {
+    // A page and its neighbour below a table, a block of 2 MiB, one of 1 GiB; a page in the upper half.
+    let leaf = |va: u64| (va >> 12 & 0x1ff) * 8;
+    let mem = Memory::with(&[
+        (TTBR0, 0x11_1000 | TABLE),
+        (0x11_1000, 0x11_2000 | TABLE),
+        (0x11_1008, 0x8000_0000 | BLOCK | d::AF),
+        (0x11_2000, 0x11_3000 | TABLE),
+        (0x11_2008, 0x4020_0000 | BLOCK | d::AF | d::AP1),
+        (0x11_3000 + leaf(0x5000), 0x4000_5000 | PAGE | d::AF),
+        (0x11_3000 + leaf(0x6000), 0x4123_0000 | PAGE | d::AF | d::AP2),
+        (TTBR1 + 8 * 511, 0x22_1000 | TABLE),
+        (0x22_1000 + 8 * 511, 0x22_2000 | TABLE),
+        (0x22_2000 + 8 * 511, 0x22_3000 | TABLE),
+        (0x22_3000 + 8 * 511, 0x4fff_f000 | PAGE | d::AF),
+    ]);
+    for table in [TTBR0, 0x11_1000, 0x11_2000, 0x11_3000, TTBR1, 0x22_1000, 0x22_2000, 0x22_3000] {
+        for i in 0..512 {
+            mem.words.borrow_mut().entry(table + 8 * i).or_insert(0);
+        }
+    }
+    let ctx = context(TCR_4K_48);
+    let all = |from: u64| {
+        let mut mappings = Mappings::new(&ctx, &mem, from);
+        let mut steps = 0;
+        let found = std::iter::from_fn(|| mappings.step()).inspect(|_| steps += 1).flatten();
+        let found: Vec<_> = found.map(|m| (m.va, m.translation.pa, m.size())).collect();
+        (found, steps)
+    };
+    let want = [
+        (0x5000, 0x4000_5000, 0x1000),
+        (0x6000, 0x4123_0000, 0x1000),
+        (0x20_0000, 0x4020_0000, 0x20_0000),
+        (0x4000_0000, 0x8000_0000, 0x4000_0000),
+        (0xffff_ffff_ffff_f000, 0x4fff_f000, 0x1000),
+    ];
+    let (found, steps) = all(0);
+    assert_eq!(found, want);
+    assert!(steps < 4096 + 1024, "empty tables are skipped whole: {steps}");
+    assert_eq!(all(0x6123).0, want[1..]);
+    assert_eq!(all(0x7fff_ffff_ffff).0, want[4..]);
+    assert_eq!(all(1 << 50).0, want[4..], "between the halves");
+    assert_eq!(all(1 << 63).0, want[4..]);
+    // Halves that are disabled, and translation that is off.
+    let ctx = context(TCR_4K_48 | tcr::EPD0 | tcr::EPD1);
+    assert_eq!(Mappings::new(&ctx, &mem, 0).step(), Some(None));
+    let ctx = context_of("neoverse-n1", TCR_4K_48, 0);
+    assert_eq!(Mappings::new(&ctx, &mem, 0).step(), None);
+}

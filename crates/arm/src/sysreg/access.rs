@@ -72,7 +72,7 @@ pub(super) fn target(model: &CpuModel, enc: u16) -> Target {
 }
 
 /// Whether the model has the register.
-fn exists(model: &CpuModel, reg: SysReg) -> bool {
+pub(super) fn exists(model: &CpuModel, reg: SysReg) -> bool {
     if !model.has(reg.feature()) {
         return false;
     }
@@ -143,6 +143,20 @@ fn trapped_at_el0(state: &CpuState, reg: SysReg) -> bool {
 }
 
 fn value(state: &mut CpuState, model: &CpuModel, ext: &dyn ExternalRegisters, reg: SysReg) -> u64 {
+    if matches!(reg, SysReg::Rndr | SysReg::Rndrrs) {
+        // Success clears NZCV.
+        state.pstate -= Pstate::NZCV;
+    }
+    plain_value(state, model, ext, reg)
+}
+
+/// What a register holds; the state stays as it is.
+pub(super) fn plain_value(
+    state: &CpuState,
+    model: &CpuModel,
+    ext: &dyn ExternalRegisters,
+    reg: SysReg,
+) -> u64 {
     match reg.kind() {
         Kind::Store(_) => state.sys[reg],
         Kind::Zero => 0,
@@ -162,7 +176,7 @@ fn model_value(model: &CpuModel, reg: SysReg) -> u64 {
     }
 }
 
-fn special_value(state: &mut CpuState, model: &CpuModel, ext: &dyn ExternalRegisters, reg: SysReg) -> u64 {
+fn special_value(state: &CpuState, model: &CpuModel, ext: &dyn ExternalRegisters, reg: SysReg) -> u64 {
     let pstate = |bits: Pstate| u64::from((state.pstate & bits).bits());
     match reg {
         SysReg::Nzcv => pstate(Pstate::NZCV),
@@ -181,11 +195,7 @@ fn special_value(state: &mut CpuState, model: &CpuModel, ext: &dyn ExternalRegis
         SysReg::DczidEl0 => model.dczid() | u64::from(zva_prohibited(state)) << 4,
         SysReg::DbgclaimsetEl1 => 0xff,
         SysReg::DbgclaimclrEl1 => state.sys[SysReg::DbgclaimsetEl1],
-        SysReg::Rndr | SysReg::Rndrrs => {
-            // Success clears NZCV.
-            state.pstate -= Pstate::NZCV;
-            ext.read(state.index as usize, reg)
-        }
+        SysReg::Rndr | SysReg::Rndrrs => ext.read(state.index as usize, reg),
         _ => state.sys[reg],
     }
 }

@@ -2,6 +2,7 @@
 //! ([`read()`], [`write()`], [`pstate_write()`]).
 
 mod access;
+mod inspect;
 mod table;
 mod write;
 
@@ -11,6 +12,7 @@ mod tests;
 use std::ops::{Index, IndexMut};
 
 pub use access::{fp_access_trapped, read};
+pub use inspect::{Inspected, inspect, inspectable, modify};
 pub use table::SysReg;
 pub(crate) use table::{Access, Kind};
 pub use write::{Effects, pstate_write, write};

@@ -471,3 +471,58 @@ fn every_encoding_has_an_answer() {
         }
     }
 }
+
+#[test]
+fn inspection_shows_all_that_can_be_read_at_any_level_and_changes_nothing() {
+    for name in ["neoverse-n1", "max", "cortex-a53"] {
+        let mut cpu = Cpu::new(name, 0);
+        cpu.state.pstate |= Pstate::NZCV;
+        let before = format!("{:?}", cpu.state);
+        let registers = inspectable(&cpu.model);
+        let names: Vec<_> = registers.iter().map(|r| r.name()).collect();
+        for name in ["SCTLR_EL1", "TTBR0_EL1", "ESR_EL1", "SP_EL0", "SP_EL1", "ID_AA64PFR0_EL1", "CNTVCT_EL0"]
+        {
+            assert!(names.contains(&name), "{name}");
+        }
+        for name in ["ICC_IAR1_EL1", "ICC_EOIR1_EL1", "RNDR", "OSLAR_EL1", "FPCR"] {
+            assert!(!names.contains(&name), "{name}");
+        }
+        let values: Vec<_> =
+            registers.iter().map(|&r| inspect(&cpu.state, &cpu.model, &cpu.ext, r)).collect();
+        assert_eq!(format!("{:?}", cpu.state), before);
+        assert!(cpu.ext.0.lock().unwrap().is_empty());
+        // What MRS reads at EL1 is what is shown.
+        cpu.state.set_pstate(cpu.state.pstate.with_el(1, true));
+        for (reg, value) in registers.iter().zip(values) {
+            if let Inspected::Register(r) = *reg
+                && !matches!(r, SysReg::CurrentEl | SysReg::SpSel | SysReg::DczidEl0)
+            {
+                assert_eq!(cpu.get(r), Ok(value), "{}", reg.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn inspection_changes_what_can_be_written() {
+    let mut cpu = Cpu::n1(0);
+    let set = |cpu: &mut Cpu, reg, value| modify(&mut cpu.state, &cpu.model, &cpu.ext, reg, value);
+    assert!(set(&mut cpu, Inspected::Register(SysReg::VbarEl1), 0x1234_5fff));
+    assert_eq!(cpu.state.sys[SysReg::VbarEl1], 0x1234_5800);
+    // At EL0, SP is SP_EL0.
+    assert!(set(&mut cpu, Inspected::Register(SysReg::SpEl0), 16));
+    assert!(set(&mut cpu, Inspected::SpEl1, 32));
+    assert_eq!((cpu.state.x[31], cpu.state.sp_el[0], cpu.state.sp_el[1]), (16, 16, 32));
+    cpu.state.set_pstate(Pstate::empty().with_el(1, true));
+    assert_eq!(cpu.state.x[31], 32);
+    cpu.state.x[31] = 48;
+    assert_eq!(inspect(&cpu.state, &cpu.model, &cpu.ext, Inspected::SpEl1), 48);
+    assert_eq!(inspect(&cpu.state, &cpu.model, &cpu.ext, Inspected::Register(SysReg::SpEl0)), 16);
+    assert!(set(&mut cpu, Inspected::Register(SysReg::CntvCtlEl0), 1));
+    assert_eq!(*cpu.ext.0.lock().unwrap(), [(2, SysReg::CntvCtlEl0, 1)]);
+    let before = format!("{:?}", cpu.state);
+    for reg in inspectable(&cpu.model).into_iter().filter(|r| !r.writable()) {
+        assert!(!set(&mut cpu, reg, !0), "{}", reg.name());
+    }
+    assert_eq!(format!("{:?}", cpu.state), before);
+}

@@ -41,19 +41,30 @@ pub fn write(
     match target(model, enc) {
         Target::Register(reg) => {
             check(state, reg, enc, rt, false)?;
-            if reg.kind() == Kind::External {
-                ext.write(state.index as usize, reg, value);
-            } else {
-                store(state, model, reg, value);
-            }
-            if reg == SysReg::CntkctlEl1 {
-                // Held here for the access rules; the timers make the event stream from it.
-                ext.write(state.index as usize, reg, state.sys[reg]);
-            }
+            perform(state, model, ext, reg, value);
             Ok(effects(reg))
         }
         Target::ImplementationDefined if state.el() > 0 => Ok(Effects::empty()),
         _ => Err(Exception::undefined()),
+    }
+}
+
+/// Writes, with no question of who may.
+pub(super) fn perform(
+    state: &mut CpuState,
+    model: &CpuModel,
+    ext: &dyn ExternalRegisters,
+    reg: SysReg,
+    value: u64,
+) {
+    if reg.kind() == Kind::External {
+        ext.write(state.index as usize, reg, value);
+    } else {
+        store(state, model, reg, value);
+    }
+    if reg == SysReg::CntkctlEl1 {
+        // Held here for the access rules; the timers make the event stream from it.
+        ext.write(state.index as usize, reg, state.sys[reg]);
     }
 }
 
