@@ -5,7 +5,9 @@ wait for something print `ready` when they do.
 """
 
 import asyncio
+import random
 import sys
+import time
 from contextlib import asynccontextmanager
 
 from qemu.qmp import ExecuteError, QMPClient
@@ -156,6 +158,38 @@ async def unplug(path, core):
         check(error == ("DeviceNotFound", f"Device 'cpu-{core}' not found"), error)
 
 
+async def storm(path, argument):
+    """Several clients at once do what they like, for so many seconds, chosen by a seed."""
+    seconds, seed = map(int, argument.split(":"))
+    allowed = ("overtaken by a resume", "exists", "not found", "offline in the guest", "boots the machine")
+
+    async def client(number):
+        chance = random.Random(seed * 100 + number)
+        end = time.monotonic() + seconds
+        async with connected(path) as machine:
+            kind = (await place(machine, 0))["type"]
+            commands = {"stop": 10, "cont": 14, "query-status": 5, "query-cpus-fast": 5, "system_powerdown": 1,
+                        "device_add": 5, "device_del": 5, "system_reset": 0.15 if number == 0 else 0}
+            while time.monotonic() < end:
+                command = chance.choices(list(commands), list(commands.values()))[0]
+                arguments = {}
+                if command == "device_add":
+                    arguments = {"driver": kind, "core-id": chance.randrange(4, 6)}
+                elif command == "device_del":
+                    places = await machine.execute("query-hotpluggable-cpus")
+                    arguments = {"id": chance.choice(places).get("qom-path", "none")}
+                try:
+                    await asyncio.wait_for(machine.execute(command, arguments), LIMIT)
+                except ExecuteError as error:
+                    check(any(text in str(error) for text in allowed), f"{command}: {error}")
+                await asyncio.sleep(chance.random() * 0.05)
+
+    await asyncio.gather(*(client(number) for number in range(4)))
+    async with connected(path) as machine:
+        await machine.execute("cont")
+        check(await machine.execute("query-status") == {"status": "running", "running": True}, "status")
+
+
 async def hear(path, expected):
     """Waits for an event; `expected` is its name and the reason that it gives."""
     name, reason = expected.split(":")
@@ -280,14 +314,14 @@ async def compare(path, reference):
         check(mine == other, f"\n   {mine}\nis not\n   {other}")
 
 
-STAGES = [look, stop, cont, reset, powerdown, quit, plug, keep, unplug, hear, compare]
+STAGES = [look, stop, cont, reset, powerdown, quit, plug, keep, unplug, storm, hear, compare]
 
 
 def main():
     name, path, argument = (sys.argv[1:] + [""])[:3]
     stage = next(stage for stage in STAGES if stage.__name__ == name)
     try:
-        asyncio.run(asyncio.wait_for(stage(path, argument), 2 * LIMIT))
+        asyncio.run(stage(path, argument))
     except Wrong as error:
         sys.exit(f"{name}: {error}")
 

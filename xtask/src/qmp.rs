@@ -26,6 +26,12 @@ pub struct Options {
     /// Compare answers, events and schema with QEMU's (fetches it)
     #[arg(long)]
     pub reference: bool,
+    /// Let several clients loose on a booting Linux for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub storm: Option<u64>,
+    /// What the storm is made from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Runs the command.
@@ -38,6 +44,11 @@ pub fn main(o: &Options) -> Result<()> {
     if o.reference {
         compare(&armlet)?;
         run::say("answers, events and schema are the reference's");
+        return Ok(());
+    }
+    if let Some(seconds) = o.storm {
+        storm(&armlet, seconds, o.seed)?;
+        run::say("the machine has come through");
         return Ok(());
     }
     drive_linux(&armlet)?;
@@ -152,6 +163,36 @@ pub fn drive_linux(armlet: &Path) -> Result<()> {
     hear(&socket, "RESET:guest-reset", || s.send_line("reboot -f"))?;
     s.wait_for(PROMPT).context("no shell prompt after the guest's reset")?;
     hear(&socket, "SHUTDOWN:guest-shutdown", || s.send_line("poweroff -f"))?;
+    let (status, transcript) = s.finish()?;
+    if status.code() != Some(0) {
+        bail!("armlet ended with {status}");
+    }
+    boot::complaints(&transcript)
+}
+
+/// Several clients stop, resume, reset, plug and unplug at random while Debian's kernel boots and runs, which it must
+/// survive.
+///
+/// # Errors
+/// It does not, or a client was answered badly.
+pub fn storm(armlet: &Path, seconds: u64, seed: u64) -> Result<()> {
+    let linux = Linux::prepare(Version::V6_12)?;
+    let socket = Socket::new("storm")?;
+    let mut c = linux.command(armlet, format!("{CPUS},max={}", CPUS + 2), "quiet shell");
+    c.arg("--qmp").arg(socket.option());
+    let mut s = Session::start(&mut c, Duration::from_secs(180 + 2 * seconds), false)?;
+    let start = Instant::now();
+    while !socket.path().exists() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    act(&socket.path(), "storm", &format!("{seconds}:{seed}")).context("the storm")?;
+    // Whatever state the storm has left the guest in, it boots once more.
+    act(&socket.path(), "reset", "")?;
+    s.quiet_for(Duration::from_millis(500))?;
+    s.forget();
+    s.wait_for(PROMPT).context("no shell prompt after the storm")?;
+    boot::ask(&mut s, "echo $((6 * 7))", "42")?;
+    s.send_line("poweroff -f")?;
     let (status, transcript) = s.finish()?;
     if status.code() != Some(0) {
         bail!("armlet ended with {status}");

@@ -65,6 +65,11 @@ impl Session {
         self.seen[self.mark..].contains(text)
     }
 
+    /// The next wait looks at what comes from now on.
+    pub fn forget(&mut self) {
+        self.mark = self.seen.len();
+    }
+
     /// Types a line.
     ///
     /// # Errors

@@ -88,6 +88,7 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("gdb debugs a bare-metal program", || gdb::bare(&armlet).map(drop));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet).map(drop));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
+        tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));
     }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
     for f in &tally.failed {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
-use armlet_machine::MachineHandle;
+use armlet_machine::{MachineHandle, PlugError};
 use serde_json::{Value, json};
 
 use crate::command::{Arguments, Context};
@@ -233,8 +233,11 @@ pub(crate) fn delete(context: &Context, arguments: &Arguments) -> Result<Value, 
     let found = devices(context).find(name, present);
     let missing = || QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{name}' not found"));
     // The event that tells of it, and what is noted of the vCPU, come and go with the machine's notice.
-    context.machine.unplug_cpu(found.ok_or_else(missing)?)?;
-    Ok(json!({}))
+    match context.machine.unplug_cpu(found.ok_or_else(missing)?) {
+        // Another client was faster.
+        Err(PlugError::Absent(_)) => Err(missing()),
+        other => Ok(other.map(|()| json!({}))?),
+    }
 }
 
 #[cfg(test)]

@@ -488,6 +488,30 @@ mod tests {
         assert!(!slow.any(|t| resets.count_one(t)));
     }
 
+    /// Keeps what it hears.
+    #[derive(Default)]
+    struct Diary(Mutex<Vec<Notice>>);
+
+    impl crate::NoticeListener for Diary {
+        fn notice(&self, notice: &Notice) {
+            lock(&self.0).push(notice.clone());
+        }
+    }
+
+    #[test]
+    fn a_crash_of_the_guest_is_told_as_one() {
+        let mut config = MachineConfig { memory: 64 << 20, ..MachineConfig::default() };
+        config.accelerator.kind = crate::config::AcceleratorKind::Dummy;
+        let mut machine = Machine::new(config).unwrap();
+        let diary = Arc::new(Diary::default());
+        machine.handle().listen(&(Arc::clone(&diary) as _));
+        // No vCPU of that number can have been reset since.
+        let fatal = MachineEvent::Fatal { vcpu: 9, reason: "test".into() };
+        machine.shared.requests.send(Request::Vcpu(fatal)).unwrap();
+        assert_eq!(machine.run(None), End::Crashed("CPU 9: test".into()));
+        assert_eq!(*lock(&diary.0), [Notice::GuestPanicked, Notice::Shutdown(Cause::GuestPanic)]);
+    }
+
     #[test]
     fn what_a_vcpu_asked_for_before_a_reset_is_forgotten() {
         let mut config = MachineConfig { memory: 64 << 20, smp: 2, ..MachineConfig::default() };

@@ -47,6 +47,51 @@ fn rubbish_is_told_and_forgotten() {
     assert_eq!(client.events.len(), 0, "nothing was stopped");
 }
 
+/// Whatever becomes of requests on the way, the server answers in whole JSON and goes on.
+#[test]
+fn damaged_requests_never_end_the_conversation() {
+    let rig = Rig::with_room(1, 3);
+    rig.machine.resume("the test").unwrap();
+    let mut client = rig.client();
+    let whole = concat!(
+        r#"{"execute":"device_add","arguments":{"driver":"neoverse-n1-arm-cpu","core-id":1,"id":"a"},"id":1}"#,
+        r#"{"execute":"device_del","arguments":{"id":"a"},"id":[{"x":null}]}{"execute":"query-cpus-fast"}"#,
+        r#"{"execute":"query-hotpluggable-cpus","arguments":{}}{"execute":"stop"}{"execute":"cont"}"#,
+    );
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 33) as usize % below
+    };
+    for _ in 0..400 {
+        let mut bytes = whole.as_bytes().to_vec();
+        for _ in 0..1 + random(5) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes.truncate(at + 1),
+                2 => bytes.insert(at, b"{}[]\",:\\0-\n\x01\xff"[random(13)]),
+                _ if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => {}
+            }
+        }
+        // The control character ends whatever the damage has left open.
+        bytes.extend_from_slice(b"\x1d\n{\"execute\":\"cont\",\"id\":\"end\"}");
+        client.send(&bytes);
+        loop {
+            let answer = client.answer();
+            assert!(answer.get("return").is_some() != answer.get("error").is_some(), "{answer}");
+            if answer["id"] == "end" {
+                break;
+            }
+        }
+        client.events.clear();
+    }
+    goes_on(&mut client);
+}
+
 #[test]
 fn deep_and_huge_messages_are_refused_once() {
     let rig = Rig::new(1);
