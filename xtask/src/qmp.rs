@@ -94,6 +94,18 @@ impl Socket {
         self.0.join("socket")
     }
 
+    /// Waits until somebody listens.
+    fn wait(&self) -> Result<()> {
+        let start = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.path()).is_err() {
+            if start.elapsed() > PATIENCE {
+                bail!("nobody listens at {}", self.path().display());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// As an option of `armlet run`.
     pub fn option(&self) -> String {
         format!("unix:{}", self.path().display())
@@ -181,10 +193,7 @@ pub fn storm(armlet: &Path, seconds: u64, seed: u64) -> Result<()> {
     let mut c = linux.command(armlet, format!("{CPUS},max={}", CPUS + 2), "quiet shell");
     c.arg("--qmp").arg(socket.option());
     let mut s = Session::start(&mut c, Duration::from_secs(180 + 2 * seconds), false)?;
-    let start = Instant::now();
-    while !socket.path().exists() && start.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    socket.wait()?;
     act(&socket.path(), "storm", &format!("{seconds}:{seed}")).context("the storm")?;
     // Whatever state the storm has left the guest in, it boots once more.
     act(&socket.path(), "reset", "")?;
@@ -238,15 +247,9 @@ impl Drop for Running {
 
 impl Running {
     /// Starts `c` and waits until it listens at `socket`.
-    fn start(c: &mut Command, socket: &Path) -> Result<Self> {
+    fn start(c: &mut Command, socket: &Socket) -> Result<Self> {
         let running = Self(c.spawn().with_context(|| format!("cannot run `{}`", run::line(c)))?);
-        let start = Instant::now();
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
-            if start.elapsed() > PATIENCE {
-                bail!("`{}` does not listen", run::line(c));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        socket.wait()?;
         Ok(running)
     }
 }
@@ -264,7 +267,7 @@ fn dummy(armlet: &Path, smp: u32, socket: &Socket) -> Command {
 /// Something was not as it should be.
 pub fn drive_dummy(armlet: &Path) -> Result<()> {
     let socket = Socket::new("dummy")?;
-    let mut machine = Running::start(&mut dummy(armlet, 1, &socket), &socket.path())?;
+    let mut machine = Running::start(&mut dummy(armlet, 1, &socket), &socket)?;
     act(&socket.path(), "cont", "")?;
     act(&socket.path(), "quit", "")?;
     let status = machine.0.wait()?;
@@ -279,7 +282,7 @@ fn compare(armlet: &Path) -> Result<()> {
     let (ours, theirs) = (Socket::new("ours")?, Socket::new("theirs")?);
     let peer = Peer::prepare()?;
     run::say(&format!("comparing with {}", peer.version()?));
-    let _armlet = Running::start(&mut dummy(armlet, 2, &ours), &ours.path())?;
-    let _peer = Running::start(&mut peer.control(2, &theirs.path()), &theirs.path())?;
+    let _armlet = Running::start(&mut dummy(armlet, 2, &ours), &ours)?;
+    let _peer = Running::start(&mut peer.control(2, &theirs.path()), &theirs)?;
     act(&ours.path(), "compare", &theirs.path().to_string_lossy())
 }
