@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuModel, CpuState};
-use armlet_engine::{Accelerator, AcceleratorError, VcpuBackend, VcpuShared};
+use armlet_engine::{Accelerator, AcceleratorError, InstructionCount, VcpuBackend, VcpuShared};
 use armlet_memory::AddressSpace;
 
 use runtime::Remotes;
@@ -43,11 +43,23 @@ pub struct JitOptions {
     pub code_size: usize,
     /// Use the host's SHA instructions if it has them.
     pub host_sha: bool,
+    /// Count instructions here, exactly; all vCPUs run on one thread.
+    pub counter: Option<Arc<InstructionCount>>,
+    /// With `counter`: make a hash of the instructions that each vCPU executes (`trace_hash` in the statistics).
+    pub trace: bool,
 }
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { strict: false, count: false, semihosting: true, code_size: 128 << 20, host_sha: true }
+        Self {
+            strict: false,
+            count: false,
+            semihosting: true,
+            code_size: 128 << 20,
+            host_sha: true,
+            counter: None,
+            trace: false,
+        }
     }
 }
 

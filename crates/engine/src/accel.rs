@@ -102,6 +102,13 @@ pub trait VcpuBackend {
     /// Executes guest code until something needs the engine. Interrupts are taken inside, from the lines
     /// in [`VcpuShared`].
     fn run(&mut self) -> VcpuExit;
+    /// As [`VcpuBackend::run`], in a machine with a [`Pace`](crate::Pace): at most until the instruction count is
+    /// `until`, where it returns [`VcpuExit::Kicked`]. The count is right whenever a device is called, and at the
+    /// end.
+    fn run_until(&mut self, until: u64) -> VcpuExit {
+        let _ = until;
+        VcpuExit::Fatal("this accelerator does not count instructions".to_owned())
+    }
     /// The architectural state, complete and current. Only valid between calls of `run`.
     fn state(&self) -> &CpuState;
     /// The same for changing; the accelerator takes all changes into account at the next `run`, whatever

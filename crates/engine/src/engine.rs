@@ -14,6 +14,7 @@ use crate::control::{Control, MachineState};
 use crate::error::EngineError;
 use crate::event::{ExitHandler, MachineEvent, MachineListener};
 use crate::gate::Gate;
+use crate::pace::Pace;
 use crate::power::{Power, PowerCell, PowerControl};
 use crate::queue::{Job, Work};
 use crate::reply::reply;
@@ -32,6 +33,8 @@ pub struct EngineConfig {
     pub listener: Arc<dyn MachineListener>,
     /// The longest wait for a vCPU that does not answer (work, pause, reset, exclusive sections, joining).
     pub patience: Duration,
+    /// All vCPUs share one thread, in a deterministic order at this pace. `None`: each has a thread.
+    pub pace: Option<Arc<dyn Pace>>,
 }
 
 impl EngineConfig {
@@ -42,7 +45,7 @@ impl EngineConfig {
         listener: impl MachineListener + 'static,
     ) -> Self {
         let listener = Arc::new(listener);
-        Self { accelerator, handler, listener, patience: Duration::from_secs(30) }
+        Self { accelerator, handler, listener, patience: Duration::from_secs(30), pace: None }
     }
 }
 
@@ -87,7 +90,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without vCPUs.
     pub fn new(config: EngineConfig) -> Self {
-        let EngineConfig { accelerator, handler, listener, patience } = config;
+        let EngineConfig { accelerator, handler, listener, patience, pace: _ } = config;
         let control = Control::new(patience, Arc::clone(&listener));
         let (gate, counters) = (Gate::new(), Counters::default());
         Self { core: Arc::new(Core { accelerator, handler, listener, patience, control, gate, counters }) }

@@ -19,6 +19,7 @@ mod event;
 mod gate;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+pub mod pace;
 mod power;
 mod queue;
 mod reply;
@@ -36,6 +37,7 @@ pub use control::MachineState;
 pub use engine::{Engine, EngineConfig};
 pub use error::EngineError;
 pub use event::{AfterExit, ExitHandler, MachineEvent, MachineListener};
+pub use pace::{InstructionCount, Pace};
 pub use power::{Power, PowerControl, PowerOnError};
 pub use shared::VcpuShared;
 pub use vcpu::{Then, VcpuState};
