@@ -13,7 +13,7 @@ impl Subject for Dummy {
     }
 
     fn load(&self, _program: &[Op]) -> Loaded {
-        Loaded { accelerator: Arc::new(DummyAccelerator), entry: 0x1000 }
+        Loaded { accelerator: Arc::new(DummyAccelerator), entry: 0x1000, pace: None }
     }
 }
 

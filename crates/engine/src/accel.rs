@@ -132,6 +132,10 @@ pub trait VcpuBackend {
         }
         Err(AcceleratorError("This accelerator does not support debugging of guests".to_owned()))
     }
+    /// True if a debugger wants one instruction.
+    fn steps(&self) -> bool {
+        false
+    }
     /// Counters for `--stats`, as (name, value).
     fn statistics(&self) -> Vec<(String, u64)> {
         Vec::new()

@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::gate::Closed;
 use crate::queue::{Job, Work};
 use crate::reply::{Promise, reply};
+use crate::single::Pool;
 use crate::vcpu::{Then, Vcpu};
 
 /// A vCPU between two runs, on its own thread.
@@ -20,12 +21,34 @@ use crate::vcpu::{Then, Vcpu};
 /// Only this can begin an exclusive section or wait for another vCPU from a vCPU's thread, and it exists
 /// only outside guest execution: entering a section from inside it cannot be written down (G6).
 pub struct VcpuAccess<'a> {
-    pub(crate) backend: &'a mut dyn VcpuBackend,
+    pub(crate) seat: &'a mut Seat,
     pub(crate) vcpu: &'a Arc<Vcpu>,
     pub(crate) core: &'a Arc<Core>,
     /// This thread is in an exclusive section, its own or that of a vCPU which waits for it.
     pub(crate) exclusive: bool,
-    pub(crate) next: &'a mut Option<Then>,
+    /// The other vCPUs of this thread, if they share one.
+    pub(crate) pool: Option<&'a Pool>,
+}
+
+/// What only a vCPU's own thread has.
+pub(crate) struct Body {
+    pub(crate) backend: Box<dyn VcpuBackend>,
+    /// Chosen by work (power-on, reset).
+    pub(crate) next: Option<Then>,
+}
+
+/// Where a vCPU's body is while it is used. It is empty only while the vCPU waits for others of its thread, which
+/// find the body in their [`Pool`].
+pub(crate) struct Seat(pub(crate) Option<Body>);
+
+impl Seat {
+    pub(crate) fn body(&self) -> &Body {
+        self.0.as_ref().expect("a vCPU in use has its body")
+    }
+
+    pub(crate) fn body_mut(&mut self) -> &mut Body {
+        self.0.as_mut().expect("a vCPU in use has its body")
+    }
 }
 
 impl VcpuAccess<'_> {
@@ -36,17 +59,17 @@ impl VcpuAccess<'_> {
 
     /// The accelerator's vCPU.
     pub fn backend(&mut self) -> &mut dyn VcpuBackend {
-        self.backend
+        &mut *self.seat.body_mut().backend
     }
 
     /// The architectural state.
     pub fn state(&self) -> &CpuState {
-        self.backend.state()
+        self.seat.body().backend.state()
     }
 
     /// The architectural state, for changing.
     pub fn state_mut(&mut self) -> &mut CpuState {
-        self.backend.state_mut()
+        self.backend().state_mut()
     }
 
     /// True inside an exclusive section.
@@ -97,6 +120,10 @@ impl VcpuAccess<'_> {
         let lent = self.exclusive;
         let work = Work { awaited: true, exclusive: exclusive && !lent, job: job(promise, lent, f) };
         vcpu.submit(work).map_err(|_| EngineError::Gone(target))?;
+        if let Some(pool) = self.pool {
+            pool.lend(self, |core| pool.serve(core, &vcpu, lent, || answer.is_done()));
+            return answer.take().unwrap_or(Err(EngineError::Gone(target)));
+        }
         // A section that is lent to the target must not be used here at the same time.
         let serve = if lent { Serve::Plain } else { Serve::All };
         let patience = self.core.patience;
@@ -188,7 +215,7 @@ impl VcpuAccess<'_> {
 
     /// Chooses what the vCPU does next, whatever it did before.
     pub(crate) fn set_next(&mut self, next: Then) {
-        *self.next = Some(next);
+        self.seat.body_mut().next = Some(next);
     }
 }
 

@@ -354,6 +354,12 @@ impl Control {
         self.set_stopped(vcpu, false)
     }
 
+    /// The same without sleeping, for a thread that has other vCPUs as well.
+    pub(crate) fn rest_for_now(&self, vcpu: &Vcpu) -> bool {
+        self.set_stopped(vcpu, true);
+        !vcpu.is_held() && self.set_stopped(vcpu, false)
+    }
+
     /// Notes that the calling vCPU has stopped, or goes on; false if it is asked for the opposite.
     fn set_stopped(&self, vcpu: &Vcpu, stopped: bool) -> bool {
         let mut inner = lock(&self.inner);

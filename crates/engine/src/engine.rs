@@ -19,6 +19,7 @@ use crate::power::{Power, PowerCell, PowerControl};
 use crate::queue::{Job, Work};
 use crate::reply::reply;
 use crate::shared::VcpuShared;
+use crate::single::{Crew, Joining};
 use crate::sync::{lock, thread as threads};
 use crate::thread;
 use crate::vcpu::{Then, Vcpu, VcpuState};
@@ -58,13 +59,15 @@ pub(crate) struct Counters {
 
 /// What the engine's threads share.
 pub(crate) struct Core {
-    accelerator: Arc<dyn Accelerator>,
+    pub(crate) accelerator: Arc<dyn Accelerator>,
     pub(crate) handler: Arc<dyn ExitHandler>,
     listener: Arc<dyn MachineListener>,
     pub(crate) patience: Duration,
     pub(crate) control: Control,
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
+    /// The one thread of all vCPUs, if they share one.
+    pub(crate) crew: Option<Crew>,
 }
 
 impl Core {
@@ -90,10 +93,11 @@ pub struct Engine {
 impl Engine {
     /// An engine without vCPUs.
     pub fn new(config: EngineConfig) -> Self {
-        let EngineConfig { accelerator, handler, listener, patience, pace: _ } = config;
+        let EngineConfig { accelerator, handler, listener, patience, pace } = config;
         let control = Control::new(patience, Arc::clone(&listener));
-        let (gate, counters) = (Gate::new(), Counters::default());
-        Self { core: Arc::new(Core { accelerator, handler, listener, patience, control, gate, counters }) }
+        let (gate, counters, crew) = (Gate::new(), Counters::default(), pace.map(Crew::new));
+        let core = Core { accelerator, handler, listener, patience, control, gate, counters, crew };
+        Self { core: Arc::new(core) }
     }
 
     /// Makes vCPU number `shared.index()` with a thread `CPU n/ACCELERATOR`, and returns when the
@@ -130,6 +134,14 @@ impl Engine {
         let index = vcpu.index();
         let (promise, answer) = reply::<Result<(), AcceleratorError>>(index, None);
         let (core, vcpu) = (Arc::clone(&self.core), Arc::clone(vcpu));
+        let first = if power == Power::On { Then::Run } else { Then::PoweredOff };
+        if let Some(crew) = &self.core.crew {
+            let joining = Joining { vcpu, state, first, promise };
+            let joined = crew.join(&self.core, joining);
+            joined.map_err(|source| EngineError::Thread { vcpu: index, source })?;
+            let created = answer.wait(self.core.patience);
+            return Ok(created.unwrap_or_else(|| Err(self.core.timeout("Creating a vCPU", vec![index])))??);
+        }
         let body = move || {
             thread::enter_vcpu_thread();
             vcpu.note_thread();
@@ -139,7 +151,6 @@ impl Engine {
             match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
                 Ok(backend) => {
                     vcpu.shared.set_kick(backend.kick_handle());
-                    let first = if power == Power::On { Then::Run } else { Then::PoweredOff };
                     vcpu.publish(VcpuState::Stopped(first));
                     promise.answer(Ok(Ok(())));
                     thread::run(&core, &vcpu, backend, first);
@@ -429,6 +440,6 @@ fn outside_vcpus() -> Result<(), EngineError> {
     if thread::on_vcpu_thread() { Err(EngineError::OnVcpuThread) } else { Ok(()) }
 }
 
-fn creation_panicked(panic: &(dyn Any + Send)) -> AcceleratorError {
+pub(crate) fn creation_panicked(panic: &(dyn Any + Send)) -> AcceleratorError {
     AcceleratorError(format!("The accelerator panicked while it made a vCPU: {}", panic_message(panic)))
 }

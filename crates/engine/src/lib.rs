@@ -24,6 +24,7 @@ mod power;
 mod queue;
 mod reply;
 pub mod shared;
+mod single;
 mod sleeper;
 mod sync;
 mod thread;

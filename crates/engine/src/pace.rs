@@ -57,8 +57,11 @@ pub trait Pace: Send + Sync {
     fn count(&self) -> &Arc<InstructionCount>;
     /// The count at which [`Pace::happen`] must be called next; [`NEVER`] if nothing is planned.
     fn next(&self) -> u64;
-    /// Does what is to happen at the present count: timers that have expired, input that has come.
-    fn happen(&self);
+    /// Does what is to happen at the present count: timers that have expired, input that has come. `digest` makes a
+    /// number of all registers of all vCPUs, which is the same whenever the same guest has come to the same count.
+    fn happen(&self, digest: &mut dyn FnMut() -> u64);
+    /// How many counts make up that time.
+    fn counts_in(&self, time: Duration) -> u64;
     /// No vCPU has anything to do before the count `until` ([`NEVER`]: before something comes from outside). Skips to
     /// `until`, or to an earlier count at which something came from outside, or lets the count be for now. `sleep`
     /// sleeps for that long (`None`: without end) and tells whether the thread was woken before.

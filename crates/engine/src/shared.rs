@@ -1,6 +1,6 @@
 //! What a vCPU's thread shares with devices and other vCPUs: interrupt lines, the event register, kicks.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use armlet_arm::Pstate;
@@ -20,6 +20,8 @@ pub struct VcpuShared {
     event: AtomicBool,
     exit_request: AtomicBool,
     sleeper: Sleeper,
+    /// Where the vCPU sleeps if it shares its thread with others.
+    common: OnceLock<Arc<Sleeper>>,
     kick: OnceLock<std::sync::Arc<dyn Kick>>,
 }
 
@@ -39,6 +41,7 @@ impl VcpuShared {
             event: AtomicBool::new(false),
             exit_request: AtomicBool::new(false),
             sleeper: Sleeper::new(),
+            common: OnceLock::new(),
             kick: OnceLock::new(),
         }
     }
@@ -86,7 +89,7 @@ impl VcpuShared {
     pub fn send_event(&self) {
         self.event.store(true, Ordering::Release);
         // A running vCPU finds the register at its next WFE; only a sleeping one needs waking.
-        self.sleeper.wake();
+        self.sleeper().wake();
     }
 
     /// Sets the event register from the vCPU's own thread, where nobody sleeps (SEVL, exception return).
@@ -104,6 +107,15 @@ impl VcpuShared {
         self.event.load(Ordering::Acquire)
     }
 
+    fn sleeper(&self) -> &Sleeper {
+        self.common.get().map_or(&self.sleeper, |common| common)
+    }
+
+    /// The vCPU shares its thread with others, which sleeps there.
+    pub(crate) fn share_sleeper(&self, common: &Arc<Sleeper>) {
+        let _ = self.common.set(Arc::clone(common));
+    }
+
     /// Set by the accelerator when it has made the vCPU.
     pub fn set_kick(&self, kick: std::sync::Arc<dyn Kick>) {
         let _ = self.kick.set(kick);
@@ -111,7 +123,7 @@ impl VcpuShared {
 
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
-        step("kick: wake of the sleeper", || self.sleeper.wake());
+        step("kick: wake of the sleeper", || self.sleeper().wake());
         if let Some(k) = self.kick.get() {
             step("kick: kick of the accelerator", || k.kick());
         }
@@ -138,11 +150,11 @@ impl VcpuShared {
 
     /// Sleeps on the vCPU's own thread; see [`Sleeper::sleep_until`].
     pub(crate) fn sleep_until(&self, deadline: Option<Instant>, ready: impl FnMut() -> bool) -> bool {
-        self.sleeper.sleep_until(deadline, ready)
+        self.sleeper().sleep_until(deadline, ready)
     }
 
     /// Wakes the vCPU's thread without kicking the accelerator.
     pub(crate) fn wake(&self) {
-        self.sleeper.wake();
+        self.sleeper().wake();
     }
 }

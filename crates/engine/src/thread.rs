@@ -4,17 +4,17 @@
 //! does one step of its state. A reason that arrives later finds the request taken, sets it again and
 //! kicks, so the step ends at once (G9). Work runs at the head of each round, so in every state (G2).
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::accel::{Halt, VcpuBackend, VcpuExit};
-use crate::access::{VcpuAccess, panic_message};
+use crate::access::{Body, Seat, VcpuAccess, panic_message};
 use crate::engine::Core;
 use crate::event::{AfterExit, MachineEvent};
 use crate::power::{Power, PowerControl};
+use crate::single::Pool;
 use crate::sync::thread_local;
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
@@ -73,54 +73,64 @@ impl ExitCounters {
 
 /// Runs a vCPU until it leaves, and tells everybody however it ends.
 pub(crate) fn run(core: &Arc<Core>, vcpu: &Arc<Vcpu>, backend: Box<dyn VcpuBackend>, first: Then) {
-    let body = || {
-        VcpuThread {
-            core: Arc::clone(core),
-            vcpu: Arc::clone(vcpu),
-            power: PowerControl(Arc::downgrade(core)),
-            backend,
-            state: VcpuState::Stopped(first),
-            next: None,
-            monitor_waits: 0,
-            wake_at: None,
-        }
-        .run();
-    };
+    let seat = Seat(Some(Body { backend, next: None }));
+    let body = || VcpuThread::new(core, vcpu, seat, first).run();
     let end = catch_unwind(AssertUnwindSafe(body));
+    farewell(core, vcpu, end.err().map(|panic| panic_message(&*panic)));
+}
+
+/// A vCPU's thread is done with it, by a panic if there is a reason.
+pub(crate) fn farewell(core: &Core, vcpu: &Vcpu, panic: Option<String>) {
     drop(vcpu.queue.close());
-    if let Err(panic) = end {
-        report_panic(core, vcpu.index(), &*panic);
+    if let Some(reason) = panic {
+        report_panic(core, vcpu.index(), reason);
     }
     vcpu.publish(VcpuState::Gone);
     core.control.declare_gone(vcpu);
 }
 
-fn report_panic(core: &Core, vcpu: usize, panic: &(dyn Any + Send)) {
-    let reason = panic_message(panic);
+fn report_panic(core: &Core, vcpu: usize, reason: String) {
     tracing::error!(vcpu, reason, "the thread of a vCPU panicked");
     core.control.fail(&format!("the thread of vCPU {vcpu} panicked: {reason}"));
     core.send(MachineEvent::Panicked { vcpu, reason });
 }
 
-struct VcpuThread {
-    core: Arc<Core>,
-    vcpu: Arc<Vcpu>,
+pub(crate) struct VcpuThread {
+    pub(crate) core: Arc<Core>,
+    pub(crate) vcpu: Arc<Vcpu>,
     power: PowerControl,
-    backend: Box<dyn VcpuBackend>,
-    state: VcpuState,
-    /// Chosen by work (power-on, reset).
-    next: Option<Then>,
+    pub(crate) seat: Seat,
+    pub(crate) state: VcpuState,
     /// WFEs with an armed monitor in a row.
     monitor_waits: u32,
+    /// How long the halt lasts at most.
+    pub(crate) halt_limit: Option<Duration>,
     /// When the halt ends by itself. Fixed as it begins: work and kicks do not put it off.
     wake_at: Option<Instant>,
 }
 
 impl VcpuThread {
+    pub(crate) fn new(core: &Arc<Core>, vcpu: &Arc<Vcpu>, seat: Seat, first: Then) -> Self {
+        Self {
+            core: Arc::clone(core),
+            vcpu: Arc::clone(vcpu),
+            power: PowerControl(Arc::downgrade(core)),
+            seat,
+            state: VcpuState::Stopped(first),
+            monitor_waits: 0,
+            halt_limit: None,
+            wake_at: None,
+        }
+    }
+
+    fn state_mut(&mut self) -> &mut armlet_arm::CpuState {
+        self.seat.body_mut().backend.state_mut()
+    }
+
     fn run(mut self) {
         loop {
             self.vcpu.shared.clear_exit_request();
-            self.drain();
+            self.drain(None);
             if self.vcpu.is_leaving() {
                 self.enter(VcpuState::ShuttingDown);
             }
@@ -136,32 +146,32 @@ impl VcpuThread {
         }
     }
 
-    fn enter(&mut self, state: VcpuState) {
+    pub(crate) fn enter(&mut self, state: VcpuState) {
         if self.state != state {
             self.state = state;
             self.vcpu.publish(state);
         }
     }
 
-    /// Does all work there is, and takes over what it chose as the next state.
-    fn drain(&mut self) {
+    /// Does all work there is, and takes over what it chose as the next state. Tells whether it did choose.
+    pub(crate) fn drain(&mut self, pool: Option<&Pool>) -> bool {
         while let Some(work) = self.vcpu.queue.pop() {
             let mut access = VcpuAccess {
-                backend: &mut *self.backend,
+                seat: &mut self.seat,
                 vcpu: &self.vcpu,
                 core: &self.core,
                 exclusive: false,
-                next: &mut self.next,
+                pool,
             };
             access.perform(work);
         }
-        if let Some(then) = self.next.take() {
-            let next = match self.state {
-                VcpuState::Stopped(_) => VcpuState::Stopped(then),
-                _ => resumed(then),
-            };
-            self.enter(next);
-        }
+        let Some(then) = self.seat.body_mut().next.take() else { return false };
+        let next = match self.state {
+            VcpuState::Stopped(_) => VcpuState::Stopped(then),
+            _ => resumed(then),
+        };
+        self.enter(next);
+        true
     }
 
     /// Something waits at the head of the next round.
@@ -182,7 +192,7 @@ impl VcpuThread {
                 self.wait_at_gate();
                 return VcpuState::Running;
             };
-            self.backend.run()
+            self.seat.body_mut().backend.run()
         };
         self.handle(exit)
     }
@@ -199,17 +209,28 @@ impl VcpuThread {
             return VcpuState::Stopped(Then::Run);
         }
         let shared = &self.vcpu.shared;
-        let pstate = self.backend.state().pstate;
-        let awake = || match halt {
-            Halt::Interrupt => shared.interrupt_pending(),
-            Halt::Event => shared.event_pending() || shared.interrupt_unmasked(pstate),
-        };
-        let woken = shared.sleep_until(self.wake_at, || awake() || self.attention());
-        if woken && !awake() {
+        let woken = shared.sleep_until(self.wake_at, || self.is_awake(halt) || self.attention());
+        if woken && !self.is_awake(halt) {
             return VcpuState::Halted(halt);
         }
+        self.end_halt(halt)
+    }
+
+    /// Something ends the halt.
+    pub(crate) fn is_awake(&self, halt: Halt) -> bool {
+        let shared = &self.vcpu.shared;
+        match halt {
+            Halt::Interrupt => shared.interrupt_pending(),
+            Halt::Event => {
+                let pstate = self.seat.body().backend.state().pstate;
+                shared.event_pending() || shared.interrupt_unmasked(pstate)
+            }
+        }
+    }
+
+    pub(crate) fn end_halt(&self, halt: Halt) -> VcpuState {
         if halt == Halt::Event {
-            shared.take_event();
+            self.vcpu.shared.take_event();
         }
         VcpuState::Running
     }
@@ -217,7 +238,7 @@ impl VcpuThread {
     /// How long a WFE may sleep at most.
     fn event_limit(&mut self) -> Option<Duration> {
         let stream = self.core.handler.event_stream(self.vcpu.index());
-        if self.backend.state().monitor.address == u64::MAX {
+        if self.seat.body().backend.state().monitor.address == u64::MAX {
             return stream;
         }
         let wait = MONITOR_WAIT.0.saturating_mul(1 << self.monitor_waits.min(16)).min(MONITOR_WAIT.1);
@@ -235,8 +256,9 @@ impl VcpuThread {
     }
 
     /// What an exit leads to. Knows nothing of the accelerator, so tests feed it any exit.
-    fn handle(&mut self, exit: VcpuExit) -> VcpuState {
-        let exits = &self.vcpu.exits;
+    pub(crate) fn handle(&mut self, exit: VcpuExit) -> VcpuState {
+        let vcpu = Arc::clone(&self.vcpu);
+        let exits = &vcpu.exits;
         let index = self.vcpu.index();
         match exit {
             VcpuExit::Kicked => {
@@ -246,22 +268,25 @@ impl VcpuThread {
             VcpuExit::Halted(Halt::Interrupt) => {
                 ExitCounters::count(&exits.wfi);
                 self.monitor_waits = 0;
-                self.wake_at = None;
+                (self.halt_limit, self.wake_at) = (None, None);
                 VcpuState::Halted(Halt::Interrupt)
             }
             VcpuExit::Halted(Halt::Event) => {
                 ExitCounters::count(&exits.wfe);
-                self.wake_at = self.event_limit().map(|limit| Instant::now() + limit);
+                self.halt_limit = self.event_limit();
+                self.wake_at = self.halt_limit.map(|limit| Instant::now() + limit);
                 VcpuState::Halted(Halt::Event)
             }
             VcpuExit::Hypercall(imm) => {
                 ExitCounters::count(&exits.hypercall);
-                let after = self.core.handler.hypercall(&self.power, index, imm, self.backend.state_mut());
+                let (handler, power) = (Arc::clone(&self.core.handler), self.power.clone());
+                let after = handler.hypercall(&power, index, imm, self.state_mut());
                 self.after(after)
             }
             VcpuExit::Semihosting => {
                 ExitCounters::count(&exits.semihosting);
-                let after = self.core.handler.semihosting(index, self.backend.state_mut());
+                let handler = Arc::clone(&self.core.handler);
+                let after = handler.semihosting(index, self.state_mut());
                 self.after(after)
             }
             VcpuExit::Debug(stop) => {
@@ -303,7 +328,7 @@ impl VcpuThread {
     }
 }
 
-fn resumed(then: Then) -> VcpuState {
+pub(crate) fn resumed(then: Then) -> VcpuState {
     match then {
         Then::Run => VcpuState::Running,
         Then::PoweredOff => VcpuState::PoweredOff,

@@ -127,7 +127,7 @@ impl JitCore {
     pub(super) fn generator_options(&self) -> Options {
         let on = |bit| self.context & bit != 0;
         Options {
-            smp: self.machine.smp,
+            smp: self.machine.smp && self.machine.options.counter.is_none(),
             count: self.machine.options.count,
             align_check: on(bit::ALIGN),
             el1h: on(bit::EL1) && on(bit::SP_EL1),
@@ -139,6 +139,8 @@ impl JitCore {
             fp: on(bit::FP),
             cache_type: [self.machine.model.ctr(), self.machine.model.dczid()],
             spsr_mask: self.machine.model.spsr_mask(),
+            counted: self.machine.options.counter.is_some(),
+            trace: self.machine.options.trace,
         }
     }
 }

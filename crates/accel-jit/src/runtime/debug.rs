@@ -150,6 +150,7 @@ impl JitCore {
         if hit {
             self.debug.due = Some(DebugStop::Watchpoint { address, write: kind.1 });
             self.debug.stepped = false;
+            self.undo();
         }
         hit
     }

@@ -44,6 +44,8 @@ pub enum Exit {
     Sev,
     /// SEVL.
     Sevl,
+    /// Fewer instructions may execute than the block at PC has.
+    Limit,
 }
 
 impl Exit {
@@ -65,7 +67,7 @@ impl Exit {
         )
     }
 
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Look,
         Self::Chain,
         Self::Indirect,
@@ -85,6 +87,7 @@ impl Exit {
         Self::Wfe,
         Self::Sev,
         Self::Sevl,
+        Self::Limit,
     ];
 
     /// From the number in the state.
@@ -109,7 +112,7 @@ impl Exit {
 
     /// Name for statistics.
     pub fn name(self) -> &'static str {
-        const NAMES: [&str; 19] = [
+        const NAMES: [&str; 20] = [
             "look",
             "chain",
             "indirect",
@@ -129,6 +132,7 @@ impl Exit {
             "wfe",
             "sev",
             "sevl",
+            "limit",
         ];
         NAMES[self as usize]
     }

@@ -5,6 +5,7 @@ pub mod state;
 pub mod vcpu;
 
 mod context;
+mod count;
 mod debug;
 mod maintenance;
 mod slow;

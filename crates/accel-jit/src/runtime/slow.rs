@@ -8,7 +8,7 @@ use armlet_arm::{Exception, Pstate, crypto, sysreg};
 use armlet_engine::Halt;
 
 use super::maintenance::Maintenance;
-use super::slow_mem::Walker;
+use super::slow_mem::{Trouble, Walker};
 use super::state::{JitState, nzcv_from_arm};
 use super::vcpu::{Helper, JitCore, core_of};
 use crate::ir::interp;
@@ -74,7 +74,7 @@ pub(super) extern "sysv64" fn load_exclusive_pair(s: *mut JitState, va: u64, a: 
     let size = access.bytes();
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
         Ok(p) => p,
-        Err(e) => return core.leave_with(access.offset(), &e),
+        Err(trouble) => return core.leave_in(access.offset(), trouble),
     };
     // A read by compare-and-swap needs write permission on the host page, which RAM always has.
     // SAFETY: `atomic_target` vouches for an aligned pair in RAM.
@@ -109,7 +109,7 @@ pub(super) extern "sysv64" fn store_exclusive_pair(
     }
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
         Ok(p) => p,
-        Err(e) => return core.leave_with(access.offset(), &e),
+        Err(trouble) => return core.leave_in(access.offset(), trouble),
     };
     let old = join(size, m.value_lo, m.value_hi);
     // SAFETY: `atomic_target` vouches for an aligned pair in RAM.
@@ -125,7 +125,7 @@ pub(super) extern "sysv64" fn cas_pair(s: *mut JitState, va: u64, a: u64, number
     let size = access.bytes();
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
         Ok(p) => p,
-        Err(e) => return core.leave_with(access.offset(), &e),
+        Err(trouble) => return core.leave_in(access.offset(), trouble),
     };
     let st = core.state_mut();
     // Register 31 is zero here, not SP.
@@ -185,6 +185,7 @@ impl JitCore {
 
     fn system_instruction(&mut self, value: u64, word: u32, offset: u64) -> Result<u64, Exception> {
         self.counters.system += 1;
+        self.note_count();
         self.sync_flags_out();
         let enc = (word >> 5) as u16;
         let (read, rt) = (word & 1 << 21 != 0, word & 31);
@@ -224,7 +225,7 @@ impl JitCore {
         }
         let flags = self.state().cpu.pstate.bits() & Pstate::NZCV.bits();
         self.state_mut().nzcv = nzcv_from_arm(flags);
-        if effects.is_empty() {
+        if effects.is_empty() && !self.leaves_after_device() {
             return STAY;
         }
         self.state_mut().cpu.pc = next;
@@ -315,7 +316,11 @@ impl JitCore {
         let access = SlowAccess::new(offset as u16, 3).with_write(true).with_aligned(true).with_atomic(true);
         let p = match self.atomic_target(start, bytes, access) {
             Ok(p) => p,
-            Err(_) => {
+            Err(Trouble::Alone) => {
+                self.state_mut().cpu.pc = self.state().page_va + offset;
+                return Ok(LEAVE);
+            }
+            Err(Trouble::Exception(_)) => {
                 // The syndrome has the address as given.
                 let el = u8::from(self.state().cpu.el() > 0);
                 let pan = el > 0 && self.pan;

@@ -32,11 +32,25 @@ enum Target {
     Device(u64),
 }
 
+/// Why an access was not made.
+pub(super) enum Trouble {
+    /// It takes an exception.
+    Exception(Exception),
+    /// The instruction has to be executed by itself.
+    Alone,
+}
+
+impl From<Exception> for Trouble {
+    fn from(exception: Exception) -> Self {
+        Self::Exception(exception)
+    }
+}
+
 const PAGE: u64 = 4096;
 
 impl JitCore {
     /// Translates a part of an access that lies in one page; fills the TLB if it is plain RAM.
-    fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Exception> {
+    fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Trouble> {
         let write = access.write();
         let s = self.state();
         let el1 = s.cpu.el() > 0;
@@ -49,7 +63,7 @@ impl JitCore {
         let t = mmu::translate(&self.mmu, &Walker(ram), va, request)
             .map_err(|f| Exception::data_abort(f, va, write))?;
         let Some(host) = ram.host_address(t.pa & !(PAGE - 1), PAGE) else {
-            return Ok(Target::Device(t.pa));
+            return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
         // SAFETY: the offset stays inside the page that `host_address` vouched for.
         let at = unsafe { host.add((va & (PAGE - 1)) as usize) };
@@ -76,7 +90,7 @@ impl JitCore {
     }
 
     /// Reads up to 16 bytes at `va`, which may cross a page.
-    fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Exception> {
+    fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut out = [0u8; 16];
@@ -91,7 +105,7 @@ impl JitCore {
         Ok(u128::from_le_bytes(out))
     }
 
-    fn read_part(&mut self, t: Target, va: u64, out: &mut [u8], access: SlowAccess) -> Result<(), Exception> {
+    fn read_part(&mut self, t: Target, va: u64, out: &mut [u8], access: SlowAccess) -> Result<(), Trouble> {
         match t {
             Target::Ram(p) => {
                 // SAFETY: `locate` found this many bytes of RAM there; volatile or atomic use elsewhere
@@ -115,7 +129,7 @@ impl JitCore {
         }
     }
 
-    fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Exception> {
+    fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut data = value.to_le_bytes();
@@ -130,13 +144,7 @@ impl JitCore {
         }
     }
 
-    fn write_part(
-        &mut self,
-        t: Target,
-        va: u64,
-        data: &mut [u8],
-        access: SlowAccess,
-    ) -> Result<(), Exception> {
+    fn write_part(&mut self, t: Target, va: u64, data: &mut [u8], access: SlowAccess) -> Result<(), Trouble> {
         match t {
             Target::Ram(p) => {
                 // SAFETY: as in `read_part`.
@@ -168,12 +176,12 @@ impl JitCore {
         access: SlowAccess,
         mut f: impl FnMut(&mut Self, u64, &mut [u8]) -> Option<()>,
         data: &mut [u8],
-    ) -> Result<(), Exception> {
+    ) -> Result<(), Trouble> {
         let element = access.bytes().min(bytes).min(8);
         let misaligned = !va.is_multiple_of(access.bytes().min(16)) || !bytes.is_power_of_two();
         if misaligned || access.atomic() {
             let fault = if misaligned { Fault::alignment() } else { Fault::external() };
-            return Err(Exception::data_abort(fault, va, access.write()));
+            return Err(Exception::data_abort(fault, va, access.write()).into());
         }
         for (i, chunk) in data.chunks_mut(element as usize).enumerate() {
             let offset = i as u64 * element;
@@ -187,17 +195,19 @@ impl JitCore {
     /// A register of a device, or RAM that is mapped as Device memory.
     fn bus_read(&mut self, pa: u64, size: AccessSize) -> Option<u64> {
         self.counters.mmio += 1;
+        self.note_count();
         let memory = &self.machine.memory;
         memory.ram().load(pa, size).or_else(|| memory.mmio_read(pa, size).ok())
     }
 
     fn bus_write(&mut self, pa: u64, size: AccessSize, value: u64) -> Option<()> {
         self.counters.mmio += 1;
+        self.note_count();
         let memory = &self.machine.memory;
         memory.ram().store(pa, size, value).or_else(|| memory.mmio_write(pa, size, value).ok())
     }
 
-    fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Exception> {
+    fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, bytes, access)?;
         let first = self.read(va, bytes, access)?;
@@ -207,7 +217,7 @@ impl JitCore {
         Ok(())
     }
 
-    fn slow_store(&mut self, va: u64, e: &SideEntry) -> Result<(), Exception> {
+    fn slow_store(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, bytes, access)?;
         let [v1, v2] = e.values.map(|v| self.get(v));
@@ -222,10 +232,29 @@ impl JitCore {
         self.write(va, bytes, v1, access)
     }
 
+    /// Leaves translated code for `trouble` of the instruction at `offset` in the page.
+    pub(super) fn leave_in(&mut self, offset: u64, trouble: Trouble) -> u64 {
+        match trouble {
+            Trouble::Exception(exception) => self.take_at_offset(offset, &exception),
+            Trouble::Alone => self.state_mut().cpu.pc = self.state().page_va.wrapping_add(offset),
+        }
+        1
+    }
+
     /// Puts the page of a window into the TLB. False if it is not one page of plain memory that may be accessed.
     fn fill_window(&mut self, va: u64, e: &SideEntry) -> bool {
         let last = va.wrapping_add(u64::from(e.window) - 1);
-        (va ^ last) < PAGE && matches!(self.locate(va, e.access), Ok(Target::Ram(_)))
+        if (va ^ last) >= PAGE {
+            return false;
+        }
+        match self.locate(va, e.access) {
+            Ok(target) => matches!(target, Target::Ram(_)),
+            Err(_) => {
+                // Its own block finds out.
+                self.redo();
+                false
+            }
+        }
     }
 
     /// What a host register held when translated code called.
@@ -295,14 +324,14 @@ impl JitCore {
         va: u64,
         bytes: u64,
         access: SlowAccess,
-    ) -> Result<*mut u8, Exception> {
+    ) -> Result<*mut u8, Trouble> {
         if va & (bytes - 1) != 0 {
-            return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
+            return Err(Exception::data_abort(Fault::alignment(), va, access.write()).into());
         }
         match self.locate(va, access)? {
             Target::Ram(p) => Ok(p),
             // Exclusives and atomics to Device memory are not supported (as the architecture allows).
-            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, access.write())),
+            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, access.write()).into()),
         }
     }
 
@@ -383,9 +412,6 @@ pub(super) extern "sysv64" fn access(s: *mut JitState, number: u64, _: u64, _: u
             core.state_mut().resume = core.cache.address(e.resume);
             0
         }
-        Err(exception) => {
-            core.take_at_offset(e.access.offset(), &exception);
-            1
-        }
+        Err(trouble) => core.leave_in(e.access.offset(), trouble),
     }
 }

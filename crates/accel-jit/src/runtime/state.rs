@@ -55,6 +55,16 @@ pub struct JitState {
     pub saved: [u64; 8],
     /// The same for the vector registers that hold copies.
     pub saved_vectors: [u128; VECTOR_COPIES],
+    /// Instructions executed, where they are counted; in blocks that have been left.
+    pub count: u64,
+    /// Where `count` has to stop.
+    pub limit: u64,
+    /// Number in its block of the last instruction that may have left by a slow path.
+    pub position: u32,
+    /// Hash of the instructions executed, if wanted.
+    pub trace: u64,
+    /// The same before the current instruction.
+    pub trace_before: u64,
     /// Blocks entered, if counting.
     pub blocks_run: u64,
     /// Vector helpers called, if counting.
@@ -92,6 +102,11 @@ impl JitState {
             resume: 0,
             saved: [0; 8],
             saved_vectors: [0; VECTOR_COPIES],
+            count: 0,
+            limit: 0,
+            position: 0,
+            trace: 0,
+            trace_before: 0,
             blocks_run: 0,
             vector_helpers: 0,
             consts: Consts::default(),

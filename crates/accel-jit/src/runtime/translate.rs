@@ -25,7 +25,7 @@ impl JitCore {
             return Err(Exception::pc_alignment(pc));
         }
         let page = self.fetch_page(pc)?;
-        let extra = if self.debug.each() {
+        let extra = if self.each() {
             STEP
         } else if careful {
             CAREFUL

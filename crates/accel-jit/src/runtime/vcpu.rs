@@ -13,6 +13,7 @@ use armlet_engine::{
 };
 
 use super::context::Regime;
+use super::count::Counting;
 use super::debug::Debug;
 use super::exit::Exit;
 use super::maintenance::Remote;
@@ -35,7 +36,7 @@ const MXCSR_FLAGS: u32 = 0x3f;
 /// Counters for `--stats`.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Counters {
-    pub exits: [u64; 19],
+    pub exits: [u64; 20],
     pub translated_instructions: u64,
     pub translation_ns: u64,
     pub tlb_misses: u64,
@@ -46,6 +47,8 @@ pub(super) struct Counters {
     helpers: [u64; Helper::NAMES.len()],
     pub interrupts: u64,
     pub exceptions: u64,
+    /// Instructions executed, where they are counted.
+    pub instructions: u64,
 }
 
 impl Counters {
@@ -125,6 +128,7 @@ pub struct JitCore {
     pub(super) lift_base: LiftContext,
     pub(super) counters: Counters,
     pub(super) debug: Debug,
+    pub(super) counting: Counting,
     /// The state was changed from outside.
     changed: bool,
 }
@@ -201,6 +205,7 @@ impl JitCore {
             lift_base,
             counters: Counters::default(),
             debug: Debug::default(),
+            counting: Counting::default(),
             changed: true,
         })
     }
@@ -301,6 +306,9 @@ impl JitCore {
             if let Some(stop) = self.debug.due() {
                 return VcpuExit::Debug(stop);
             }
+            if self.is_at_limit() {
+                return VcpuExit::Kicked;
+            }
             if !self.debug.steps() {
                 self.take_interrupts();
             }
@@ -321,17 +329,19 @@ impl JitCore {
                 Ok(exit) => exit,
                 Err(e) => {
                     self.debug.stepped();
+                    self.count_failed_fetch();
                     self.take(&e);
                     continue;
                 }
             };
             self.debug.stepped();
+            self.count_exit(exit);
             if let Some(exceptions) = guest_steps.filter(|_| exit.completes()) {
                 self.guest_stepped(exceptions);
             }
             self.counters.exits[exit as usize] += 1;
             match exit {
-                Exit::Look | Exit::Done => {}
+                Exit::Look | Exit::Done | Exit::Limit => {}
                 Exit::Chain => link = self.chain_target(),
                 Exit::Indirect => {
                     missed = true;
@@ -349,12 +359,13 @@ impl JitCore {
     /// Runs translated code at PC; chains the exit `link` to it.
     fn enter(&mut self, link: Option<Link>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
-        if self.debug.each() {
+        if self.each() {
             // So that no branch finds its way to other code.
             self.poll_soon();
         }
+        let each = self.each();
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
-        let known = if missed || link.is_some() || self.debug.each() { None } else { set.jump(pc) };
+        let known = if missed || link.is_some() || each { None } else { set.jump(pc) };
         let code = match known {
             Some(code) => code,
             None => {
@@ -365,12 +376,13 @@ impl JitCore {
                 let id = self.block_at(pc, careful)?;
                 if let Some(link) = link
                     && self.cache.statistics.flushes == flushes
+                    && !self.each()
                     && !self.debug.stops_in(pc)
                 {
                     self.cache.chain(link.number, id);
                 }
                 let code = self.cache.outer(id);
-                if careful || self.debug.stops_in(pc) {
+                if careful || self.each() || self.debug.stops_in(pc) {
                     return Ok(self.execute_at(code, pc));
                 }
                 let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
@@ -476,7 +488,7 @@ impl JitCore {
                 self.state_mut().cpu.pc += 4;
                 return None;
             }
-            Exit::Look | Exit::Chain | Exit::Indirect | Exit::Done => return None,
+            Exit::Look | Exit::Chain | Exit::Indirect | Exit::Done | Exit::Limit => return None,
         };
         self.take(&exception);
         None
@@ -536,6 +548,13 @@ impl VcpuBackend for JitCore {
         exit
     }
 
+    fn run_until(&mut self, until: u64) -> VcpuExit {
+        self.begin_counting(until);
+        let exit = self.run();
+        self.end_counting();
+        exit
+    }
+
     fn state(&self) -> &CpuState {
         &JitCore::state(self).cpu
     }
@@ -551,6 +570,10 @@ impl VcpuBackend for JitCore {
             self.sets.clear_jumps();
         }
         Ok(())
+    }
+
+    fn steps(&self) -> bool {
+        self.debug.steps()
     }
 
     fn memory_changed(&mut self) {
@@ -586,6 +609,7 @@ impl VcpuBackend for JitCore {
         ]
         .map(|(n, v)| (n.to_owned(), v))
         .into();
+        out.extend(self.counted_statistics());
         out.extend(Helper::NAMES.iter().zip(c.helpers).map(|(name, n)| ((*name).to_owned(), n)));
         let exits = c.exits.iter().enumerate();
         out.extend(exits.map(|(i, n)| (format!("exit_{}", Exit::from_code(i as u32).name()), *n)));

@@ -19,6 +19,7 @@ pub mod work;
 use std::sync::Arc;
 
 use crate::accel::Accelerator;
+use crate::pace::Pace;
 
 /// One guest instruction of a test program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +61,20 @@ pub struct Loaded {
     pub accelerator: Arc<dyn Accelerator>,
     /// Address of the first op; op `n` is at `entry + 4 * n`.
     pub entry: u64,
+    /// The vCPUs share one thread.
+    pub pace: Option<Arc<dyn Pace>>,
 }
 
 /// An accelerator under test.
 pub trait Subject: Sync {
     /// False if it executes no guest code; the tests that need some then do nothing.
     fn executes(&self) -> bool {
+        true
+    }
+
+    /// True if each vCPU has a thread; the tests in which one vCPU blocks its thread while others go on then mean
+    /// something.
+    fn threads(&self) -> bool {
         true
     }
 

@@ -4,12 +4,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use armlet_arm::CpuState;
 
+use super::support::PlainPace;
 use super::{Loaded, Op, Subject};
 use crate::accel::{
     Accelerator, AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit,
 };
+use crate::pace::{InstructionCount, Pace};
 use crate::shared::VcpuShared;
 use crate::sync::{AtomicBool, Ordering, thread};
+
+/// The same with all vCPUs on one thread.
+pub struct ScriptedTogether;
+
+impl Subject for ScriptedTogether {
+    fn threads(&self) -> bool {
+        false
+    }
+
+    fn load(&self, program: &[Op]) -> Loaded {
+        let pace = Arc::new(PlainPace::default());
+        let accelerator = ScriptedAccelerator {
+            program: program.into(),
+            vcpus: Arc::default(),
+            count: Some(Arc::clone(pace.count())),
+        };
+        Loaded { accelerator: Arc::new(accelerator), entry: ENTRY, pace: Some(pace) }
+    }
+}
 
 /// Where scripted programs stand.
 pub const ENTRY: u64 = 0x1000;
@@ -19,8 +40,8 @@ pub struct Scripted;
 
 impl Subject for Scripted {
     fn load(&self, program: &[Op]) -> Loaded {
-        let accelerator = ScriptedAccelerator { program: program.into(), vcpus: Arc::default() };
-        Loaded { accelerator: Arc::new(accelerator), entry: ENTRY }
+        let accelerator = ScriptedAccelerator { program: program.into(), vcpus: Arc::default(), count: None };
+        Loaded { accelerator: Arc::new(accelerator), entry: ENTRY, pace: None }
     }
 }
 
@@ -30,6 +51,8 @@ type Everybody = Arc<Mutex<Vec<Arc<VcpuShared>>>>;
 pub struct ScriptedAccelerator {
     program: Arc<[Op]>,
     vcpus: Everybody,
+    /// Instructions are counted here.
+    count: Option<Arc<InstructionCount>>,
 }
 
 impl Accelerator for ScriptedAccelerator {
@@ -46,6 +69,8 @@ impl Accelerator for ScriptedAccelerator {
         let vcpu = ScriptedVcpu {
             program: Arc::clone(&self.program),
             vcpus: Arc::clone(&self.vcpus),
+            count: self.count.clone(),
+            limit: u64::MAX,
             kick: Arc::new(Flag(AtomicBool::new(false))),
             state: Box::new(state),
             shared,
@@ -68,6 +93,8 @@ impl Kick for Flag {
 struct ScriptedVcpu {
     program: Arc<[Op]>,
     vcpus: Everybody,
+    count: Option<Arc<InstructionCount>>,
+    limit: u64,
     kick: Arc<Flag>,
     state: Box<CpuState>,
     shared: Arc<VcpuShared>,
@@ -113,6 +140,12 @@ impl VcpuBackend for ScriptedVcpu {
             if !self.debug.step && self.debug.breakpoints.contains(&self.state.pc) {
                 return VcpuExit::Debug(DebugStop::Breakpoint);
             }
+            if let Some(count) = &self.count {
+                if count.now() >= self.limit {
+                    return VcpuExit::Kicked;
+                }
+                count.set(count.now() + 1);
+            }
             let index = self.state.pc.checked_sub(ENTRY).map(|offset| (offset / 4) as usize);
             let Some(op) = index.and_then(|index| self.program.get(index)).copied() else {
                 return VcpuExit::Fatal(format!("The script has no op at {:#x}", self.state.pc));
@@ -126,6 +159,15 @@ impl VcpuBackend for ScriptedVcpu {
             }
             thread::yield_now();
         }
+    }
+
+    fn run_until(&mut self, until: u64) -> VcpuExit {
+        self.limit = until;
+        self.run()
+    }
+
+    fn steps(&self) -> bool {
+        self.debug.step
     }
 
     fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {

@@ -9,6 +9,7 @@ use armlet_arm::CpuState;
 
 use super::{Op, Subject};
 use crate::accel::{Accelerator, AcceleratorError, DebugRequest, Kick, VcpuBackend, VcpuExit};
+use crate::pace::{InstructionCount, NEVER, Pace};
 use crate::{
     AfterExit, Engine, EngineConfig, ExitHandler, MachineEvent, Power, PowerControl, VcpuAccess, VcpuShared,
     VcpuState,
@@ -54,6 +55,33 @@ pub enum Fault {
     Hang,
     /// Making it waits until the gate opens.
     SlowCreation,
+}
+
+/// A pace at which nothing is planned; time that is skipped passes for real.
+#[derive(Default)]
+pub struct PlainPace(Arc<InstructionCount>);
+
+impl Pace for PlainPace {
+    fn count(&self) -> &Arc<InstructionCount> {
+        &self.0
+    }
+
+    fn next(&self) -> u64 {
+        NEVER
+    }
+
+    fn happen(&self, _digest: &mut dyn FnMut() -> u64) {}
+
+    fn counts_in(&self, time: Duration) -> u64 {
+        time.as_nanos() as u64
+    }
+
+    fn idle(&self, until: u64, sleep: &mut dyn FnMut(Option<Duration>) -> bool) {
+        let time = (until != NEVER).then(|| Duration::from_nanos(until - self.0.now()));
+        if !sleep(time) {
+            self.0.skip_to(until);
+        }
+    }
 }
 
 /// A gate for faults that wait.
@@ -113,12 +141,8 @@ struct ObservedVcpu {
     latch: Arc<Latch>,
 }
 
-impl VcpuBackend for ObservedVcpu {
-    fn kick_handle(&self) -> Arc<dyn Kick> {
-        self.inner.kick_handle()
-    }
-
-    fn run(&mut self) -> VcpuExit {
+impl ObservedVcpu {
+    fn observe(&mut self, run: impl FnOnce(&mut dyn VcpuBackend) -> VcpuExit) -> VcpuExit {
         self.seen.runs.fetch_add(1, Ordering::Relaxed);
         self.seen.inside.store(true, Ordering::SeqCst);
         let exit = match self.fault.take() {
@@ -128,10 +152,28 @@ impl VcpuBackend for ObservedVcpu {
                 self.latch.wait();
                 VcpuExit::Kicked
             }
-            _ => self.inner.run(),
+            _ => run(&mut *self.inner),
         };
         self.seen.inside.store(false, Ordering::SeqCst);
         exit
+    }
+}
+
+impl VcpuBackend for ObservedVcpu {
+    fn kick_handle(&self) -> Arc<dyn Kick> {
+        self.inner.kick_handle()
+    }
+
+    fn run(&mut self) -> VcpuExit {
+        self.observe(|inner| inner.run())
+    }
+
+    fn run_until(&mut self, until: u64) -> VcpuExit {
+        self.observe(|inner| inner.run_until(until))
+    }
+
+    fn steps(&self) -> bool {
+        self.inner.steps()
     }
 
     fn state(&self) -> &CpuState {
@@ -229,6 +271,7 @@ impl<'a> Plan<'a> {
         let handler = Arc::new(Handler(self.handler, self.event_stream));
         let mut config = EngineConfig::new(Arc::new(accelerator), handler, sender);
         config.patience = self.patience;
+        config.pace = loaded.pace;
         let engine = Arc::new(Engine::new(config));
         Machine { engine, shared: Vec::new(), events: Mutex::new(events), seen, latch, entry: loaded.entry }
     }

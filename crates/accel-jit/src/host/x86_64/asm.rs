@@ -577,6 +577,11 @@ impl Asm {
         self.legacy(opc(0, 1, 0x90 | cc.0), 0, m.into(), true);
     }
 
+    /// crc32 d, m of 8 bytes (CRC32C)
+    pub fn crc32c_mem(&mut self, d: Gpr, m: M) {
+        self.legacy(Opc { pp: 3, map: 2, op: 0xf1, w: true }, d.0, m.into(), false);
+    }
+
     /// crc32 d, s of `1 << size` bytes (CRC32C)
     pub fn crc32c(&mut self, size: u8, d: Gpr, s: Gpr) {
         match size {

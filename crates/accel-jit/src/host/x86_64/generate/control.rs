@@ -30,6 +30,12 @@ impl Generator {
 
     /// Leaves translated code with PC at page + offset.
     pub(super) fn leave(&mut self, exit: Exit, offset: i64) {
+        self.spend(self.count);
+        self.leave_uncounted(exit, offset);
+    }
+
+    /// The same for who has counted, or has not begun to.
+    pub(super) fn leave_uncounted(&mut self, exit: Exit, offset: i64) {
         self.asm.store_imm(false, field(std::mem::offset_of!(JitState, exit_code)), exit as i32);
         self.asm.mov_imm(RAX, offset);
         self.asm.jmp_to(self.thunks.leave_at_offset);
@@ -92,12 +98,15 @@ impl Generator {
         let cc = self.test(test);
         if !(0..PAGE).contains(&target) {
             let taken = self.asm.jcc(cc);
-            self.cold.push(Cold::Across { from: taken, target });
+            self.later(Cold::Across { from: taken, target });
             return;
         }
         if target > i64::from(self.offset) {
             let taken = self.asm.jcc(cc);
-            return self.exit_site(taken, target as u16);
+            return match self.options.counted {
+                false => self.exit_site(taken, target as u16),
+                true => self.later(Cold::Taken { from: taken, target: target as u16 }),
+            };
         }
         let skip = self.asm.jcc(cc.invert());
         self.back_edge(target as u16);
@@ -106,6 +115,7 @@ impl Generator {
 
     /// Jump backwards in the page, polling on the way.
     fn back_edge(&mut self, target: u16) {
+        self.spend(self.count);
         self.poll();
         let go = self.asm.jcc(Cc::E);
         self.exit_site(go, target);
@@ -114,10 +124,10 @@ impl Generator {
     }
 
     /// Makes the jump at `fixup` a patchable one; its stub goes behind the block.
-    fn exit_site(&mut self, fixup: Fixup, target: u16) {
+    pub(super) fn exit_site(&mut self, fixup: Fixup, target: u16) {
         let index = self.exits.len() as u32;
         self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false });
-        self.cold.push(Cold::Exit { from: fixup, index });
+        self.later(Cold::Exit { from: fixup, index });
     }
 
     fn branch(&mut self, target: i64) {
@@ -126,6 +136,7 @@ impl Generator {
             return self.jump_across(target);
         }
         if target > i64::from(self.offset) {
+            self.spend(self.count);
             let go = self.asm.jmp();
             self.exit_site(go, target as u16);
         } else {
@@ -135,6 +146,7 @@ impl Generator {
 
     /// To another page: by virtual address, through the jump cache.
     pub(super) fn jump_across(&mut self, target: i64) {
+        self.spend(self.count);
         self.page_relative(RAX, target);
         self.jump_to_rax();
     }
@@ -142,6 +154,7 @@ impl Generator {
     fn branch_reg(&mut self, target: Opnd) {
         self.clobber_flags();
         self.move_into(Width::X, RAX, target);
+        self.spend(self.count);
         self.jump_to_rax();
     }
 

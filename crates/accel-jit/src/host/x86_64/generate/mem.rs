@@ -93,7 +93,7 @@ impl Generator {
         self.asm.test_imm(false, Rm::from(R13), 15);
         let bad = self.asm.jcc(Cc::NE);
         let offset = i64::from(self.offset);
-        self.cold.push(Cold::Leave { from: bad, exit: Exit::SpAlignment, offset });
+        self.later(Cold::Leave { from: bad, exit: Exit::SpAlignment, offset });
     }
 
     fn describe(&self, mem: Mem, write: bool) -> SlowAccess {
@@ -214,7 +214,7 @@ impl Generator {
             values: [Place::None; 2],
             copies: [0; 2],
         });
-        self.cold.push(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
+        self.later(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
         self.keep_window(s, base, (lo, hi), write);
         Probed { host: M { base: g, index: Some((s, 0)), disp }, slow: None, free: t }
     }
@@ -286,7 +286,7 @@ impl Generator {
             values,
             copies,
         });
-        self.cold.push(Cold::Access { from: miss, index });
+        self.later(Cold::Access { from: miss, index });
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {

@@ -6,6 +6,7 @@
 //! Slow paths are emitted behind the block and jump back.
 
 mod control;
+mod count;
 mod crypto;
 mod float;
 mod int;
@@ -54,6 +55,10 @@ pub struct Options {
     pub cache_type: [u64; 2],
     /// Bits of SPSR_EL1 that can be written.
     pub spsr_mask: u32,
+    /// Keep the exact count of instructions.
+    pub counted: bool,
+    /// Keep a hash of the instructions.
+    pub trace: bool,
 }
 
 /// A jump to another block in the same page that can be patched.
@@ -92,6 +97,8 @@ enum Carry {
 enum Cold {
     /// The stub of a patchable exit, by its index in `exits`.
     Exit { from: Fixup, index: u32 },
+    /// A branch in the page that is taken, where instructions are counted.
+    Taken { from: Fixup, target: u16 },
     /// A jump to another page.
     Across { from: Fixup, target: i64 },
     /// The slow path of an access, by its index in `side_table`.
@@ -131,11 +138,14 @@ pub struct Generator {
     accesses: u32,
     /// SP is known to be a multiple of 16.
     sp_aligned: bool,
-    cold: Vec<Cold>,
+    /// With the number of the instruction that each belongs to.
+    cold: Vec<(Cold, u32)>,
     numbers: Numbers,
     index: usize,
     offset: u16,
     word: u32,
+    /// Number of the current instruction in the block; the first is 1.
+    count: u32,
 }
 
 impl Generator {
@@ -162,6 +172,7 @@ impl Generator {
             index: 0,
             offset: 0,
             word: 0,
+            count: 0,
         }
     }
 
@@ -179,11 +190,13 @@ impl Generator {
         self.locations.prepare(block);
         self.look_ahead(block);
         self.sp_aligned = false;
-        self.entries();
+        self.count = 0;
+        self.entries(block);
         let mut fused = 0;
         for (i, inst) in block.insts.iter().enumerate() {
             if let Inst::Start { offset, word } = *inst {
                 (self.offset, self.word, self.accesses) = (offset, word, 0);
+                self.start_counting(&block.insts[i + 1..]);
                 continue;
             }
             self.index = i;
@@ -201,7 +214,8 @@ impl Generator {
         // Slow paths may defer further ones.
         let mut next = 0;
         while next < self.cold.len() {
-            let cold = std::mem::replace(&mut self.cold[next], Cold::Done);
+            let (cold, count) = std::mem::replace(&mut self.cold[next], (Cold::Done, 0));
+            self.count = count;
             self.emit_cold(cold);
             next += 1;
         }
@@ -213,7 +227,7 @@ impl Generator {
     }
 
     /// Outer entry: rax holds the virtual address; sets the page. Inner entry follows.
-    fn entries(&mut self) {
+    fn entries(&mut self, block: &Block) {
         self.asm.op_imm(Op2::And, true, RAX, -4096);
         self.asm.store(true, field(std::mem::offset_of!(crate::runtime::state::JitState, page_va)), RAX);
         self.inner_entry = self.asm.len() as u32;
@@ -221,6 +235,7 @@ impl Generator {
             let m = field(std::mem::offset_of!(crate::runtime::state::JitState, blocks_run));
             self.asm.op_imm(Op2::Add, true, m, 1);
         }
+        self.check_limit(block);
     }
 
     /// Goes over the block backwards: what is live, what is used last, which accesses share their base.
@@ -327,7 +342,12 @@ impl Generator {
 
     /// Defers emission of a slow path to behind the block.
     fn defer(&mut self, cold: impl FnOnce(&mut Generator) + 'static) {
-        self.cold.push(Cold::Other(Box::new(cold)));
+        self.later(Cold::Other(Box::new(cold)));
+    }
+
+    /// Puts code behind the block.
+    fn later(&mut self, cold: Cold) {
+        self.cold.push((cold, self.count));
     }
 
     fn emit_cold(&mut self, cold: Cold) {
@@ -336,6 +356,12 @@ impl Generator {
                 self.asm.bind(from);
                 self.asm.push_imm((self.numbers.exit + index) as i32);
                 self.asm.jmp_to(self.thunks.chain);
+            }
+            Cold::Taken { from, target } => {
+                self.asm.bind(from);
+                self.spend(self.count);
+                let go = self.asm.jmp();
+                self.exit_site(go, target);
             }
             Cold::Across { from, target } => {
                 self.asm.bind(from);

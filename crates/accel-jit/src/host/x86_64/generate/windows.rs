@@ -160,6 +160,9 @@ impl Generator {
         self.asm.word((self.numbers.entry + index) as i32);
         self.side_table[index as usize].otherwise = self.asm.len() as u32;
         self.asm.bind(crosses);
+        // Nothing of the instruction is done yet.
+        self.spend(self.count - 1);
+        self.take_back_trace();
         let fixup = self.asm.jmp();
         let exit = self.exits.len() as u32;
         self.exits.push(ExitSite { fixup: fixup.0 as u32, target: offset, careful: true });

@@ -1,0 +1,441 @@
+//! All vCPUs of a machine on one thread, in a deterministic order (G18).
+//!
+//! The thread goes round: it looks after every vCPU's work and requests, does what happens at the present count, and
+//! lets one vCPU execute until the next thing happens, the vCPU has nothing to do, or its turn is over. Who is next
+//! depends on the count alone. Kicks, work and pauses from outside end an execution at any point, but not a turn.
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use armlet_arm::CpuState;
+
+use crate::accel::{AcceleratorError, Halt};
+use crate::access::{Body, Seat, VcpuAccess, panic_message};
+use crate::engine::{Core, creation_panicked};
+use crate::pace::{NEVER, Pace};
+use crate::reply::Promise;
+use crate::sleeper::Sleeper;
+use crate::sync::{Mutex, lock, thread as threads};
+use crate::thread::{self, VcpuThread, resumed};
+use crate::vcpu::{Then, Vcpu, VcpuState};
+
+/// The longest turn of a vCPU while others wait for theirs.
+const TURN: u64 = 100_000;
+
+/// A vCPU that is to be made by the thread.
+pub(crate) struct Joining {
+    pub(crate) vcpu: Arc<Vcpu>,
+    pub(crate) state: CpuState,
+    pub(crate) first: Then,
+    pub(crate) promise: Promise<Result<(), AcceleratorError>>,
+}
+
+struct Queue {
+    joining: Vec<Joining>,
+    /// The thread exists, and will look at `joining` again.
+    active: bool,
+}
+
+/// The thread as others see it.
+pub(crate) struct Crew {
+    pace: Arc<dyn Pace>,
+    sleeper: Arc<Sleeper>,
+    queue: Mutex<Queue>,
+}
+
+impl Crew {
+    pub(crate) fn new(pace: Arc<dyn Pace>) -> Self {
+        let queue = Mutex::new(Queue { joining: Vec::new(), active: false });
+        Self { pace, sleeper: Arc::new(Sleeper::new()), queue }
+    }
+
+    /// Hands a new vCPU to the thread, which is started if there is none.
+    pub(crate) fn join(&self, core: &Arc<Core>, joining: Joining) -> std::io::Result<()> {
+        joining.vcpu.shared.share_sleeper(&self.sleeper);
+        let mut queue = lock(&self.queue);
+        queue.joining.push(joining);
+        if !queue.active {
+            let core = Arc::clone(core);
+            let name = format!("CPUs/{}", core.accelerator.name());
+            threads::Builder::new().name(name).spawn(move || run(core))?;
+            queue.active = true;
+        }
+        drop(queue);
+        self.sleeper.wake();
+        Ok(())
+    }
+
+    fn has_joining(&self) -> bool {
+        !lock(&self.queue).joining.is_empty()
+    }
+
+    fn take_joining(&self) -> Vec<Joining> {
+        std::mem::take(&mut lock(&self.queue).joining)
+    }
+
+    /// Ends the thread's activity unless somebody has joined.
+    fn close(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.active = !queue.joining.is_empty();
+        !queue.active
+    }
+}
+
+/// Where the bodies of those vCPUs are that nobody on the thread uses.
+pub(crate) struct Pool(RefCell<Vec<Place>>);
+
+struct Place {
+    vcpu: Arc<Vcpu>,
+    body: Option<Body>,
+    /// Why the vCPU cannot be used any more.
+    panic: Option<String>,
+}
+
+impl Pool {
+    fn add(&self, vcpu: &Arc<Vcpu>, body: Body) {
+        self.0.borrow_mut().push(Place { vcpu: Arc::clone(vcpu), body: Some(body), panic: None });
+    }
+
+    fn remove(&self, vcpu: &Arc<Vcpu>) {
+        self.0.borrow_mut().retain(|place| !Arc::ptr_eq(&place.vcpu, vcpu));
+    }
+
+    fn with<R>(&self, vcpu: &Arc<Vcpu>, f: impl FnOnce(&mut Place) -> R) -> Option<R> {
+        self.0.borrow_mut().iter_mut().find(|place| Arc::ptr_eq(&place.vcpu, vcpu)).map(f)
+    }
+
+    fn take(&self, vcpu: &Arc<Vcpu>) -> Option<Body> {
+        self.with(vcpu, |place| place.body.take()).flatten()
+    }
+
+    fn put(&self, vcpu: &Arc<Vcpu>, body: Option<Body>) {
+        self.with(vcpu, |place| place.body = body);
+    }
+
+    /// Why the vCPU cannot be used any more, if so.
+    fn panic(&self, vcpu: &Arc<Vcpu>) -> Option<String> {
+        self.with(vcpu, |place| place.panic.clone()).flatten()
+    }
+
+    /// Leaves the body of `access` to the others while `f` runs.
+    pub(crate) fn lend(&self, access: &mut VcpuAccess<'_>, f: impl FnOnce(&Arc<Core>)) {
+        let (vcpu, core) = (Arc::clone(access.vcpu), Arc::clone(access.core));
+        self.put(&vcpu, access.seat.0.take());
+        f(&core);
+        access.seat.0 = self.take(&vcpu);
+    }
+
+    /// Has `vcpu` do its work in order until `done`; only what needs no exclusive section if it works in a section
+    /// that is `lent` to it.
+    pub(crate) fn serve(&self, core: &Arc<Core>, vcpu: &Arc<Vcpu>, lent: bool, done: impl Fn() -> bool) {
+        let mut seat = Seat(self.take(vcpu));
+        if seat.0.is_none() {
+            return;
+        }
+        let work = || {
+            while !done()
+                && let Some(work) = vcpu.queue.take(|work| !lent || !work.exclusive)
+            {
+                let mut access =
+                    VcpuAccess { seat: &mut seat, vcpu, core, exclusive: false, pool: Some(self) };
+                access.perform(work);
+            }
+        };
+        let end = catch_unwind(AssertUnwindSafe(work));
+        self.put(vcpu, seat.0);
+        if let Err(panic) = end {
+            self.with(vcpu, |place| place.panic = Some(panic_message(&*panic)));
+        }
+    }
+}
+
+/// One vCPU of the thread.
+struct Member {
+    thread: VcpuThread,
+    /// The count at which its halt ends by itself.
+    wake_at: u64,
+    /// The halt that being held has interrupted.
+    halted: Option<Halt>,
+}
+
+/// Why nobody executes.
+enum Nobody {
+    /// All wait, at most until this count.
+    Waiting(u64),
+    /// Somebody outside has to act first.
+    Held,
+}
+
+struct Single {
+    core: Arc<Core>,
+    pace: Arc<dyn Pace>,
+    sleeper: Arc<Sleeper>,
+    pool: Rc<Pool>,
+    members: Vec<Member>,
+    /// Whose turn it is, by its place in `members`, and the count at which that ends.
+    current: usize,
+    turn_ends: u64,
+}
+
+fn run(core: Arc<Core>) {
+    thread::enter_vcpu_thread();
+    let Some(crew) = &core.crew else { return };
+    let single = Single {
+        pace: Arc::clone(&crew.pace),
+        sleeper: Arc::clone(&crew.sleeper),
+        pool: Rc::new(Pool(RefCell::default())),
+        members: Vec::new(),
+        current: 0,
+        turn_ends: 0,
+        core: Arc::clone(&core),
+    };
+    single.run(crew);
+}
+
+impl Single {
+    fn run(mut self, crew: &Crew) {
+        loop {
+            crew.take_joining().into_iter().for_each(|joining| self.admit(joining));
+            self.attend();
+            if self.members.is_empty() {
+                if crew.close() {
+                    return;
+                }
+                continue;
+            }
+            match self.choose() {
+                Ok(member) => self.turn(member),
+                Err(Nobody::Held) => {
+                    self.sleep(crew, None, || false);
+                }
+                Err(Nobody::Waiting(until)) => self.idle(crew, until),
+            }
+        }
+    }
+
+    /// Makes a vCPU.
+    fn admit(&mut self, joining: Joining) {
+        let Joining { vcpu, state, first, promise } = joining;
+        if !promise.begin() {
+            return vcpu.finish();
+        }
+        vcpu.note_thread();
+        let (core, shared) = (Arc::clone(&self.core), Arc::clone(&vcpu.shared));
+        let make = AssertUnwindSafe(|| core.accelerator.create_vcpu(shared, state));
+        match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
+            Ok(backend) => {
+                vcpu.shared.set_kick(backend.kick_handle());
+                self.pool.add(&vcpu, Body { backend, next: None });
+                let thread = VcpuThread::new(&self.core, &vcpu, Seat(None), first);
+                self.members.push(Member { thread, wake_at: NEVER, halted: None });
+                self.members.sort_by_key(|member| member.thread.vcpu.index());
+                promise.answer(Ok(Ok(())));
+            }
+            Err(error) => {
+                promise.answer(Ok(Err(error)));
+                vcpu.finish();
+            }
+        }
+    }
+
+    /// Looks after what is asked of each vCPU.
+    fn attend(&mut self) {
+        for i in 0..self.members.len() {
+            let pool = Rc::clone(&self.pool);
+            self.with(i, |member| member.attend(&pool));
+        }
+        let gone = |member: &Member| member.thread.state == VcpuState::Gone;
+        let before = self.members.iter().take(self.current).filter(|member| gone(member)).count();
+        self.members.retain(|member| !gone(member));
+        self.current -= before;
+    }
+
+    /// Does something with a vCPU that is in use meanwhile; a panic ends it.
+    fn with<R>(&mut self, i: usize, f: impl FnOnce(&mut Member) -> R) -> Option<R> {
+        let member = &mut self.members[i];
+        let vcpu = Arc::clone(&member.thread.vcpu);
+        let result = match self.pool.panic(&vcpu) {
+            Some(panic) => Err(panic),
+            None => {
+                member.thread.seat = Seat(self.pool.take(&vcpu));
+                let result =
+                    catch_unwind(AssertUnwindSafe(|| f(member))).map_err(|panic| panic_message(&*panic));
+                self.pool.put(&vcpu, member.thread.seat.0.take());
+                result
+            }
+        };
+        let result = result.map(Some).unwrap_or_else(|panic| {
+            thread::farewell(&self.core, &vcpu, Some(panic));
+            member.thread.state = VcpuState::Gone;
+            None
+        });
+        if member.thread.state == VcpuState::ShuttingDown {
+            thread::farewell(&self.core, &vcpu, None);
+            member.thread.state = VcpuState::Gone;
+        }
+        if member.thread.state == VcpuState::Gone {
+            // Its accelerator's part goes before its thread counts as ended.
+            self.pool.remove(&vcpu);
+            vcpu.finish();
+        }
+        result
+    }
+
+    /// Who executes next.
+    fn choose(&mut self) -> Result<usize, Nobody> {
+        let now = self.pace.count().now();
+        // Whoever has asked the machine's thread for something, or has failed, stops the guest's time.
+        if self.members.iter().any(|member| member.awaits_machine()) {
+            return Err(Nobody::Held);
+        }
+        let count = self.members.len();
+        let first = if now < self.turn_ends { 0 } else { 1 };
+        for step in first..=count {
+            let i = (self.current + step) % count;
+            if self.with(i, |member| member.gets_ready(now)) == Some(true) {
+                if step != 0 {
+                    (self.current, self.turn_ends) = (i, now.saturating_add(TURN));
+                }
+                return Ok(i);
+            }
+        }
+        if self.members.iter().all(|member| member.thread.vcpu.is_held()) {
+            return Err(Nobody::Held);
+        }
+        let wakes = self.members.iter().map(|member| member.wakes_at()).min();
+        Err(Nobody::Waiting(wakes.unwrap_or(NEVER).min(self.pace.next())))
+    }
+
+    /// One execution of a vCPU, unless something happens first.
+    fn turn(&mut self, i: usize) {
+        let now = self.pace.count().now();
+        if self.pace.next() <= now {
+            return self.happen();
+        }
+        let until = self.turn_ends.min(self.pace.next());
+        let pace = Arc::clone(&self.pace);
+        self.with(i, |member| member.execute(until, &*pace));
+    }
+
+    fn happen(&self) {
+        let pool = &self.pool;
+        self.pace.happen(&mut || digest(pool));
+    }
+
+    fn idle(&mut self, crew: &Crew, until: u64) {
+        if until <= self.pace.count().now() {
+            return self.happen();
+        }
+        let pace = Arc::clone(&self.pace);
+        pace.idle(until, &mut |time| {
+            let something = || {
+                pace.next() <= pace.count().now() || self.members.iter().any(|member| self.is_awake(member))
+            };
+            self.sleep(crew, time, something)
+        });
+    }
+
+    /// Sleeps until a vCPU is asked for something, or `something` else is the case (true), or for that long.
+    fn sleep(&self, crew: &Crew, time: Option<Duration>, something: impl Fn() -> bool) -> bool {
+        let deadline = time.map(|time| Instant::now() + time);
+        self.sleeper.sleep_until(deadline, || {
+            let asked = self.members.iter().any(|member| member.thread.vcpu.shared.exit_requested());
+            asked || crew.has_joining() || something()
+        })
+    }
+
+    fn is_awake(&self, member: &Member) -> bool {
+        let VcpuState::Halted(halt) = member.thread.state else { return false };
+        let vcpu = &member.thread.vcpu;
+        let pstate =
+            self.pool.with(vcpu, |place| place.body.as_ref().map(|body| body.backend.state().pstate));
+        match halt {
+            Halt::Interrupt => vcpu.shared.interrupt_pending(),
+            Halt::Event => {
+                let unmasked = |pstate| vcpu.shared.interrupt_unmasked(pstate);
+                vcpu.shared.event_pending() || pstate.flatten().is_some_and(unmasked)
+            }
+        }
+    }
+}
+
+impl Member {
+    fn attend(&mut self, pool: &Pool) {
+        let vcpu = Arc::clone(&self.thread.vcpu);
+        vcpu.shared.clear_exit_request();
+        if self.thread.drain(Some(pool)) {
+            self.halted = None;
+        }
+        if vcpu.is_leaving() {
+            return self.thread.enter(VcpuState::ShuttingDown);
+        }
+        if vcpu.is_held() {
+            if let VcpuState::Halted(halt) = self.thread.state {
+                self.halted = Some(halt);
+            }
+            let then = match self.thread.state {
+                VcpuState::Stopped(then) => then,
+                VcpuState::PoweredOff => Then::PoweredOff,
+                VcpuState::AwaitingMachine => Then::AwaitMachine,
+                _ => Then::Run,
+            };
+            self.thread.enter(VcpuState::Stopped(then));
+        }
+        if let VcpuState::Stopped(then) = self.thread.state
+            && self.thread.core.control.rest_for_now(&vcpu)
+        {
+            let halted = self.halted.take().filter(|_| !self.thread.seat.body().backend.steps());
+            // A halt goes on where it was: what the guest sees of being held must be nothing.
+            self.thread.enter(halted.map_or(resumed(then), VcpuState::Halted));
+        }
+    }
+
+    fn awaits_machine(&self) -> bool {
+        matches!(self.thread.state, VcpuState::AwaitingMachine | VcpuState::Stopped(Then::AwaitMachine))
+    }
+
+    /// True if it can execute at the count `now`.
+    fn gets_ready(&mut self, now: u64) -> bool {
+        if let VcpuState::Halted(halt) = self.thread.state
+            && (now >= self.wake_at || self.thread.is_awake(halt))
+        {
+            let next = self.thread.end_halt(halt);
+            self.thread.enter(next);
+        }
+        self.thread.state == VcpuState::Running
+    }
+
+    fn wakes_at(&self) -> u64 {
+        if matches!(self.thread.state, VcpuState::Halted(_)) { self.wake_at } else { NEVER }
+    }
+
+    fn execute(&mut self, until: u64, pace: &dyn Pace) {
+        let exit = {
+            let core = Arc::clone(&self.thread.core);
+            let vcpu = Arc::clone(&self.thread.vcpu);
+            // Closed only while somebody on this very thread works.
+            let Some(_inside) = core.gate.enter(&vcpu.door) else { return };
+            self.thread.seat.body_mut().backend.run_until(until)
+        };
+        let next = self.thread.handle(exit);
+        let limit = self.thread.halt_limit.filter(|_| matches!(next, VcpuState::Halted(_)));
+        self.wake_at = limit.map_or(NEVER, |limit| pace.count().now().saturating_add(pace.counts_in(limit)));
+        self.thread.enter(next);
+    }
+}
+
+/// A number made of all registers.
+fn digest(pool: &Pool) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for place in pool.0.borrow().iter() {
+        if let Some(body) = &place.body {
+            let s = body.backend.state();
+            (s.x, s.sp_el, s.pc, s.pstate.bits(), s.v, s.fp.fpcr, s.fp.fpsr).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
