@@ -60,6 +60,10 @@ pub trait Pace: Send + Sync {
     /// Does what is to happen at the present count: timers that have expired, input that has come. `digest` makes a
     /// number of all registers of all vCPUs, which is the same whenever the same guest has come to the same count.
     fn happen(&self, digest: &mut dyn FnMut() -> u64);
+    /// The longest turn of a vCPU while others wait for theirs, in counts.
+    fn turn(&self) -> u64 {
+        100_000
+    }
     /// How many counts make up that time.
     fn counts_in(&self, time: Duration) -> u64;
     /// No vCPU has anything to do before the count `until` ([`NEVER`]: before something comes from outside). Skips to

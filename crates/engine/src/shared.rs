@@ -7,7 +7,33 @@ use armlet_arm::Pstate;
 
 use crate::accel::Kick;
 use crate::sleeper::Sleeper;
-use crate::sync::{AtomicBool, Ordering, step};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock, step};
+
+/// What vCPUs have in common that share one thread.
+pub(crate) struct Common {
+    pub(crate) sleeper: Sleeper,
+    /// The one that executes.
+    executing: Mutex<Option<Arc<VcpuShared>>>,
+}
+
+impl Common {
+    pub(crate) fn new() -> Self {
+        Self { sleeper: Sleeper::new(), executing: Mutex::new(None) }
+    }
+
+    /// Notes who executes now. Who asked for something before is to be looked at after this.
+    pub(crate) fn set_executing(&self, vcpu: Option<&Arc<VcpuShared>>) {
+        *lock(&self.executing) = vcpu.cloned();
+    }
+
+    /// Gets the thread's attention.
+    fn request_exit(&self) {
+        if let Some(vcpu) = &*lock(&self.executing) {
+            vcpu.exit_request.store(true, Ordering::Release);
+            vcpu.kick();
+        }
+    }
+}
 
 /// Shared part of one vCPU.
 ///
@@ -20,8 +46,8 @@ pub struct VcpuShared {
     event: AtomicBool,
     exit_request: AtomicBool,
     sleeper: Sleeper,
-    /// Where the vCPU sleeps if it shares its thread with others.
-    common: OnceLock<Arc<Sleeper>>,
+    /// What the vCPU has in common with those that share its thread.
+    common: OnceLock<Arc<Common>>,
     kick: OnceLock<std::sync::Arc<dyn Kick>>,
 }
 
@@ -108,11 +134,11 @@ impl VcpuShared {
     }
 
     fn sleeper(&self) -> &Sleeper {
-        self.common.get().map_or(&self.sleeper, |common| common)
+        self.common.get().map_or(&self.sleeper, |common| &common.sleeper)
     }
 
-    /// The vCPU shares its thread with others, which sleeps there.
-    pub(crate) fn share_sleeper(&self, common: &Arc<Sleeper>) {
+    /// The vCPU shares its thread with others.
+    pub(crate) fn share_thread(&self, common: &Arc<Common>) {
         let _ = self.common.set(Arc::clone(common));
     }
 
@@ -124,8 +150,12 @@ impl VcpuShared {
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
         step("kick: wake of the sleeper", || self.sleeper().wake());
-        if let Some(k) = self.kick.get() {
-            step("kick: kick of the accelerator", || k.kick());
+        step("kick: kick of the accelerator", || self.kick());
+    }
+
+    fn kick(&self) {
+        if let Some(kick) = self.kick.get() {
+            kick.kick();
         }
     }
 
@@ -134,6 +164,9 @@ impl VcpuShared {
     pub fn request_exit(&self) {
         self.exit_request.store(true, Ordering::Release);
         self.notify();
+        if let Some(common) = self.common.get() {
+            common.request_exit();
+        }
     }
 
     /// True if the engine wants the vCPU's thread back: an accelerator that has seen a kick must then leave

@@ -18,13 +18,10 @@ use crate::access::{Body, Seat, VcpuAccess, panic_message};
 use crate::engine::{Core, creation_panicked};
 use crate::pace::{NEVER, Pace};
 use crate::reply::Promise;
-use crate::sleeper::Sleeper;
+use crate::shared::Common;
 use crate::sync::{Mutex, lock, thread as threads};
 use crate::thread::{self, VcpuThread, resumed};
 use crate::vcpu::{Then, Vcpu, VcpuState};
-
-/// The longest turn of a vCPU while others wait for theirs.
-const TURN: u64 = 100_000;
 
 /// A vCPU that is to be made by the thread.
 pub(crate) struct Joining {
@@ -43,19 +40,19 @@ struct Queue {
 /// The thread as others see it.
 pub(crate) struct Crew {
     pace: Arc<dyn Pace>,
-    sleeper: Arc<Sleeper>,
+    common: Arc<Common>,
     queue: Mutex<Queue>,
 }
 
 impl Crew {
     pub(crate) fn new(pace: Arc<dyn Pace>) -> Self {
         let queue = Mutex::new(Queue { joining: Vec::new(), active: false });
-        Self { pace, sleeper: Arc::new(Sleeper::new()), queue }
+        Self { pace, common: Arc::new(Common::new()), queue }
     }
 
     /// Hands a new vCPU to the thread, which is started if there is none.
     pub(crate) fn join(&self, core: &Arc<Core>, joining: Joining) -> std::io::Result<()> {
-        joining.vcpu.shared.share_sleeper(&self.sleeper);
+        joining.vcpu.shared.share_thread(&self.common);
         let mut queue = lock(&self.queue);
         queue.joining.push(joining);
         if !queue.active {
@@ -65,7 +62,7 @@ impl Crew {
             queue.active = true;
         }
         drop(queue);
-        self.sleeper.wake();
+        self.common.sleeper.wake();
         Ok(())
     }
 
@@ -173,11 +170,11 @@ enum Nobody {
 struct Single {
     core: Arc<Core>,
     pace: Arc<dyn Pace>,
-    sleeper: Arc<Sleeper>,
+    common: Arc<Common>,
     pool: Rc<Pool>,
     members: Vec<Member>,
     /// Whose turn it is, by its place in `members`, and the count at which that ends.
-    current: usize,
+    current: Option<usize>,
     turn_ends: u64,
 }
 
@@ -186,10 +183,10 @@ fn run(core: Arc<Core>) {
     let Some(crew) = &core.crew else { return };
     let single = Single {
         pace: Arc::clone(&crew.pace),
-        sleeper: Arc::clone(&crew.sleeper),
+        common: Arc::clone(&crew.common),
         pool: Rc::new(Pool(RefCell::default())),
         members: Vec::new(),
-        current: 0,
+        current: None,
         turn_ends: 0,
         core: Arc::clone(&core),
     };
@@ -249,9 +246,10 @@ impl Single {
             self.with(i, |member| member.attend(&pool));
         }
         let gone = |member: &Member| member.thread.state == VcpuState::Gone;
-        let before = self.members.iter().take(self.current).filter(|member| gone(member)).count();
+        let earlier = self.members.iter().take(self.current.unwrap_or(0));
+        let before = earlier.filter(|member| gone(member)).count();
         self.members.retain(|member| !gone(member));
-        self.current -= before;
+        self.current = self.current.map(|current| current - before);
     }
 
     /// Does something with a vCPU that is in use meanwhile; a panic ends it.
@@ -293,21 +291,25 @@ impl Single {
             return Err(Nobody::Held);
         }
         let count = self.members.len();
-        let first = if now < self.turn_ends { 0 } else { 1 };
-        for step in first..=count {
-            let i = (self.current + step) % count;
-            if self.with(i, |member| member.gets_ready(now)) == Some(true) {
-                if step != 0 {
-                    (self.current, self.turn_ends) = (i, now.saturating_add(TURN));
-                }
-                return Ok(i);
-            }
+        if let Some(i) = self.current.filter(|&i| i < count && now < self.turn_ends)
+            && self.gets_ready(i, now)
+        {
+            return Ok(i);
+        }
+        let first = self.current.map_or(0, |current| current + 1);
+        if let Some(i) = (first..first + count).map(|i| i % count).find(|&i| self.gets_ready(i, now)) {
+            (self.current, self.turn_ends) = (Some(i), now.saturating_add(self.pace.turn()));
+            return Ok(i);
         }
         if self.members.iter().all(|member| member.thread.vcpu.is_held()) {
             return Err(Nobody::Held);
         }
         let wakes = self.members.iter().map(|member| member.wakes_at()).min();
         Err(Nobody::Waiting(wakes.unwrap_or(NEVER).min(self.pace.next())))
+    }
+
+    fn gets_ready(&mut self, i: usize, now: u64) -> bool {
+        self.with(i, |member| member.gets_ready(now)) == Some(true)
     }
 
     /// One execution of a vCPU, unless something happens first.
@@ -318,7 +320,11 @@ impl Single {
         }
         let until = self.turn_ends.min(self.pace.next());
         let pace = Arc::clone(&self.pace);
-        self.with(i, |member| member.execute(until, &*pace));
+        self.common.set_executing(Some(&self.members[i].thread.vcpu.shared));
+        if !self.is_asked() {
+            self.with(i, |member| member.execute(until, &*pace));
+        }
+        self.common.set_executing(None);
     }
 
     fn happen(&self) {
@@ -342,10 +348,12 @@ impl Single {
     /// Sleeps until a vCPU is asked for something, or `something` else is the case (true), or for that long.
     fn sleep(&self, crew: &Crew, time: Option<Duration>, something: impl Fn() -> bool) -> bool {
         let deadline = time.map(|time| Instant::now() + time);
-        self.sleeper.sleep_until(deadline, || {
-            let asked = self.members.iter().any(|member| member.thread.vcpu.shared.exit_requested());
-            asked || crew.has_joining() || something()
-        })
+        self.common.sleeper.sleep_until(deadline, || self.is_asked() || crew.has_joining() || something())
+    }
+
+    /// Something is asked of a vCPU.
+    fn is_asked(&self) -> bool {
+        self.members.iter().any(|member| member.thread.vcpu.shared.exit_requested())
     }
 
     fn is_awake(&self, member: &Member) -> bool {

@@ -37,6 +37,9 @@ pub fn bug_kick_against_an_exiting_thread(subject: &dyn Subject) {
 
 /// While its thread still makes it, nobody can see a vCPU; pause and sections do not wait for it.
 pub fn bug_vcpu_visible_before_its_thread_exists(subject: &dyn Subject) {
+    if !subject.threads() {
+        return;
+    }
     let machine = Plan::new(subject, COUNT).fault(1, Fault::SlowCreation).start(1);
     thread::scope(|scope| {
         let state = machine.reset_state(1);

@@ -59,15 +59,23 @@ pub enum Fault {
 
 /// A pace at which nothing is planned; time that is skipped passes for real.
 #[derive(Default)]
-pub struct PlainPace(Arc<InstructionCount>);
+pub struct PlainPace {
+    count: Arc<InstructionCount>,
+    /// Until when nobody has anything to do, and since when.
+    idle: Mutex<Option<(u64, Instant)>>,
+}
 
 impl Pace for PlainPace {
     fn count(&self) -> &Arc<InstructionCount> {
-        &self.0
+        &self.count
     }
 
     fn next(&self) -> u64 {
         NEVER
+    }
+
+    fn turn(&self) -> u64 {
+        200
     }
 
     fn happen(&self, _digest: &mut dyn FnMut() -> u64) {}
@@ -77,9 +85,14 @@ impl Pace for PlainPace {
     }
 
     fn idle(&self, until: u64, sleep: &mut dyn FnMut(Option<Duration>) -> bool) {
-        let time = (until != NEVER).then(|| Duration::from_nanos(until - self.0.now()));
-        if !sleep(time) {
-            self.0.skip_to(until);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = idle.filter(|(then, _)| *then == until).map_or_else(Instant::now, |(_, since)| since);
+        let all = Duration::from_nanos(until - self.count.now());
+        // Who looks in does not put it off.
+        *idle = Some((until, since));
+        if !sleep((until != NEVER).then(|| all.saturating_sub(since.elapsed()))) {
+            self.count.skip_to(until);
+            *idle = None;
         }
     }
 }

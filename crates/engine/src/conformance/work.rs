@@ -60,7 +60,7 @@ pub fn g03_run_on_is_direct_on_the_own_thread(subject: &dyn Subject) {
         })
         .expect("work runs");
     assert_eq!(own, direct);
-    assert_ne!(own, other);
+    assert_eq!(own != other, subject.threads());
     let there = machine.engine.run_on(1, |_| thread::current().id()).expect("work runs");
     assert_eq!(there, other);
 }
@@ -158,6 +158,10 @@ pub fn g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door(subje
     }
     assert_eq!((machine.runs(1), machine.engine.vcpu_state(1).ok()), (runs, Some(asleep)));
 
+    if !subject.threads() {
+        // Nobody else goes on while one works.
+        return;
+    }
     let latch = Arc::new(Latch::default());
     let held = Arc::clone(&latch);
     thread::scope(|scope| {
