@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use armlet_accel_jit::{JitAccelerator, JitOptions};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuModel, CpuState, Pstate, SysReg};
-use armlet_engine::{Accelerator, VcpuExit, VcpuShared};
+use armlet_engine::{Accelerator, InstructionCount, VcpuExit, VcpuShared};
 use armlet_memory::{AddressSpace, AddressSpaceBuilder, Ram};
 
 use crate::record::{self, Record};
@@ -154,6 +154,73 @@ fn status(esr: u64) -> u64 {
 /// # Errors
 /// The accelerator cannot be made, or the run did not come to its end.
 pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> {
+    execute_by(model, cases, code, run)
+}
+
+/// What a run came to that counts its instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The states afterwards.
+    pub records: Vec<Record>,
+    /// Instructions executed.
+    pub count: u64,
+    /// Hash of what they were.
+    pub trace: u64,
+}
+
+/// As [`execute`], in pieces of as many instructions as `piece` says each time.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_counted(
+    model: &str,
+    cases: &[Case],
+    code: &[u8],
+    piece: &mut dyn FnMut() -> u64,
+) -> Result<Counted> {
+    let (mut count, mut trace) = (0, 0);
+    let records = execute_by(model, cases, code, |memory, model| {
+        (count, trace) = run_counted(memory, model, piece)?;
+        Ok(())
+    })?;
+    Ok(Counted { records, count, trace })
+}
+
+fn run_counted(
+    memory: &Arc<AddressSpace>,
+    model: &Arc<CpuModel>,
+    piece: &mut dyn FnMut() -> u64,
+) -> Result<(u64, u64)> {
+    let counter = Arc::new(InstructionCount::default());
+    let options = JitOptions {
+        code_size: 64 << 20,
+        counter: Some(Arc::clone(&counter)),
+        trace: true,
+        ..Default::default()
+    };
+    let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
+    let mut vcpu = jit.create_vcpu(Arc::new(VcpuShared::new(0)), initial_state(model, program::first_code()))?;
+    loop {
+        let limit = counter.now() + piece();
+        match vcpu.run_until(limit) {
+            VcpuExit::Semihosting => break,
+            VcpuExit::Kicked if counter.now() == limit => {}
+            other => bail!("the run left with {other:?} at count {} instead of {limit}", counter.now()),
+        }
+        if counter.now() > 100_000_000 {
+            bail!("the run does not end; it is at {:#x}", vcpu.state().pc);
+        }
+    }
+    let trace = vcpu.statistics().into_iter().find(|(name, _)| name == "trace_hash");
+    Ok((counter.now(), trace.map_or(0, |(_, value)| value)))
+}
+
+fn execute_by(
+    model: &str,
+    cases: &[Case],
+    code: &[u8],
+    run: impl FnOnce(&Arc<AddressSpace>, &Arc<CpuModel>) -> Result<()>,
+) -> Result<Vec<Record>> {
     let model = Arc::new(CpuModel::by_name(model)?);
     let records: Vec<Vec<u8>> = cases
         .iter()
