@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::gate::Closed;
 use crate::queue::{Job, Work};
 use crate::reply::{Promise, reply};
+use crate::report::Waiting;
 use crate::vcpu::{Then, Vcpu};
 
 /// A vCPU between two runs, on its own thread.
@@ -99,7 +100,8 @@ impl VcpuAccess<'_> {
         vcpu.submit(work).map_err(|_| EngineError::Gone(target))?;
         // A section that is lent to the target must not be used here at the same time.
         let serve = if lent { Serve::Plain } else { Serve::All };
-        let patience = self.core.patience;
+        let (patience, me) = (self.core.patience, Arc::clone(self.vcpu));
+        let _noted = me.waits.note(Waiting::Work(target));
         if !self.wait_serving(serve, Some(patience), || answer.is_done()) && answer.abandon() {
             return Err(self.core.timeout("Work", vec![target]));
         }
@@ -125,6 +127,8 @@ impl VcpuAccess<'_> {
             return Ok(None);
         }
         let closed = self.close_gate(core)?;
+        let vcpu = Arc::clone(self.vcpu);
+        let _noted = vcpu.waits.note(Waiting::Executing);
         // Serves nobody here: who waits for this vCPU is not executing, so this wait does not need it.
         if !self.wait_serving(Serve::Nobody, Some(core.patience), || core.gate.others_out()) {
             return Err(core.timeout("An exclusive section", core.gate.executing()));
@@ -141,7 +145,7 @@ impl VcpuAccess<'_> {
             if let Some(closed) = core.gate.close(&vcpu.door) {
                 return Ok(closed);
             }
-            let waiting = vcpu.door.wait();
+            let waiting = (vcpu.door.wait(), vcpu.waits.note(Waiting::Turn));
             let in_time = self.wait_serving(Serve::All, Some(core.patience), || core.gate.is_open());
             drop(waiting);
             if !in_time {

@@ -76,6 +76,12 @@ impl<J> WorkQueue<J> {
         work
     }
 
+    /// How many pieces of work there are, and how many of them somebody waits for.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.items.len(), state.items.iter().filter(|work| work.awaited).count())
+    }
+
     /// Refuses work from now on and hands out what was not done.
     #[must_use = "waiting callers hear of it when the work is dropped"]
     pub(crate) fn close(&self) -> VecDeque<Work<J>> {

@@ -103,6 +103,7 @@ macro_rules! conformance_tests {
             work: g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door,
             work: g15_vcpus_that_call_each_other_get_through,
             work: g15_sections_on_each_other_get_through,
+            work: g19_a_report_says_who_waits_for_whom,
             halt: g09_no_kick_is_lost_by_a_running_vcpu,
             halt: g09_no_wake_is_lost_by_a_halting_vcpu,
             halt: g13_a_halted_vcpu_uses_no_host_time,

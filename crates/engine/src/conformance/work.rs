@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::support::{COUNT, Latch, Plan, eventually};
 use super::{Op, Subject};
 use crate::accel::Halt;
-use crate::{AfterExit, EngineError, MachineEvent, Power, Then, VcpuState};
+use crate::{AfterExit, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait};
 
 /// Before the start, running, halted, off, paused, parked.
 pub fn g02_work_runs_in_every_state(subject: &dyn Subject) {
@@ -205,4 +206,49 @@ fn call_each_other(subject: &dyn Subject, exclusive: bool) {
             });
         }
     });
+}
+
+/// Who waits for whom can be told at any moment, also of vCPUs that do not answer.
+pub fn g19_a_report_says_who_waits_for_whom(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(4);
+    let quiet = machine.engine.report();
+    assert_eq!((quiet.state, quiet.section), (MachineState::Running, None));
+    assert!(quiet.vcpus.iter().map(|v| (v.index, v.wait.clone(), v.queued)).eq((0..4).map(|i| (i, None, 0))));
+    // 2 does not leave its work; 1 waits for it there, and the machine for its pause; 3 gets no section meanwhile.
+    let latch = Arc::new(Latch::default());
+    let (inside, opens) = (Arc::new(AtomicBool::new(false)), Arc::clone(&latch));
+    let noted = Arc::clone(&inside);
+    let section = move |_: &mut crate::VcpuAccess<'_>| {
+        noted.store(true, Ordering::SeqCst);
+        opens.wait();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| machine.engine.run_exclusive(2, section));
+        eventually("the section begins", || inside.load(Ordering::SeqCst));
+        scope.spawn(|| machine.engine.run_on(1, |cpu| cpu.run_on(2, |_| ()).is_ok()));
+        scope.spawn(|| machine.engine.run_exclusive(3, |_| ()));
+        scope.spawn(|| machine.engine.pause("test"));
+        let told = |report: &Report| {
+            let vcpu = |index: usize| &report.vcpus[index];
+            report.state == MachineState::Pausing
+                && report.section == Some(2)
+                && vcpu(1).wait == Some(Wait::Work(2))
+                && vcpu(3).wait == Some(Wait::Gate(Some(2)))
+                && (vcpu(2).queued, vcpu(2).awaited) == (1, 1)
+                && vcpu(0).stopped
+                && (vcpu(2).held, vcpu(2).stopped) == (true, false)
+                && report.vcpus.iter().all(|v| !v.executing)
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !told(&machine.engine.report()) && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        let report = machine.engine.report();
+        // Before a panic, which would wait for the threads.
+        latch.open();
+        assert!(told(&report), "{report}");
+    });
+    let after = machine.engine.report();
+    assert_eq!((after.state, after.section), (MachineState::Paused, None));
+    assert!(after.vcpus.iter().all(|v| v.stopped && v.wait.is_none() && v.queued == 0), "{after}");
 }
