@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, qmp, run};
+use crate::{cache, drivers, gdb, guests, host, qmp, run, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -87,6 +87,7 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
         tally.check("gdb debugs a bare-metal program", || gdb::bare(&armlet).map(drop));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet).map(drop));
+        tally.check("Linux sees CPUs as they are arranged", || topology::linux(&armlet));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
         tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));
     }

@@ -29,6 +29,8 @@ pub enum ConfigError {
     TooManyCpus(usize),
     #[error("{smp} CPUs at the start, but room for {max}: give --smp {smp},max={smp} or more")]
     FewerPlacesThanCpus { smp: usize, max: usize },
+    #[error(transparent)]
+    Topology(#[from] crate::topology::TopologyError),
     #[error("memory of 0: give --memory 1G, or at least {min}", min = size(spec::MIN_MEMORY))]
     MemoryZero,
     #[error("memory of {} is too small: give --memory {min} or more", size(*asked), min = size(spec::MIN_MEMORY))]

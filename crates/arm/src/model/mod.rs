@@ -83,9 +83,14 @@ pub struct CacheGeometry {
 }
 
 impl CacheGeometry {
+    /// Number of sets.
+    pub const fn sets(self) -> u32 {
+        self.size / self.ways / self.line
+    }
+
     /// CCSIDR_EL1, in the 64-bit format if `wide` (FEAT_CCIDX).
     pub const fn ccsidr(self, wide: bool) -> u64 {
-        let sets = (self.size / self.ways / self.line) as u64 - 1;
+        let sets = self.sets() as u64 - 1;
         let ways = self.ways as u64 - 1;
         let line = self.line.ilog2() as u64 - 4;
         if wide { sets << 32 | ways << 3 | line } else { sets << 13 | ways << 3 | line }
@@ -217,6 +222,11 @@ impl CpuModel {
         self.clidr
     }
 
+    /// The caches, by CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
+    pub fn caches(&self) -> [CacheGeometry; 3] {
+        self.caches
+    }
+
     /// CCSIDR_EL1 for a value of CSSELR_EL1; zero for a cache that is not there (the architecture leaves
     /// it UNKNOWN).
     pub fn ccsidr(&self, csselr: u64) -> u64 {
@@ -272,7 +282,7 @@ impl CpuModel {
     }
 }
 
-/// MPIDR_EL1 of vCPU `index`: 16 to a cluster, as GICv3's target lists reach them.
+/// MPIDR_EL1 of vCPU `index` where no topology is given: 16 to a cluster, as GICv3's target lists reach them.
 pub const fn mpidr(index: u32) -> u64 {
     let index = index as u64;
     1 << 31 | (index / 16 / 256 % 256) << 16 | (index / 16 % 256) << 8 | (index % 16)
