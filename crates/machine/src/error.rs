@@ -45,8 +45,8 @@ pub enum ConfigError {
     MemoryRefused { asked: u64, source: std::io::Error },
     #[error("{0} virtio devices, but the machine has {slots} slots: leave some out", slots = spec::VIRTIO_MMIO_SLOTS)]
     TooManyDevices(usize),
-    #[error("{0}")]
-    Cpu(String),
+    #[error(transparent)]
+    Cpu(#[from] armlet_arm::model::ModelError),
     #[error("the board cannot be wired ({0}): this is a fault of this program, please report it")]
     Wiring(String),
     #[error("{0}")]
