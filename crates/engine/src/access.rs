@@ -96,10 +96,10 @@ impl VcpuAccess<'_> {
         let (promise, answer) = reply(target, Some(Arc::clone(&self.vcpu.shared)));
         // Inside a section the gate is ours: the target works under it rather than waiting for it.
         let lent = self.exclusive;
-        let work = Work { awaited: true, exclusive: exclusive && !lent, job: job(promise, lent, f) };
+        let work = Work { awaited: true, exclusive: exclusive && !lent, lent, job: job(promise, lent, f) };
         vcpu.submit(work).map_err(|_| EngineError::Gone(target))?;
-        // A section that is lent to the target must not be used here at the same time.
-        let serve = if lent { Serve::Plain } else { Serve::All };
+        // What others want would be done in the section, which they have no part in.
+        let serve = if lent { Serve::Lent } else { Serve::All };
         let (patience, me) = (self.core.patience, Arc::clone(self.vcpu));
         let _noted = me.waits.note(Waiting::Work(target));
         if !self.wait_serving(serve, Some(patience), || answer.is_done()) && answer.abandon() {
@@ -200,8 +200,8 @@ impl VcpuAccess<'_> {
 #[derive(Clone, Copy)]
 enum Serve {
     Nobody,
-    /// Awaited work that needs no exclusive section.
-    Plain,
+    /// Work of the section that this vCPU is in.
+    Lent,
     /// All awaited work.
     All,
 }
@@ -210,7 +210,7 @@ impl Serve {
     fn wants(self, work: &Work) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Plain => work.awaited && !work.exclusive,
+            Self::Lent => work.lent,
             Self::All => work.awaited,
         }
     }

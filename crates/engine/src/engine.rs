@@ -344,7 +344,7 @@ impl Engine {
         outside_vcpus()?;
         let vcpu = self.core.control.vcpu(index)?;
         let (promise, answer) = reply(index, None);
-        let work = Work { awaited: true, exclusive, job: job(promise, false, f) };
+        let work = Work { awaited: true, exclusive, lent: false, job: job(promise, false, f) };
         vcpu.submit(work).map_err(|_| EngineError::Gone(index))?;
         answer.wait(self.core.patience).unwrap_or_else(|| Err(self.core.timeout("Work", vec![index])))
     }
@@ -363,7 +363,7 @@ impl Engine {
                 f(access);
             }
         });
-        let work = Work { awaited: false, exclusive: false, job };
+        let work = Work { awaited: false, exclusive: false, lent: false, job };
         vcpu.submit(work).map_err(|_| EngineError::Gone(index))
     }
 

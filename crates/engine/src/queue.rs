@@ -15,6 +15,8 @@ pub(crate) struct Work<J = Job> {
     pub(crate) awaited: bool,
     /// Every other vCPU is to be outside guest execution.
     pub(crate) exclusive: bool,
+    /// Part of the exclusive section that is going on, on a vCPU that waits for it.
+    pub(crate) lent: bool,
     pub(crate) job: J,
 }
 

@@ -100,6 +100,7 @@ macro_rules! conformance_tests {
             work: g04_async_work_is_deferred_and_in_order,
             work: g05_others_are_outside_guest_execution_in_a_section,
             work: g06_one_section_at_a_time_and_nesting_is_allowed,
+            work: g06_a_section_that_waits_does_only_its_own_work,
             work: g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door,
             work: g15_vcpus_that_call_each_other_get_through,
             work: g15_sections_on_each_other_get_through,

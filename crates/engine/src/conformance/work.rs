@@ -144,6 +144,37 @@ pub fn g06_one_section_at_a_time_and_nesting_is_allowed(subject: &dyn Subject) {
     assert!(!machine.engine.run_on(0, |cpu| cpu.is_exclusive()).expect("work runs"));
 }
 
+/// While a section waits for its own work on another vCPU, nobody else's work is done in it: that would be in the
+/// section too.
+pub fn g06_a_section_that_waits_does_only_its_own_work(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(3);
+    let (busy, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for round in 0..30 {
+        let (inside, noted) = (Arc::clone(&busy), Arc::clone(&waits));
+        let section = move |cpu: &mut crate::VcpuAccess<'_>| {
+            assert!(!inside.swap(true, Ordering::SeqCst), "two sections at once");
+            let there_and_back = move |other: &mut crate::VcpuAccess<'_>| {
+                noted.store(true, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(2));
+                // Of the section, though it comes from elsewhere: it must be done.
+                other.run_on(0, |cpu| cpu.is_exclusive())
+            };
+            assert!(matches!(cpu.run_on(1, there_and_back), Ok(Ok(true))));
+            inside.store(false, Ordering::SeqCst);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| machine.engine.run_exclusive(0, section).expect("has its turn"));
+            eventually("the section waits", || waits.load(Ordering::SeqCst));
+            let inside = Arc::clone(&busy);
+            let other = move |_: &mut crate::VcpuAccess<'_>| inside.load(Ordering::SeqCst);
+            let nested = move |cpu: &mut crate::VcpuAccess<'_>| cpu.run_exclusive(round % 3, other);
+            let met = machine.engine.run_on(0, nested).expect("work runs").expect("has its turn");
+            assert!(!met, "two sections at once");
+        });
+        waits.store(false, Ordering::SeqCst);
+    }
+}
+
 /// A halted vCPU does not notice sections; if an interrupt comes during one, it waits for the end.
 pub fn g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door(subject: &dyn Subject) {
     if !subject.executes() {
