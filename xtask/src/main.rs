@@ -46,7 +46,7 @@ enum Command {
     },
     /// Measure armlet and QEMU side by side, and what armlet promises
     Bench(bench::Options),
-    /// Boot again and again, and run programs that check their own results
+    /// Boot again and again, run programs that check their own results, or raise a storm over Linux
     Soak(bench::soak::Options),
     /// Drive machines through the public QMP client; compare with another program's QMP
     Qmp(qmp::Options),

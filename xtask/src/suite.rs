@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
 use crate::{cache, drivers, gdb, guests, host, qmp, run, topology};
@@ -88,6 +89,7 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("gdb debugs a bare-metal program", || gdb::bare(&armlet).map(drop));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet).map(drop));
         tally.check("Linux sees CPUs as they are arranged", || topology::linux(&armlet));
+        tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
         tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));
     }
