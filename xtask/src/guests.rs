@@ -143,12 +143,12 @@ fn demo_digest() -> Result<String> {
 
 /// A bare-metal program that tests the machine from inside and exits with status 0 if all is well.
 ///
-/// Comments at the head of its source say how it wants to be run: `// smp: 2`, `// exit: 7`.
+/// Comments at the head of its source say how it wants to be run: `// smp: 2`, `// smp: 8,threads=2`, `// exit: 7`.
 pub struct TestGuest {
     /// Name of the source file, without its extension.
     pub name: String,
     elf: PathBuf,
-    smp: u32,
+    smp: String,
     exit: i32,
 }
 
@@ -166,14 +166,14 @@ pub fn build_tests() -> Result<Vec<TestGuest>> {
         .iter()
         .map(|source| {
             let text = fs::read_to_string(source)?;
-            let number = |key: &str, default: i32| {
+            let told = |key: &str, default: &str| {
                 let found =
                     text.lines().find_map(|l| l.strip_prefix("// ")?.strip_prefix(key)?.strip_prefix(": "));
-                found.map_or(Ok(default), |n| n.trim().parse())
+                found.unwrap_or(default).trim().to_owned()
             };
             let name = source.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let elf = build(&name, source, &["-g"])?;
-            Ok(TestGuest { name, elf, smp: number("smp", 1)?.unsigned_abs(), exit: number("exit", 0)? })
+            Ok(TestGuest { name, elf, smp: told("smp", "1"), exit: told("exit", "0").parse()? })
         })
         .collect()
 }
@@ -184,15 +184,15 @@ impl TestGuest {
         &self.elf
     }
 
-    /// How many CPUs it wants.
-    pub fn smp(&self) -> u32 {
-        self.smp
+    /// How many CPUs it wants, and how arranged, as the option `smp` has it.
+    pub fn smp(&self) -> &str {
+        &self.smp
     }
 
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);
-        c.args(["run", "--smp", &self.smp.to_string(), "--append", "word=1 two"]);
+        c.args(["run", "--smp", &self.smp, "--append", "word=1 two"]);
         c.arg("--kernel").arg(&self.elf);
         c
     }
@@ -221,7 +221,7 @@ impl TestGuest {
             "-append",
             "word=1 two",
         ]);
-        c.args(["-smp", &self.smp.to_string(), "-kernel"]).arg(&self.elf);
+        c.args(["-smp", &self.smp, "-kernel"]).arg(&self.elf);
         c
     }
 

@@ -17,6 +17,7 @@ mod qmp;
 mod run;
 mod session;
 mod suite;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -45,12 +46,14 @@ enum Command {
     },
     /// Measure armlet and QEMU side by side, and what armlet promises
     Bench(bench::Options),
-    /// Boot again and again, and run programs that check their own results
+    /// Boot again and again, run programs that check their own results, or raise a storm over Linux
     Soak(bench::soak::Options),
     /// Drive machines through the public QMP client; compare with another program's QMP
     Qmp(qmp::Options),
     /// Drive machines through Debian's gdb, by script; compare with another program's registers
     Gdb(gdb::Options),
+    /// Boot Linux with CPUs in sockets, clusters, cores and threads, and ask it how it sees them
+    Topology,
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -77,6 +80,7 @@ fn work() -> Result<()> {
         Command::Soak(o) => bench::soak::main(&o),
         Command::Qmp(o) => qmp::main(&o),
         Command::Gdb(o) => gdb::main(&o),
+        Command::Topology => topology::linux(&run::build_armlet()?),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, qmp, run};
+use crate::{cache, drivers, gdb, guests, host, qmp, run, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -87,6 +88,8 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
         tally.check("gdb debugs a bare-metal program", || gdb::bare(&armlet).map(drop));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet).map(drop));
+        tally.check("Linux sees CPUs as they are arranged", || topology::linux(&armlet));
+        tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
         tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));
     }

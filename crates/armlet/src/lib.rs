@@ -21,6 +21,6 @@ pub use armlet_control as control;
 pub use armlet_debug as debug;
 pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
-    NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec,
+    NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec, topology,
 };
 pub use serial::SerialError;

@@ -128,8 +128,9 @@ pub struct RunArgs {
     /// CPU model and features, as `armlet cpus` lists them
     #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "neoverse-n1", value_parser = parse::cpu, help_heading = "Machine")]
     pub cpu: CpuConfig,
-    /// Number of CPUs, and room for more that are plugged later (armlet ctl PATH cpu add)
-    #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse::cpus, help_heading = "Machine")]
+    /// Number of CPUs, and room for more that are plugged later (armlet ctl PATH cpu add); sockets=, clusters=, cores= and
+    /// threads= arrange them
+    #[arg(long, value_name = "N[,max=M][,LEVEL=COUNT]", default_value = "1", allow_negative_numbers = true, value_parser = parse::cpus, help_heading = "Machine")]
     pub smp: Cpus,
     /// Memory: 2G, 512M, 65536K; a bare number is MiB
     #[arg(short, long, value_name = "SIZE", default_value = "1G", allow_negative_numbers = true, value_parser = parse::memory, help_heading = "Machine")]

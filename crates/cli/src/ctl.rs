@@ -63,12 +63,15 @@ struct Place {
 fn places(machine: &mut Client) -> Result<Vec<Place>, ClientError> {
     let answer = machine.execute("query-hotpluggable-cpus", None)?;
     let place = |info: &Value| {
-        let number = info["props"]["core-id"].as_u64().ok_or(ClientError::Answer)?;
-        Ok(Place { number, path: info["qom-path"].as_str().map(str::to_owned), info: info.clone() })
+        info["props"].as_object().ok_or(ClientError::Answer)?;
+        Ok(Place { number: 0, path: info["qom-path"].as_str().map(str::to_owned), info: info.clone() })
     };
     let mut all: Vec<_> =
         answer.as_array().ok_or(ClientError::Answer)?.iter().map(place).collect::<Result<_, _>>()?;
-    all.sort_by_key(|place| place.number);
+    // CPUs are numbered through the topology, from the outermost level to the innermost.
+    let id = |place: &Place, name: &str| place.info["props"][name].as_u64();
+    all.sort_by_key(|place| ["socket-id", "cluster-id", "core-id", "thread-id"].map(|name| id(place, name)));
+    all.iter_mut().zip(0..).for_each(|(place, number)| place.number = number);
     Ok(all)
 }
 
@@ -78,7 +81,7 @@ fn list_cpus(machine: &mut Client) -> Result<String, ClientError> {
     let threads = threads.as_array().ok_or(ClientError::Answer)?;
     let mut text = String::from("CPU  host thread\n");
     for place in &places {
-        let cpu = threads.iter().find(|cpu| cpu["props"]["core-id"] == place.number);
+        let cpu = threads.iter().find(|cpu| cpu["props"] == place.info["props"]);
         let thread = cpu.and_then(|cpu| cpu["thread-id"].as_u64());
         let thread = thread.map_or_else(|| "(no CPU)".to_owned(), |thread| thread.to_string());
         let _ = writeln!(text, "{:3}  {thread:>11}", place.number);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use armlet::config::{AcceleratorConfig, AcceleratorKind, CpuConfig, DriveConfig, DriveFormat};
 use armlet::debug::Address;
+use armlet::topology::{Level, TopologyConfig};
 
 /// A size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,24 +58,34 @@ pub struct Cpus {
     pub count: usize,
     /// With those that are plugged later; as many as at the start if none is given.
     pub max: Option<usize>,
+    /// How they are arranged.
+    pub topology: TopologyConfig,
 }
 
-/// `N[,max=M]`.
+/// `N[,max=M][,sockets=S][,clusters=C][,cores=K][,threads=T]`; without a number there are as many as the rest says.
 pub fn cpus(text: &str) -> Result<Cpus, String> {
     let number = |text: &str| {
         text.parse().map_err(|_| format!("'{text}' is no number of CPUs: write 1, 2, 4, ... or 4,max=8"))
     };
-    let mut parts = text.split(',');
-    let first = parts.next().unwrap_or_default();
-    let mut cpus = Cpus { count: number(first.strip_prefix("cpus=").unwrap_or(first))?, max: None };
-    for part in parts {
+    let (mut count, mut max, mut topology) = (None, None, TopologyConfig::default());
+    for (n, part) in text.split(',').enumerate() {
         match part.split_once('=') {
+            None if n == 0 => count = Some(number(part)?),
             _ if part.is_empty() => return Err(EMPTY_PART.into()),
-            Some(("max" | "maxcpus", value)) => cpus.max = Some(number(value)?),
-            _ => return Err(format!("unknown option '{part}': write 4,max=8 for 4 CPUs and room for 8")),
+            Some(("cpus", value)) => count = Some(number(value)?),
+            Some(("max" | "maxcpus", value)) => max = Some(number(value)?),
+            Some((name, value)) if let Some(level) = Level::ALL.into_iter().find(|l| l.name() == name) => {
+                topology.set(level, number(value)?);
+            }
+            _ => {
+                return Err(format!(
+                    "unknown option '{part}': use max=, sockets=, clusters=, cores= or threads="
+                ));
+            }
         }
     }
-    Ok(cpus)
+    let count = count.or(max).unwrap_or_else(|| topology.product());
+    Ok(Cpus { count, max, topology })
 }
 
 /// Seconds, also a fraction.
@@ -254,10 +265,15 @@ mod tests {
         for text in ["", "file:", "tcp:1", "stdio:"] {
             assert!(serial(text).is_err(), "{text}");
         }
-        assert_eq!(cpus("4"), Ok(Cpus { count: 4, max: None }));
-        assert_eq!(cpus("4,max=8"), Ok(Cpus { count: 4, max: Some(8) }));
+        let topology = TopologyConfig::default();
+        assert_eq!(cpus("4"), Ok(Cpus { count: 4, max: None, topology }));
+        assert_eq!(cpus("4,max=8"), Ok(Cpus { count: 4, max: Some(8), topology }));
         assert_eq!(cpus("cpus=4,maxcpus=8"), cpus("4,max=8"));
-        for text in ["", "x", "-1", "4,", "4,max", "4,max=x", "4,cores=2"] {
+        assert_eq!(cpus("max=8"), Ok(Cpus { count: 8, max: Some(8), topology }));
+        let topology = TopologyConfig { clusters: Some(2), threads: Some(2), ..topology };
+        assert_eq!(cpus("8,clusters=2,threads=2"), Ok(Cpus { count: 8, max: None, topology }));
+        assert_eq!(cpus("threads=2,clusters=2").map(|c| c.count), Ok(4));
+        for text in ["", "x", "-1", "4,", "4,max", "4,max=x", "4,cores=x", "4,dies=1", "cores"] {
             assert!(cpus(text).is_err(), "{text}");
         }
         assert_eq!(control_socket("unix:a,b"), Ok(ControlPath("a,b".into())));

@@ -58,6 +58,7 @@ fn config(args: &RunArgs) -> MachineConfig {
         cpu: args.cpu.clone(),
         smp: args.smp.count,
         max_cpus: args.smp.max,
+        topology: args.smp.topology,
         memory: args.memory.0,
         accelerator: args.accel.clone(),
         boot: BootConfig {

@@ -118,6 +118,20 @@ fn cpus_come_and_go() {
 }
 
 #[test]
+fn cpus_are_numbered_through_the_topology() {
+    let machine = Machine::start("topology", &["--smp", "3,clusters=2,cores=2,threads=2,max=8"]);
+    let taken = || {
+        let list = machine.says("cpu list");
+        list.lines().skip(1).map(|line| !line.contains("no CPU")).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(), [true, true, true, false, false, false, false, false]);
+    assert!(machine.says("cpu add 6").contains("cpu6/online"));
+    assert!(machine.says("cpu add").starts_with("CPU 3 added"));
+    assert_eq!(machine.says("cpu remove 2"), "");
+    assert_eq!(taken(), [true, true, false, true, false, false, true, false]);
+}
+
+#[test]
 fn mistakes_are_told_in_one_line() {
     let machine = Machine::start("mistakes", &[]);
     let (status, text) = complaint(&machine.ctl("dance"));

@@ -199,7 +199,8 @@ fn run_counted(
         ..Default::default()
     };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
-    let mut vcpu = jit.create_vcpu(Arc::new(VcpuShared::new(0)), initial_state(model, program::first_code()))?;
+    let mut vcpu =
+        jit.create_vcpu(Arc::new(VcpuShared::new(0)), initial_state(model, program::first_code()))?;
     loop {
         let limit = counter.now() + piece();
         match vcpu.run_until(limit) {

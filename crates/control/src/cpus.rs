@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
+use armlet_machine::topology::{Position, Topology};
 use armlet_machine::{MachineHandle, PlugError};
 use serde_json::{Value, json};
 
@@ -139,14 +140,15 @@ fn type_name(machine: &MachineHandle) -> String {
 }
 
 /// Where vCPU `index` is in the machine's topology.
-fn properties(index: usize) -> Value {
-    json!({"socket-id": 0, "cluster-id": 0, "core-id": index, "thread-id": 0})
+fn properties(topology: &Topology, index: usize) -> Value {
+    let at = topology.position(index);
+    json!({"socket-id": at.socket, "cluster-id": at.cluster, "core-id": at.core, "thread-id": at.thread})
 }
 
 /// The vCPUs that are there.
 pub(crate) fn query_fast(context: &Context) -> Value {
     let kind = type_name(&context.machine);
-    let cpus = context.machine.cpus();
+    let (cpus, topology) = (context.machine.cpus(), context.machine.topology());
     let devices = devices(context);
     let info = cpus.into_iter().map(|cpu| {
         json!({
@@ -154,7 +156,7 @@ pub(crate) fn query_fast(context: &Context) -> Value {
             "qom-type": kind,
             "qom-path": devices.path(cpu.index),
             "thread-id": cpu.thread_id,
-            "props": properties(cpu.index),
+            "props": properties(&topology, cpu.index),
             "target": "aarch64",
         })
     });
@@ -164,16 +166,17 @@ pub(crate) fn query_fast(context: &Context) -> Value {
 /// All places, and what is in them.
 pub(crate) fn query_places(context: &Context) -> Value {
     let kind = type_name(&context.machine);
+    let topology = context.machine.topology();
     let present: Vec<_> = context.machine.cpus().iter().map(|cpu| cpu.index).collect();
     let devices = devices(context);
     let place = |index| {
-        let mut info = json!({"type": kind, "vcpus-count": 1, "props": properties(index)});
+        let mut info = json!({"type": kind, "vcpus-count": 1, "props": properties(&topology, index)});
         if present.contains(&index) {
             info["qom-path"] = devices.path(index).into();
         }
         info
     };
-    (0..context.machine.places()).map(place).collect()
+    (0..topology.places()).map(place).collect()
 }
 
 /// `device_add`, which knows vCPUs only.
@@ -191,7 +194,7 @@ pub(crate) fn add(context: &Context, arguments: &Arguments) -> Result<Value, Qmp
     if let Some(id) = id.filter(|id| !is_id(id)) {
         return Err(QmpError::generic(format!("Invalid device ID '{id}'")));
     }
-    let index = place(arguments, context.machine.places())?;
+    let index = place(arguments, &context.machine.topology())?;
     if context.machine.cpus().iter().any(|cpu| cpu.index == index) {
         return Err(exists(index));
     }
@@ -203,21 +206,25 @@ pub(crate) fn add(context: &Context, arguments: &Arguments) -> Result<Value, Qmp
     Ok(json!({}))
 }
 
-/// The number of the vCPU that `arguments` place among `places`.
-fn place(arguments: &Arguments, places: usize) -> Result<usize, QmpError> {
-    let mut index = None;
-    for (name, last) in [("socket-id", 0), ("cluster-id", 0), ("thread-id", 0), ("core-id", places - 1)] {
-        let Some(value) = arguments.get(name) else { continue };
-        let number = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= last);
-        let Some(number) = number else {
-            let text = format!("Invalid CPU {name}: {value} must be in range 0:{last}");
-            return Err(QmpError::generic(text));
+/// The number of the vCPU that `arguments` place in `topology`. What there is only one of may be left out, but for the
+/// core.
+fn place(arguments: &Arguments, topology: &Topology) -> Result<usize, QmpError> {
+    let part = |name: &str, count: usize| {
+        let last = count - 1;
+        let Some(value) = arguments.get(name) else {
+            let only = last == 0 && name != "core-id";
+            return only.then_some(0).ok_or_else(|| QmpError::generic(format!("CPU {name} is not set")));
         };
-        if name == "core-id" {
-            index = Some(number);
-        }
-    }
-    index.ok_or_else(|| QmpError::generic("CPU core-id is not set"))
+        let number = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= last);
+        let outside = || QmpError::generic(format!("Invalid CPU {name}: {value} must be in range 0:{last}"));
+        number.ok_or_else(outside)
+    };
+    Ok(topology.index(Position {
+        socket: part("socket-id", topology.sockets)?,
+        cluster: part("cluster-id", topology.clusters)?,
+        thread: part("thread-id", topology.threads)?,
+        core: part("core-id", topology.cores)?,
+    }))
 }
 
 /// True for a letter, then letters, digits, `-`, `.` and `_`.
@@ -246,7 +253,8 @@ mod tests {
 
     #[test]
     fn places_are_found_and_wrong_ones_named() {
-        let place = |value: Value| place(value.as_object().unwrap(), 4).map_err(|e| e.desc);
+        let flat = Topology::flat(4);
+        let place = |value: Value| place(value.as_object().unwrap(), &flat).map_err(|e| e.desc);
         assert_eq!(place(json!({"core-id": 3, "socket-id": 0, "thread-id": 0, "cluster-id": 0})), Ok(3));
         assert_eq!(place(json!({"core-id": 0})), Ok(0));
         for (value, error) in [
@@ -258,6 +266,26 @@ mod tests {
             (json!({"core-id": 1, "thread-id": 1}), "Invalid CPU thread-id: 1 must be in range 0:0"),
         ] {
             assert_eq!(place(value), Err(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn places_are_found_by_their_properties() {
+        let topology = Topology { sockets: 1, clusters: 2, cores: 2, threads: 2 };
+        for index in 0..8 {
+            let place = place(properties(&topology, index).as_object().unwrap(), &topology);
+            assert_eq!(place.map_err(|e| e.desc), Ok(index));
+        }
+        for (value, error) in [
+            (json!({"core-id": 1, "thread-id": 0}), "CPU cluster-id is not set"),
+            (json!({"core-id": 1, "cluster-id": 1}), "CPU thread-id is not set"),
+            (json!({"thread-id": 1, "cluster-id": 1}), "CPU core-id is not set"),
+            (
+                json!({"core-id": 2, "cluster-id": 1, "thread-id": 0}),
+                "Invalid CPU core-id: 2 must be in range 0:1",
+            ),
+        ] {
+            assert_eq!(place(value.as_object().unwrap(), &topology).unwrap_err().desc, error);
         }
     }
 

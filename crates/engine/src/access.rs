@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::gate::Closed;
 use crate::queue::{Job, Work};
 use crate::reply::{Promise, reply};
+use crate::report::Waiting;
 use crate::single::Pool;
 use crate::vcpu::{Then, Vcpu};
 
@@ -118,15 +119,16 @@ impl VcpuAccess<'_> {
         let (promise, answer) = reply(target, Some(Arc::clone(&self.vcpu.shared)));
         // Inside a section the gate is ours: the target works under it rather than waiting for it.
         let lent = self.exclusive;
-        let work = Work { awaited: true, exclusive: exclusive && !lent, job: job(promise, lent, f) };
+        let work = Work { awaited: true, exclusive: exclusive && !lent, lent, job: job(promise, lent, f) };
         vcpu.submit(work).map_err(|_| EngineError::Gone(target))?;
         if let Some(pool) = self.pool {
             pool.lend(self, |core| pool.serve(core, &vcpu, lent, || answer.is_done()));
             return answer.take().unwrap_or(Err(EngineError::Gone(target)));
         }
-        // A section that is lent to the target must not be used here at the same time.
-        let serve = if lent { Serve::Plain } else { Serve::All };
-        let patience = self.core.patience;
+        // What others want would be done in the section, which they have no part in.
+        let serve = if lent { Serve::Lent } else { Serve::All };
+        let (patience, me) = (self.core.patience, Arc::clone(self.vcpu));
+        let _noted = me.waits.note(Waiting::Work(target));
         if !self.wait_serving(serve, Some(patience), || answer.is_done()) && answer.abandon() {
             return Err(self.core.timeout("Work", vec![target]));
         }
@@ -152,6 +154,8 @@ impl VcpuAccess<'_> {
             return Ok(None);
         }
         let closed = self.close_gate(core)?;
+        let vcpu = Arc::clone(self.vcpu);
+        let _noted = vcpu.waits.note(Waiting::Executing);
         // Serves nobody here: who waits for this vCPU is not executing, so this wait does not need it.
         if !self.wait_serving(Serve::Nobody, Some(core.patience), || core.gate.others_out()) {
             return Err(core.timeout("An exclusive section", core.gate.executing()));
@@ -168,7 +172,7 @@ impl VcpuAccess<'_> {
             if let Some(closed) = core.gate.close(&vcpu.door) {
                 return Ok(closed);
             }
-            let waiting = vcpu.door.wait();
+            let waiting = (vcpu.door.wait(), vcpu.waits.note(Waiting::Turn));
             let in_time = self.wait_serving(Serve::All, Some(core.patience), || core.gate.is_open());
             drop(waiting);
             if !in_time {
@@ -223,8 +227,8 @@ impl VcpuAccess<'_> {
 #[derive(Clone, Copy)]
 enum Serve {
     Nobody,
-    /// Awaited work that needs no exclusive section.
-    Plain,
+    /// Work of the section that this vCPU is in.
+    Lent,
     /// All awaited work.
     All,
 }
@@ -233,7 +237,7 @@ impl Serve {
     fn wants(self, work: &Work) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Plain => work.awaited && !work.exclusive,
+            Self::Lent => work.lent,
             Self::All => work.awaited,
         }
     }

@@ -174,6 +174,13 @@ impl Control {
         slot.map(|slot| Arc::clone(&slot.vcpu)).ok_or(EngineError::NoSuchVcpu(index))
     }
 
+    /// The state, and each vCPU with whether it has declared itself stopped.
+    pub(crate) fn look(&self) -> (MachineState, Vec<(Arc<Vcpu>, bool)>) {
+        let inner = lock(&self.inner);
+        let vcpus = inner.slots.iter().map(|slot| (Arc::clone(&slot.vcpu), slot.stopped)).collect();
+        (inner.state, vcpus)
+    }
+
     /// True while every vCPU declares itself stopped.
     #[cfg(all(test, loom))]
     pub(crate) fn all_stopped(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::pace::Pace;
 use crate::power::{Power, PowerCell, PowerControl};
 use crate::queue::{Job, Work};
 use crate::reply::reply;
+use crate::report::{Report, VcpuReport};
 use crate::shared::VcpuShared;
 use crate::single::{Crew, Joining};
 use crate::sync::{lock, thread as threads};
@@ -76,8 +77,25 @@ impl Core {
         self.listener.event(event);
     }
 
+    fn report(&self) -> Report {
+        let (state, vcpus) = self.control.look();
+        let (section, executing) = (self.gate.owner(), self.gate.executing());
+        let report =
+            |(vcpu, stopped): &(Arc<Vcpu>, bool)| VcpuReport::new(vcpu, *stopped, section, &executing);
+        Report { state, section, vcpus: vcpus.iter().map(report).collect() }
+    }
+
+    /// Who waits for whom, at the end of somebody's patience, for whoever reads the log.
+    fn log_timeout(&self, error: &EngineError) {
+        if matches!(error, EngineError::Timeout { .. }) {
+            tracing::error!(%error, "{}", self.report());
+        }
+    }
+
     pub(crate) fn timeout(&self, what: &'static str, vcpus: Vec<usize>) -> EngineError {
-        EngineError::Timeout { what, seconds: self.patience.as_secs(), vcpus }
+        let error = EngineError::Timeout { what, seconds: self.patience.as_secs(), vcpus };
+        self.log_timeout(&error);
+        error
     }
 }
 
@@ -190,7 +208,7 @@ impl Engine {
     /// A resume came before the machine had stopped; it shuts down; a vCPU does not stop.
     pub fn pause(&self, reason: &str) -> Result<(), EngineError> {
         outside_vcpus()?;
-        self.core.control.pause(reason)
+        self.core.control.pause(reason).inspect_err(|error| self.core.log_timeout(error))
     }
 
     /// Asks for a pause and returns at once; for any thread.
@@ -232,7 +250,8 @@ impl Engine {
         mut cpu: impl FnMut(usize) -> (CpuState, Power),
     ) -> Result<(), EngineError> {
         outside_vcpus()?;
-        let resetting = self.core.control.begin_reset(reason)?;
+        let resetting = self.core.control.begin_reset(reason);
+        let resetting = resetting.inspect_err(|error| self.core.log_timeout(error))?;
         devices();
         for vcpu in self.core.control.vcpus() {
             let index = vcpu.index();
@@ -339,7 +358,7 @@ impl Engine {
         outside_vcpus()?;
         let vcpu = self.core.control.vcpu(index)?;
         let (promise, answer) = reply(index, None);
-        let work = Work { awaited: true, exclusive, job: job(promise, false, f) };
+        let work = Work { awaited: true, exclusive, lent: false, job: job(promise, false, f) };
         vcpu.submit(work).map_err(|_| EngineError::Gone(index))?;
         answer.wait(self.core.patience).unwrap_or_else(|| Err(self.core.timeout("Work", vec![index])))
     }
@@ -358,7 +377,7 @@ impl Engine {
                 f(access);
             }
         });
-        let work = Work { awaited: false, exclusive: false, job };
+        let work = Work { awaited: false, exclusive: false, lent: false, job };
         vcpu.submit(work).map_err(|_| EngineError::Gone(index))
     }
 
@@ -388,6 +407,11 @@ impl Engine {
     /// No such vCPU.
     pub fn vcpu_state(&self, index: usize) -> Result<VcpuState, EngineError> {
         Ok(self.core.control.vcpu(index)?.state())
+    }
+
+    /// What the machine and every vCPU do, and whom they wait for. Waits for no vCPU.
+    pub fn report(&self) -> Report {
+        self.core.report()
     }
 
     /// The host's number of vCPU `index`'s thread, as the host's tools know it.

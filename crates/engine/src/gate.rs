@@ -32,6 +32,11 @@ impl Door {
         Self { shared, executing: AtomicBool::new(false), waiting: AtomicBool::new(false) }
     }
 
+    /// True while its thread sleeps until the gate opens.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// Announces that this door's thread sleeps until the gate opens, until the guard is dropped. A thread
     /// that serves others while it waits may do this again inside.
     pub(crate) fn wait(&self) -> Waiting<'_> {
@@ -148,6 +153,11 @@ impl Gate {
         let inner = lock(&self.inner);
         let inside = inner.doors.iter().filter(|d| d.executing.load(Ordering::Acquire));
         inside.map(|d| d.shared.index()).collect()
+    }
+
+    /// The vCPU that has closed the gate.
+    pub(crate) fn owner(&self) -> Option<usize> {
+        lock(&self.inner).owner.as_ref().map(|door| door.shared.index())
     }
 
     fn open(&self) {

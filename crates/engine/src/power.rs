@@ -106,7 +106,7 @@ impl PowerControl {
             job_vcpu.power.set(Power::On);
             access.set_next(Then::Run);
         });
-        let work = Work { awaited: false, exclusive: false, job };
+        let work = Work { awaited: false, exclusive: false, lent: false, job };
         vcpu.submit(work).map_err(|_| PowerOnError::Invalid)
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Work<J = Job> {
     pub(crate) awaited: bool,
     /// Every other vCPU is to be outside guest execution.
     pub(crate) exclusive: bool,
+    /// Part of the exclusive section that is going on, on a vCPU that waits for it.
+    pub(crate) lent: bool,
     pub(crate) job: J,
 }
 
@@ -74,6 +76,12 @@ impl<J> WorkQueue<J> {
         let work = state.items.remove(at);
         self.nonempty.store(!state.items.is_empty(), Ordering::Release);
         work
+    }
+
+    /// How many pieces of work there are, and how many of them somebody waits for.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.items.len(), state.items.iter().filter(|work| work.awaited).count())
     }
 
     /// Refuses work from now on and hands out what was not done.

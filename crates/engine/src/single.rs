@@ -126,8 +126,8 @@ impl Pool {
         access.seat.0 = self.take(&vcpu);
     }
 
-    /// Has `vcpu` do its work in order until `done`; only what needs no exclusive section if it works in a section
-    /// that is `lent` to it.
+    /// Has `vcpu` do its work in order until `done`; only what has its part in a section that is
+    /// `lent` to it, if so.
     pub(crate) fn serve(&self, core: &Arc<Core>, vcpu: &Arc<Vcpu>, lent: bool, done: impl Fn() -> bool) {
         let mut seat = Seat(self.take(vcpu));
         if seat.0.is_none() {
@@ -135,7 +135,7 @@ impl Pool {
         }
         let work = || {
             while !done()
-                && let Some(work) = vcpu.queue.take(|work| !lent || !work.exclusive)
+                && let Some(work) = vcpu.queue.take(|work| !lent || work.lent)
             {
                 let mut access =
                     VcpuAccess { seat: &mut seat, vcpu, core, exclusive: false, pool: Some(self) };

@@ -9,6 +9,7 @@ use crate::accel::Halt;
 use crate::gate::Door;
 use crate::power::PowerCell;
 use crate::queue::{Work, WorkQueue};
+use crate::report::WaitCell;
 use crate::shared::VcpuShared;
 use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, Ordering, lock, step};
 use crate::thread::ExitCounters;
@@ -68,6 +69,8 @@ pub(crate) struct Vcpu {
     /// Registers as a reset or CPU_ON finds them.
     pub(crate) reset_state: Mutex<CpuState>,
     pub(crate) exits: ExitCounters,
+    /// What its thread waits for, to be told.
+    pub(crate) waits: WaitCell,
     /// Written under the control's lock.
     hold: AtomicBool,
     leave: AtomicBool,
@@ -87,6 +90,7 @@ impl Vcpu {
             power,
             reset_state: Mutex::new(reset_state),
             exits: ExitCounters::default(),
+            waits: WaitCell::default(),
             hold: AtomicBool::new(true),
             leave: AtomicBool::new(false),
             published: AtomicU8::new(0),

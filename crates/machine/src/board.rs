@@ -48,7 +48,7 @@ impl Board {
     /// Makes the devices and maps them.
     pub(crate) fn new(parts: Parts<'_>) -> Result<(Self, AddressSpace), ConfigError> {
         let Parts { config, ram, cpus, console, virtio } = parts;
-        let affinities = (0..cpus.len()).map(spec::mpidr_affinity).collect();
+        let affinities = config.topology()?.affinities();
         let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
         // Time stands still until the machine starts.
         let time = TimerQueue::new(Arc::new(Clock::new(COUNTER_FREQUENCY)));

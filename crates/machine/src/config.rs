@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 use crate::spec;
+use crate::topology::{Topology, TopologyConfig};
 
 /// A machine, described. [`crate::Machine::new`] checks it and builds the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub struct MachineConfig {
     /// Number of vCPUs that there may be, with those that are plugged later; `None`: no more than `smp`. The
     /// guest sees places for so many from the start.
     pub max_cpus: Option<usize>,
+    /// How the CPUs are arranged, those that are plugged later among them.
+    pub topology: TopologyConfig,
     /// RAM in bytes.
     pub memory: u64,
     /// What executes guest code.
@@ -47,6 +50,7 @@ impl Default for MachineConfig {
             cpu: CpuConfig::default(),
             smp: 1,
             max_cpus: None,
+            topology: TopologyConfig::default(),
             memory: 1 << 30,
             accelerator: AcceleratorConfig::default(),
             boot: BootConfig::default(),
@@ -211,6 +215,7 @@ impl MachineConfig {
             }
             _ => {}
         }
+        self.topology()?;
         self.check_memory(host_memory())?;
         let devices = self.virtio_devices();
         if devices > spec::VIRTIO_MMIO_SLOTS {
@@ -222,6 +227,14 @@ impl MachineConfig {
     /// Number of places for vCPUs.
     pub fn places(&self) -> usize {
         self.max_cpus.unwrap_or(self.smp)
+    }
+
+    /// How the places for vCPUs are arranged.
+    ///
+    /// # Errors
+    /// They cannot be arranged as `topology` asks.
+    pub fn topology(&self) -> Result<Topology, ConfigError> {
+        Ok(self.topology.resolve(self.smp, self.places())?)
     }
 
     /// Number of virtio devices.
@@ -283,6 +296,7 @@ mod tests {
             with(&|c| c.max_cpus = Some(0)),
             ConfigError::FewerPlacesThanCpus { smp: 1, max: 0 }
         ));
+        assert!(matches!(with(&|c| c.topology.threads = Some(2)), ConfigError::Topology(_)));
         assert!(matches!(with(&|c| c.machine = "raspi4".into()), ConfigError::UnknownMachine(_)));
         let drive = DriveConfig { file: "x".into(), format: None, readonly: false, snapshot: false };
         assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyDevices(33)));

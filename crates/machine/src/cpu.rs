@@ -13,11 +13,8 @@ use crate::spec;
 /// # Errors
 /// [`ConfigError::Cpu`].
 pub fn model(config: &CpuConfig) -> Result<CpuModel, ConfigError> {
-    let mut text = config.model.clone();
-    for (name, on) in &config.features {
-        text.push_str(&format!(",{name}={}", if *on { "on" } else { "off" }));
-    }
-    CpuModel::parse(&text).map_err(|e| ConfigError::Cpu(e.to_string()))
+    let features = config.features.iter().map(|(name, on)| (name.as_str(), *on));
+    Ok(CpuModel::by_name(&config.model)?.with_features(features)?)
 }
 
 /// The page sizes of a model.

@@ -29,6 +29,8 @@ pub enum ConfigError {
     TooManyCpus(usize),
     #[error("{smp} CPUs at the start, but room for {max}: give --smp {smp},max={smp} or more")]
     FewerPlacesThanCpus { smp: usize, max: usize },
+    #[error(transparent)]
+    Topology(#[from] crate::topology::TopologyError),
     #[error("memory of 0: give --memory 1G, or at least {min}", min = size(spec::MIN_MEMORY))]
     MemoryZero,
     #[error("memory of {} is too small: give --memory {min} or more", size(*asked), min = size(spec::MIN_MEMORY))]
@@ -43,8 +45,8 @@ pub enum ConfigError {
     MemoryRefused { asked: u64, source: std::io::Error },
     #[error("{0} virtio devices, but the machine has {slots} slots: leave some out", slots = spec::VIRTIO_MMIO_SLOTS)]
     TooManyDevices(usize),
-    #[error("{0}")]
-    Cpu(String),
+    #[error(transparent)]
+    Cpu(#[from] armlet_arm::model::ModelError),
     #[error("the board cannot be wired ({0}): this is a fault of this program, please report it")]
     Wiring(String),
     #[error("{0}")]

@@ -5,13 +5,18 @@
 
 use vm_fdt::{Error, FdtWriter};
 
+use armlet_arm::model::CacheGeometry;
+
 use crate::psci;
 use crate::spec::{self, Region};
+use crate::topology::{Position, Topology};
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
 const PHANDLE_CPU0: u32 = 0x1000;
+/// The level 2 cache of the first cluster.
+const PHANDLE_L2: u32 = 0x2000;
 
 const GIC_SPI: u32 = 0;
 const GIC_PPI: u32 = 1;
@@ -26,8 +31,10 @@ const APB_CLOCK_HZ: u32 = 24_000_000;
 pub struct Description<'a> {
     /// `compatible` of the CPU nodes.
     pub cpu_compatible: &'a str,
-    /// Number of CPUs.
-    pub cpus: usize,
+    /// How the CPUs are arranged.
+    pub topology: Topology,
+    /// Level 1 data, level 1 instruction, level 2 unified.
+    pub caches: [CacheGeometry; 3],
     /// Bytes of RAM.
     pub memory: u64,
     /// Number of virtio devices; they fill the slots from the highest down.
@@ -95,30 +102,79 @@ fn chosen(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
 
 fn cpus(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
     let node = w.begin_node("cpus")?;
-    w.property_u32("#address-cells", 1)?;
+    let affinities = d.topology.affinities();
+    // Aff3 is in a cell of its own (the Linux kernel's arm/cpus.yaml).
+    let wide = affinities.iter().any(|affinity| affinity >> 32 != 0);
+    w.property_u32("#address-cells", if wide { 2 } else { 1 })?;
     w.property_u32("#size-cells", 0)?;
-    let map = w.begin_node("cpu-map")?;
-    let socket = w.begin_node("socket0")?;
-    let cluster = w.begin_node("cluster0")?;
-    for i in 0..d.cpus {
-        let core = w.begin_node(&format!("core{i}"))?;
-        w.property_u32("cpu", PHANDLE_CPU0 + i as u32)?;
-        w.end_node(core)?;
-    }
-    w.end_node(cluster)?;
-    w.end_node(socket)?;
-    w.end_node(map)?;
-    for i in 0..d.cpus {
-        let affinity = spec::mpidr_affinity(i) as u32;
+    cpu_map(w, &d.topology)?;
+    for (i, affinity) in affinities.into_iter().enumerate() {
         let cpu = w.begin_node(&format!("cpu@{affinity:x}"))?;
         w.property_string("device_type", "cpu")?;
         w.property_string("compatible", d.cpu_compatible)?;
-        w.property_u32("reg", affinity)?;
+        match wide {
+            true => w.property_u64("reg", affinity)?,
+            false => w.property_u32("reg", affinity as u32)?,
+        }
         w.property_string("enable-method", "psci")?;
+        let [data, instruction, _] = d.caches;
+        cache(w, "d-cache", data)?;
+        cache(w, "i-cache", instruction)?;
+        w.property_u32("next-level-cache", PHANDLE_L2 + cluster_of(&d.topology, i) as u32)?;
         w.property_phandle(PHANDLE_CPU0 + i as u32)?;
         w.end_node(cpu)?;
     }
+    for cluster in 0..d.topology.sockets * d.topology.clusters {
+        let l2 = w.begin_node(&format!("l2-cache{cluster}"))?;
+        w.property_string("compatible", "cache")?;
+        w.property_u32("cache-level", 2)?;
+        w.property_null("cache-unified")?;
+        cache(w, "cache", d.caches[2])?;
+        w.property_phandle(PHANDLE_L2 + cluster as u32)?;
+        w.end_node(l2)?;
+    }
     w.end_node(node)
+}
+
+/// The cluster of CPU `index`, counted through all sockets.
+fn cluster_of(topology: &Topology, index: usize) -> usize {
+    let Position { socket, cluster, .. } = topology.position(index);
+    socket * topology.clusters + cluster
+}
+
+/// Size, line size and sets; the properties' names begin with `name`.
+fn cache(w: &mut FdtWriter, name: &str, cache: CacheGeometry) -> Result<(), Error> {
+    w.property_u32(&format!("{name}-size"), cache.size)?;
+    w.property_u32(&format!("{name}-line-size"), cache.line)?;
+    w.property_u32(&format!("{name}-sets"), cache.sets())
+}
+
+/// Which CPU is which thread of which core (the Linux kernel's cpu/cpu-topology.txt).
+fn cpu_map(w: &mut FdtWriter, t: &Topology) -> Result<(), Error> {
+    let mut phandle = PHANDLE_CPU0..;
+    let mut cpu = |w: &mut FdtWriter| w.property_u32("cpu", phandle.next().unwrap_or(PHANDLE_CPU0));
+    let map = w.begin_node("cpu-map")?;
+    for socket in 0..t.sockets {
+        let socket = w.begin_node(&format!("socket{socket}"))?;
+        for cluster in 0..t.clusters {
+            let cluster = w.begin_node(&format!("cluster{cluster}"))?;
+            for core in 0..t.cores {
+                let core = w.begin_node(&format!("core{core}"))?;
+                if t.threads == 1 {
+                    cpu(w)?;
+                }
+                for thread in 0..if t.threads == 1 { 0 } else { t.threads } {
+                    let thread = w.begin_node(&format!("thread{thread}"))?;
+                    cpu(w)?;
+                    w.end_node(thread)?;
+                }
+                w.end_node(core)?;
+            }
+            w.end_node(cluster)?;
+        }
+        w.end_node(socket)?;
+    }
+    w.end_node(map)
 }
 
 fn firmware(w: &mut FdtWriter) -> Result<(), Error> {
@@ -141,7 +197,7 @@ fn interrupt_controller(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Er
     w.property_u32("#address-cells", 2)?;
     w.property_u32("#size-cells", 2)?;
     w.property_null("ranges")?;
-    let regions = redistributor_regions(d.cpus, spec::RAM_BASE + d.memory);
+    let regions = redistributor_regions(d.topology.places(), spec::RAM_BASE + d.memory);
     w.property_u32("#redistributor-regions", regions.len() as u32)?;
     let mut reg = vec![spec::GIC_DISTRIBUTOR.base, spec::GIC_DISTRIBUTOR.size];
     reg.extend(regions.iter().flat_map(|r| [r.base, r.size]));
@@ -242,10 +298,21 @@ fn virtio(w: &mut FdtWriter, devices: usize) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    const CACHES: [CacheGeometry; 3] = [
+        CacheGeometry { size: 64 << 10, ways: 4, line: 64 },
+        CacheGeometry { size: 32 << 10, ways: 2, line: 64 },
+        CacheGeometry { size: 1 << 20, ways: 8, line: 64 },
+    ];
+
     fn tree(cpus: usize, virtio_devices: usize) -> Vec<u8> {
+        arranged(Topology::flat(cpus), virtio_devices)
+    }
+
+    fn arranged(topology: Topology, virtio_devices: usize) -> Vec<u8> {
         let description = Description {
             cpu_compatible: "arm,neoverse-n1",
-            cpus,
+            topology,
+            caches: CACHES,
             memory: 2 << 30,
             virtio_devices,
             append: "console=ttyAMA0",
@@ -280,6 +347,38 @@ mod tests {
         let irq: Vec<u8> = first.property("interrupts").unwrap().value.to_vec();
         assert_eq!(irq, [0, 0, 0, 0, 0, 0, 0, 47, 0, 0, 0, 4]);
         assert_eq!(tree.all_nodes().filter(|n| n.name.starts_with("virtio_mmio")).count(), 2);
+    }
+
+    #[test]
+    fn cpus_are_arranged_and_have_caches() {
+        let blob = arranged(Topology { sockets: 2, clusters: 2, cores: 2, threads: 2 }, 1);
+        let tree = fdt::Fdt::new(&blob).unwrap();
+        let number = |node: &fdt::node::FdtNode<'_, '_>, name: &str| {
+            node.property(name).map(|p| p.value.iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte)))
+        };
+        let map = tree.find_node("/cpus/cpu-map/socket1/cluster0/core1/thread1").unwrap();
+        let cpu = tree.find_node("/cpus/cpu@100000101").unwrap();
+        assert_eq!(number(&map, "cpu"), number(&cpu, "phandle"));
+        assert_eq!(number(&cpu, "reg"), Some(0x1_0000_0101));
+        assert_eq!(tree.all_nodes().filter(|n| n.name.starts_with("thread")).count(), 16);
+        let l2 = tree.find_node("/cpus/l2-cache2").unwrap();
+        assert_eq!(number(&cpu, "next-level-cache"), number(&l2, "phandle"));
+        let told = |node, prefix: &str| {
+            ["size", "line-size", "sets"].map(|p| number(node, &format!("{prefix}cache-{p}")).unwrap())
+        };
+        assert_eq!(told(&cpu, "d-"), [64 << 10, 64, 256]);
+        assert_eq!(told(&cpu, "i-"), [32 << 10, 64, 256]);
+        assert_eq!(told(&l2, ""), [1 << 20, 64, 2048]);
+    }
+
+    #[test]
+    fn without_threads_a_core_is_a_cpu_and_its_affinity_one_cell() {
+        let blob = tree(4, 1);
+        let tree = fdt::Fdt::new(&blob).unwrap();
+        let cells = tree.find_node("/cpus").unwrap().property("#address-cells").unwrap().as_usize();
+        let core = tree.find_node("/cpus/cpu-map/socket0/cluster0/core3").unwrap();
+        let cpu = core.property("cpu").unwrap().as_usize();
+        assert_eq!((cells, cpu), (Some(1), Some(PHANDLE_CPU0 as usize + 3)));
     }
 
     #[test]

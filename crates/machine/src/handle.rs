@@ -14,6 +14,7 @@ use crate::error::PlugError;
 use crate::lock;
 use crate::machine::{BOOT_CPU, Shared};
 use crate::notice::{Cause, Notice, NoticeListener, Request};
+use crate::topology::Topology;
 
 /// What other threads may do with a machine. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -124,6 +125,11 @@ impl MachineHandle {
     /// How many vCPUs there may be. Their numbers are those below.
     pub fn places(&self) -> usize {
         self.0.config.places()
+    }
+
+    /// How the places for vCPUs are arranged.
+    pub fn topology(&self) -> Topology {
+        self.0.topology
     }
 
     /// Adds vCPU `index`. It is off until the guest switches it on (Linux: `echo 1 > …/cpuN/online`).

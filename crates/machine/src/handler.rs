@@ -27,8 +27,8 @@ pub(crate) struct Handler {
     pub(crate) ram: Ram,
     pub(crate) gic: Arc<GicV3>,
     pub(crate) timers: Arc<GenericTimers>,
-    /// Places for vCPUs.
-    pub(crate) cpus: usize,
+    /// Affinities of all places for vCPUs.
+    pub(crate) affinities: Vec<u64>,
     /// `None`: the instruction is undefined.
     pub(crate) semihosting: Option<Arc<Semihosting>>,
 }
@@ -92,7 +92,7 @@ impl Handler {
     }
 
     fn cpu_on(&self, power: &PowerControl, target: u64, entry: u64, context: u64) -> u64 {
-        let Some(cpu) = psci::cpu_of_affinity(target, self.cpus) else {
+        let Some(cpu) = psci::cpu_of_affinity(target, &self.affinities) else {
             return Status::InvalidParameters.register();
         };
         if !self.ram.contains(entry, INSTRUCTION) {
@@ -109,7 +109,7 @@ impl Handler {
     }
 
     fn affinity_info(&self, power: &PowerControl, target: u64, level: u32) -> u64 {
-        let Some(cpus) = psci::cpus_of_affinity(target, level, self.cpus) else {
+        let Some(cpus) = psci::cpus_of_affinity(target, level, &self.affinities) else {
             return Status::InvalidParameters.register();
         };
         let powers: Vec<_> = cpus.into_iter().filter_map(|cpu| power.power(cpu)).collect();
@@ -194,6 +194,7 @@ mod tests {
     use super::*;
     use crate::console::Console;
     use crate::spec;
+    use crate::topology::Topology;
 
     struct Rig {
         handler: Arc<Handler>,
@@ -206,8 +207,9 @@ mod tests {
     fn rig(semihosting: bool) -> Rig {
         let model = Arc::new(CpuModel::by_name("neoverse-n1").unwrap());
         let shared: Vec<_> = (0..CPUS).map(|i| Arc::new(VcpuShared::new(i))).collect();
-        let affinities = (0..CPUS).map(spec::mpidr_affinity).collect();
-        let gic = GicV3::new(&GicConfig { spis: 32, affinities }, shared.clone()).unwrap();
+        let affinities = Topology::flat(CPUS).affinities();
+        let gic =
+            GicV3::new(&GicConfig { spis: 32, affinities: affinities.clone() }, shared.clone()).unwrap();
         let time = TimerQueue::new(Arc::new(Clock::manual(COUNTER_FREQUENCY)));
         let semihosting = semihosting.then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0))));
         let handler = Arc::new(Handler {
@@ -215,7 +217,7 @@ mod tests {
             ram: Ram::new(spec::RAM_BASE, 1 << 20).unwrap(),
             gic,
             timers: Arc::new(GenericTimers::new(&time, Vec::new())),
-            cpus: CPUS,
+            affinities,
             semihosting,
         });
         let (events, _) = mpsc::channel();

@@ -22,6 +22,7 @@ pub mod psci;
 pub mod semihosting;
 pub mod spec;
 mod statistics;
+pub mod topology;
 
 pub use armlet_accel_jit::crash::before_death;
 pub use config::MachineConfig;

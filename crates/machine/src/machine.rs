@@ -26,6 +26,7 @@ use crate::handler::Handler;
 use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
+use crate::topology::Topology;
 use crate::{cpu, fdt, lock, spec};
 
 /// This many resets within [`RESET_LOOP_TIME`] are a loop that nobody wants to watch.
@@ -67,6 +68,7 @@ pub struct Machine {
 pub(crate) struct Shared {
     pub(crate) config: MachineConfig,
     pub(crate) model: Arc<CpuModel>,
+    pub(crate) topology: Topology,
     pub(crate) memory: Arc<AddressSpace>,
     pub(crate) board: Board,
     pub(crate) boot: Boot,
@@ -118,6 +120,7 @@ impl Machine {
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
         let Opened { model, boot, accelerator, disks } = Opened::new(&config)?;
+        let topology = config.topology()?;
         let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
         let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
         let model = Arc::new(model);
@@ -152,7 +155,7 @@ impl Machine {
             ram,
             gic: Arc::clone(&board.gic),
             timers: Arc::clone(&board.timers),
-            cpus: config.places(),
+            affinities: topology.affinities(),
             semihosting: semihosting.clone(),
         };
         let (sender, requests) = mpsc::channel();
@@ -164,6 +167,7 @@ impl Machine {
         let shared = Shared {
             config,
             model,
+            topology,
             memory,
             board,
             boot,
@@ -372,8 +376,7 @@ impl Shared {
 
     /// Registers and power of a vCPU after a reset.
     pub(crate) fn reset_state(&self, index: usize) -> (CpuState, Power) {
-        let mpidr = armlet_arm::model::mpidr(index as u32);
-        let mut state = self.model.reset_state(index as u32, mpidr);
+        let mut state = self.model.reset_state(index as u32, self.topology.mpidr(index));
         if index != BOOT_CPU {
             return (state, Power::Off);
         }
@@ -440,7 +443,8 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
     let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
     let description = fdt::Description {
         cpu_compatible: &cpu::compatible(model),
-        cpus: config.places(),
+        topology: config.topology()?,
+        caches: model.caches(),
         memory: config.memory,
         virtio_devices: config.virtio_devices(),
         append: &config.boot.append,

@@ -149,14 +149,13 @@ fn arch_feature(function: u32) -> Status {
     }
 }
 
-/// The number of the vCPU with affinity `target` among `cpus`.
-pub fn cpu_of_affinity(target: u64, cpus: usize) -> Option<usize> {
-    (target & !AFFINITY_MASK == 0).then_some(())?;
-    (0..cpus).find(|&i| crate::spec::mpidr_affinity(i) == target)
+/// The number of the vCPU with affinity `target`, by the affinities of all.
+pub fn cpu_of_affinity(target: u64, affinities: &[u64]) -> Option<usize> {
+    affinities.iter().position(|affinity| *affinity == target)
 }
 
-/// The vCPUs among `cpus` that `AFFINITY_INFO` asks about; `None` if `level` is not one, or there are none.
-pub fn cpus_of_affinity(target: u64, level: u32, cpus: usize) -> Option<Vec<usize>> {
+/// The vCPUs that `AFFINITY_INFO` asks about, by the affinities of all; `None` if `level` is not one, or there are none.
+pub fn cpus_of_affinity(target: u64, level: u32, affinities: &[u64]) -> Option<Vec<usize>> {
     if level > 3 {
         return None;
     }
@@ -165,14 +164,14 @@ pub fn cpus_of_affinity(target: u64, level: u32, cpus: usize) -> Option<Vec<usiz
         3 => 0xff_0000_0000,
         n => AFFINITY_MASK & !((1 << (8 * n)) - 1),
     };
-    let found: Vec<_> =
-        (0..cpus).filter(|&i| crate::spec::mpidr_affinity(i) & mask == target & mask).collect();
+    let found: Vec<_> = (0..affinities.len()).filter(|&i| affinities[i] & mask == target & mask).collect();
     (!found.is_empty()).then_some(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Topology;
 
     const NOT_SUPPORTED: u64 = u64::MAX;
 
@@ -207,12 +206,19 @@ mod tests {
 
     #[test]
     fn affinities_name_the_cpus() {
-        assert_eq!(cpu_of_affinity(0x102, 32), Some(18));
-        assert_eq!(cpu_of_affinity(0x102, 16), None);
-        assert_eq!(cpu_of_affinity(1 << 31, 16), None);
-        assert_eq!(cpus_of_affinity(0x100, 1, 20), Some(vec![16, 17, 18, 19]));
-        assert_eq!(cpus_of_affinity(0, 2, 20).unwrap().len(), 20);
-        assert_eq!(cpus_of_affinity(0x1_0000_0000, 3, 4), None);
-        assert_eq!(cpus_of_affinity(0, 4, 4), None);
+        let flat = |n| Topology::flat(n).affinities();
+        assert_eq!(cpu_of_affinity(0x102, &flat(32)), Some(18));
+        assert_eq!(cpu_of_affinity(0x102, &flat(16)), None);
+        assert_eq!(cpu_of_affinity(1 << 31, &flat(16)), None);
+        assert_eq!(cpus_of_affinity(0x100, 1, &flat(20)), Some(vec![16, 17, 18, 19]));
+        assert_eq!(cpus_of_affinity(0, 2, &flat(20)).unwrap().len(), 20);
+        assert_eq!(cpus_of_affinity(0x1_0000_0000, 3, &flat(4)), None);
+        assert_eq!(cpus_of_affinity(0, 4, &flat(4)), None);
+        let all = Topology { sockets: 2, clusters: 2, cores: 2, threads: 2 }.affinities();
+        assert_eq!(cpu_of_affinity(0x1_0001_0001, &all), Some(13));
+        assert_eq!(cpus_of_affinity(0x1_0001_0100, 0, &all), Some(vec![14]), "a thread");
+        assert_eq!(cpus_of_affinity(0x1_0001_0100, 1, &all), Some(vec![14, 15]), "a core");
+        assert_eq!(cpus_of_affinity(0x1_0001_0100, 2, &all), Some(vec![12, 13, 14, 15]), "a cluster");
+        assert_eq!(cpus_of_affinity(0x1_0000_0000, 3, &all), Some((8..16).collect()), "a socket");
     }
 }

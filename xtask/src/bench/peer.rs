@@ -65,19 +65,10 @@ impl Peer {
     }
 
     /// A bare-metal program that waits for gdb at `socket`.
-    pub fn debugged(&self, program: &Path, smp: u32, socket: &Path) -> Command {
+    pub fn debugged(&self, program: &Path, smp: &str, socket: &Path) -> Command {
         let mut c = self.program();
         c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "1024", "-S", "-display", "none"]);
-        c.args([
-            "-nodefaults",
-            "-serial",
-            "stdio",
-            "-monitor",
-            "none",
-            "-semihosting",
-            "-smp",
-            &smp.to_string(),
-        ]);
+        c.args(["-nodefaults", "-serial", "stdio", "-monitor", "none", "-semihosting", "-smp", smp]);
         c.arg("-chardev").arg(format!("socket,id=gdb,path={},server=on,wait=off", socket.display()));
         c.args(["-gdb", "chardev:gdb", "-kernel"]).arg(program);
         c

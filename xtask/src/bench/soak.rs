@@ -31,6 +31,15 @@ pub struct Options {
     /// Leave out the self-checking programs
     #[arg(long)]
     no_verify: bool,
+    /// Everything that can happen to a running machine, at random and at once, and nothing else
+    #[arg(long)]
+    storm: bool,
+    /// Minutes of the storm
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// What the storm is made from; chosen if it is not given
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Runs the command.
@@ -38,6 +47,9 @@ pub struct Options {
 /// # Errors
 /// A guest hung, complained or computed wrongly.
 pub fn main(o: &Options) -> Result<()> {
+    if o.storm {
+        return storm(o.kernel, o.minutes, o.seed);
+    }
     let armlet = run::build_armlet()?;
     let linux = Linux::prepare(o.kernel)?;
     for n in 1..=o.boots {
@@ -61,4 +73,20 @@ pub fn main(o: &Options) -> Result<()> {
     let bad: Vec<&str> = lines.iter().copied().filter(|l| !l.trim_end().ends_with(" 0")).collect();
     println!("{} of {} self-checking programs went well", lines.len() - bad.len(), lines.len());
     if bad.is_empty() { Ok(()) } else { bail!("these did not: {}\n{text}", bad.join(", ")) }
+}
+
+/// stress-ng on 4 CPUs, while everything happens that can happen to a machine: pauses, work, exclusive sections,
+/// debuggers, CPUs that come and go.
+///
+/// # Errors
+/// Something hung, the guest complained or computed wrongly, or the process grew.
+pub fn storm(kernel: Version, minutes: f64, seed: Option<u64>) -> Result<()> {
+    let (linux, disk) = (Linux::prepare(kernel)?, disk::prepare()?);
+    let package = ["build", "--quiet", "--release", "--package", "armlet-storm"];
+    run::shown(&mut run::command(&run::cargo(), package))?;
+    let program = run::target().join("release/armlet-storm");
+    let mut c = run::command(&program.to_string_lossy(), ["--minutes", &minutes.to_string()]);
+    c.arg("--kernel").arg(&linux.image).arg("--initrd").arg(&linux.initrd).arg("--disk").arg(&disk);
+    c.args(seed.map(|seed| format!("--seed={seed}")));
+    run::shown(&mut c)
 }

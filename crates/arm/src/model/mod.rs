@@ -61,8 +61,11 @@ pub enum ModelError {
         /// What was given.
         value: String,
     },
+    /// A feature is to be both on and off.
+    #[error("CPU feature '{0}' is given as on and as off: leave one of them out")]
+    Contradiction(&'static str),
     /// A feature that another one needs is off.
-    #[error("CPU feature '{name}' needs '{needs}': add {needs}=on, or leave {name} off")]
+    #[error("CPU feature '{name}' needs '{needs}': write {needs}=on, or {name}=off")]
     Needs {
         /// What is on.
         name: &'static str,
@@ -83,9 +86,14 @@ pub struct CacheGeometry {
 }
 
 impl CacheGeometry {
+    /// Number of sets.
+    pub const fn sets(self) -> u32 {
+        self.size / self.ways / self.line
+    }
+
     /// CCSIDR_EL1, in the 64-bit format if `wide` (FEAT_CCIDX).
     pub const fn ccsidr(self, wide: bool) -> u64 {
-        let sets = (self.size / self.ways / self.line) as u64 - 1;
+        let sets = self.sets() as u64 - 1;
         let ways = self.ways as u64 - 1;
         let line = self.line.ilog2() as u64 - 4;
         if wide { sets << 32 | ways << 3 | line } else { sets << 13 | ways << 3 | line }
@@ -125,7 +133,8 @@ impl CpuModel {
     /// What is wrong with the text, and the mend.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         let mut parts = text.split(',');
-        let mut model = Self::by_name(parts.next().unwrap_or_default())?;
+        let model = Self::by_name(parts.next().unwrap_or_default())?;
+        let mut changes = Vec::new();
         for part in parts {
             let (name, value) = part.split_once('=').ok_or_else(|| ModelError::NoValue(part.to_owned()))?;
             let on = match value {
@@ -133,9 +142,9 @@ impl CpuModel {
                 "off" => false,
                 _ => return Err(ModelError::BadValue { name: name.to_owned(), value: value.to_owned() }),
             };
-            model = model.changed(name, on)?;
+            changes.push((name, on));
         }
-        model.check()
+        model.with_features(changes)
     }
 
     /// All models, the default first.
@@ -153,27 +162,24 @@ impl CpuModel {
         self.description
     }
 
-    /// The same model with one feature switched; the ID registers change accordingly.
+    /// The same model with features switched on or off; the ID registers change accordingly, and nothing else does. The
+    /// order of the changes does not matter: all are made, then the whole is checked.
     ///
     /// # Errors
-    /// The feature is unknown, or it needs one that is off.
-    pub fn with_feature(&self, name: &str, on: bool) -> Result<Self, ModelError> {
-        self.clone().changed(name, on)?.check()
-    }
-
-    fn changed(mut self, name: &str, on: bool) -> Result<Self, ModelError> {
-        let property = property::find(name).ok_or_else(|| ModelError::UnknownFeature(name.to_owned()))?;
-        property.apply(&mut self.ids, on);
-        self.features = FeatureSet::from_ids(&self.ids);
-        self.spsr_mask = spsr_mask(&self.features);
-        Ok(self)
-    }
-
-    fn check(self) -> Result<Self, ModelError> {
-        match property::unmet(&self.ids) {
-            Some((name, needs)) => Err(ModelError::Needs { name, needs }),
-            None => Ok(self),
+    /// A feature is unknown, is to be both on and off, or is on while one that it needs is off.
+    pub fn with_features<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, bool)>,
+    ) -> Result<Self, ModelError> {
+        let mut settings = property::Settings::of(&self.ids);
+        for (name, on) in changes {
+            settings.change(name, on)?;
         }
+        let mut model = self.clone();
+        settings.realize(&mut model.ids)?;
+        model.features = FeatureSet::from_ids(&model.ids);
+        model.spsr_mask = spsr_mask(&model.features);
+        Ok(model)
     }
 
     /// True if the model has the feature.
@@ -215,6 +221,11 @@ impl CpuModel {
     /// CLIDR_EL1.
     pub fn clidr(&self) -> u64 {
         self.clidr
+    }
+
+    /// The caches, by CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
+    pub fn caches(&self) -> [CacheGeometry; 3] {
+        self.caches
     }
 
     /// CCSIDR_EL1 for a value of CSSELR_EL1; zero for a cache that is not there (the architecture leaves
@@ -272,7 +283,7 @@ impl CpuModel {
     }
 }
 
-/// MPIDR_EL1 of vCPU `index`: 16 to a cluster, as GICv3's target lists reach them.
+/// MPIDR_EL1 of vCPU `index` where no topology is given: 16 to a cluster, as GICv3's target lists reach them.
 pub const fn mpidr(index: u32) -> u64 {
     let index = index as u64;
     1 << 31 | (index / 16 / 256 % 256) << 16 | (index / 16 % 256) << 8 | (index % 16)

@@ -1,6 +1,7 @@
 //! Properties: features that can be switched on top of a model, `--cpu neoverse-n1,lse=off`.
 
 use crate::id::{IdReg, IdRegisters};
+use crate::model::ModelError;
 
 /// A switch: the ID fields it sets when on and when off.
 #[derive(Debug)]
@@ -11,57 +12,57 @@ pub struct Property {
     pub description: &'static str,
     /// (register, lsb, value when on, value when off)
     fields: &'static [(IdReg, u32, u8, u8)],
-    /// The property that must be on if this one is.
-    needs: Option<&'static str>,
+    /// The properties that must be on if this one is.
+    needs: &'static [&'static str],
 }
 
 const fn property(
     name: &'static str,
     description: &'static str,
     fields: &'static [(IdReg, u32, u8, u8)],
-    needs: Option<&'static str>,
+    needs: &'static [&'static str],
 ) -> Property {
     Property { name, description, fields, needs }
 }
 
 type R = IdReg;
 
-/// All switches, by name.
+/// All switches, by name. SHA-1 and SHA-256 come together (Arm ARM, ID_AA64ISAR0_EL1).
 pub(super) const ALL: &[Property] = &[
-    property("aes", "AES and polynomial multiply", &[(R::ISAR0, 4, 2, 0)], None),
-    property("crc32", "CRC32 instructions", &[(R::ISAR0, 16, 1, 0)], None),
-    property("dotprod", "dot product instructions", &[(R::ISAR0, 44, 1, 0)], None),
-    property("dpb", "DC CVAP", &[(R::ISAR1, 0, 1, 0)], None),
-    property("dpb2", "DC CVADP", &[(R::ISAR1, 0, 2, 1)], None),
-    property("e0pd", "halves of the address space closed to EL0", &[(R::MMFR2, 60, 1, 0)], None),
-    property("flagm", "flag manipulation", &[(R::ISAR0, 52, 2, 0)], None),
-    property("fp16", "half-precision arithmetic", &[(R::PFR0, 16, 1, 0), (R::PFR0, 20, 1, 0)], None),
-    property("hafdbs", "hardware access flag and dirty state", &[(R::MMFR1, 0, 2, 0)], None),
-    property("hbc", "hinted conditional branches", &[(R::ISAR2, 20, 1, 0)], None),
-    property("hpds", "hierarchical permission disables", &[(R::MMFR1, 12, 2, 0)], None),
-    property("jscvt", "conversion to integer as in JavaScript", &[(R::ISAR1, 12, 1, 0)], None),
-    property("lpa", "52-bit physical addresses (64K granule)", &[(R::MMFR0, 0, 6, 5)], None),
+    property("aes", "AES and polynomial multiply", &[(R::ISAR0, 4, 2, 0)], &[]),
+    property("crc32", "CRC32 instructions", &[(R::ISAR0, 16, 1, 0)], &[]),
+    property("dotprod", "dot product instructions", &[(R::ISAR0, 44, 1, 0)], &[]),
+    property("dpb", "DC CVAP", &[(R::ISAR1, 0, 1, 0)], &[]),
+    property("dpb2", "DC CVADP", &[(R::ISAR1, 0, 2, 1)], &["dpb"]),
+    property("e0pd", "halves of the address space closed to EL0", &[(R::MMFR2, 60, 1, 0)], &[]),
+    property("flagm", "flag manipulation", &[(R::ISAR0, 52, 2, 0)], &[]),
+    property("fp16", "half-precision arithmetic", &[(R::PFR0, 16, 1, 0), (R::PFR0, 20, 1, 0)], &[]),
+    property("hafdbs", "hardware access flag and dirty state", &[(R::MMFR1, 0, 2, 0)], &[]),
+    property("hbc", "hinted conditional branches", &[(R::ISAR2, 20, 1, 0)], &[]),
+    property("hpds", "hierarchical permission disables", &[(R::MMFR1, 12, 2, 0)], &[]),
+    property("jscvt", "conversion to integer as in JavaScript", &[(R::ISAR1, 12, 1, 0)], &[]),
+    property("lpa", "52-bit physical addresses (64K granule)", &[(R::MMFR0, 0, 6, 5)], &[]),
     property(
         "lpa2",
         "52-bit addresses with the 4K and 16K granules",
         &[(R::MMFR0, 28, 1, 0), (R::MMFR0, 20, 2, 1)],
-        Some("lpa"),
+        &["lpa"],
     ),
-    property("lrcpc", "load-acquire RCpc", &[(R::ISAR1, 20, 1, 0)], None),
-    property("lrcpc2", "load-acquire RCpc with offsets", &[(R::ISAR1, 20, 2, 1)], None),
-    property("lse", "atomic instructions", &[(R::ISAR0, 20, 2, 0)], None),
-    property("lva", "52-bit virtual addresses (64K granule)", &[(R::MMFR2, 16, 1, 0)], None),
-    property("pan", "privileged access never", &[(R::MMFR1, 20, 2, 0)], None),
-    property("ras", "error synchronisation barrier and records", &[(R::PFR0, 28, 1, 0)], None),
-    property("rdm", "rounding double multiply accumulate", &[(R::ISAR0, 28, 1, 0)], None),
-    property("sb", "speculation barrier", &[(R::ISAR1, 36, 1, 0)], None),
-    property("sha1", "SHA-1", &[(R::ISAR0, 8, 1, 0)], None),
-    property("sha256", "SHA-256", &[(R::ISAR0, 12, 1, 0)], None),
-    property("sha3", "SHA-512 and SHA-3", &[(R::ISAR0, 12, 2, 1), (R::ISAR0, 32, 1, 0)], Some("sha256")),
-    property("sm4", "SM3 and SM4", &[(R::ISAR0, 36, 1, 0), (R::ISAR0, 40, 1, 0)], None),
-    property("ssbs", "speculative store bypass safe", &[(R::PFR1, 4, 2, 0)], None),
-    property("tlbirange", "TLB maintenance by range", &[(R::ISAR0, 56, 2, 0)], None),
-    property("uao", "user access override", &[(R::MMFR2, 4, 1, 0)], None),
+    property("lrcpc", "load-acquire RCpc", &[(R::ISAR1, 20, 1, 0)], &[]),
+    property("lrcpc2", "load-acquire RCpc with offsets", &[(R::ISAR1, 20, 2, 1)], &["lrcpc"]),
+    property("lse", "atomic instructions", &[(R::ISAR0, 20, 2, 0)], &[]),
+    property("lva", "52-bit virtual addresses (64K granule)", &[(R::MMFR2, 16, 1, 0)], &[]),
+    property("pan", "privileged access never", &[(R::MMFR1, 20, 2, 0)], &[]),
+    property("ras", "error synchronisation barrier and records", &[(R::PFR0, 28, 1, 0)], &[]),
+    property("rdm", "rounding double multiply accumulate", &[(R::ISAR0, 28, 1, 0)], &[]),
+    property("sb", "speculation barrier", &[(R::ISAR1, 36, 1, 0)], &[]),
+    property("sha1", "SHA-1", &[(R::ISAR0, 8, 1, 0)], &["sha256"]),
+    property("sha256", "SHA-256", &[(R::ISAR0, 12, 1, 0)], &["sha1"]),
+    property("sha3", "SHA-512 and SHA-3", &[(R::ISAR0, 12, 2, 1), (R::ISAR0, 32, 1, 0)], &["sha256"]),
+    property("sm4", "SM3 and SM4", &[(R::ISAR0, 36, 1, 0), (R::ISAR0, 40, 1, 0)], &[]),
+    property("ssbs", "speculative store bypass safe", &[(R::PFR1, 4, 2, 0)], &[]),
+    property("tlbirange", "TLB maintenance by range", &[(R::ISAR0, 56, 2, 0)], &[]),
+    property("uao", "user access override", &[(R::MMFR2, 4, 1, 0)], &[]),
 ];
 
 /// Names of all switches.
@@ -69,17 +70,47 @@ pub(super) fn names() -> Vec<&'static str> {
     ALL.iter().map(|p| p.name).collect()
 }
 
-pub(super) fn find(name: &str) -> Option<&'static Property> {
-    ALL.iter().find(|p| p.name == name)
+/// Which properties a CPU is to have, before it has them.
+pub(super) struct Settings {
+    /// As many as there are properties: on or off, and whether somebody asked for it.
+    all: Vec<(bool, bool)>,
 }
 
-/// The first property that is on while the one it needs is off.
-pub(super) fn unmet(ids: &IdRegisters) -> Option<(&'static str, &'static str)> {
-    ALL.iter().find_map(|p| {
-        let needs = p.needs?;
-        let missing = p.is_on(ids) && !find(needs).is_some_and(|n| n.is_on(ids));
-        missing.then_some((p.name, needs))
-    })
+impl Settings {
+    /// Those that `ids` announce.
+    pub(super) fn of(ids: &IdRegisters) -> Self {
+        Self { all: ALL.iter().map(|p| (p.is_on(ids), false)).collect() }
+    }
+
+    /// Switches the property called `name`.
+    pub(super) fn change(&mut self, name: &str, on: bool) -> Result<(), ModelError> {
+        let at = ALL.iter().position(|p| p.name == name);
+        let at = at.ok_or_else(|| ModelError::UnknownFeature(name.to_owned()))?;
+        if self.all[at] == (!on, true) {
+            return Err(ModelError::Contradiction(ALL[at].name));
+        }
+        self.all[at] = (on, true);
+        Ok(())
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        ALL.iter().zip(&self.all).any(|(p, (on, _))| p.name == name && *on)
+    }
+
+    /// Checks that what is on has what it needs, and writes what was changed to `ids`.
+    pub(super) fn realize(&self, ids: &mut IdRegisters) -> Result<(), ModelError> {
+        for (property, _) in ALL.iter().zip(&self.all).filter(|(_, (on, _))| *on) {
+            if let Some(needs) = property.needs.iter().find(|needs| !self.is_on(needs)) {
+                return Err(ModelError::Needs { name: property.name, needs });
+            }
+        }
+        // Some share a field, which then has a value for each level: what is on raises it, what is off lowers it.
+        for wanted in [true, false] {
+            let changed = ALL.iter().zip(&self.all).filter(|(_, setting)| **setting == (wanted, true));
+            changed.for_each(|(property, _)| property.apply(ids, wanted));
+        }
+        Ok(())
+    }
 }
 
 impl Property {
@@ -88,12 +119,17 @@ impl Property {
         ALL
     }
 
+    /// Names of the properties that must be on if this one is.
+    pub fn needs(&self) -> &'static [&'static str] {
+        self.needs
+    }
+
     /// True if the ID registers have every field at its "on" value or above.
     pub fn is_on(&self, ids: &IdRegisters) -> bool {
         self.fields.iter().all(|&(reg, lsb, on, _)| ids.field(reg, lsb) >= on)
     }
 
-    pub(super) fn apply(&self, ids: &mut IdRegisters, on: bool) {
+    fn apply(&self, ids: &mut IdRegisters, on: bool) {
         for &(reg, lsb, when_on, when_off) in self.fields {
             // A model that has more than "on" keeps it, one that has less than "off" likewise.
             let present = ids.field(reg, lsb);

@@ -85,22 +85,110 @@ fn max_has_all_of_the_default() {
     assert_eq!(max.pa_bits(), 52);
 }
 
+/// The states of all properties of a model.
+fn states(model: &CpuModel) -> Vec<(&'static str, bool)> {
+    Property::all().iter().map(|p| (p.name, p.is_on(model.ids()))).collect()
+}
+
+/// Follows the mends of errors until there is none; how many there were.
+fn mended(model: &CpuModel, changes: &[(&'static str, bool)]) -> usize {
+    let mut changes = changes.to_vec();
+    for errors in 0..Property::all().len() {
+        match model.with_features(changes.iter().copied()) {
+            Ok(_) => return errors,
+            Err(ModelError::Needs { name, .. }) => {
+                changes.retain(|(other, _)| *other != name);
+                changes.push((name, false));
+            }
+            Err(other) => panic!("{changes:?}: {other}"),
+        }
+    }
+    panic!("the mends of {changes:?} do not end");
+}
+
+/// Every pair of changes of every model gives exactly what was asked for, or an error that names a property that was asked
+/// for and whose mends both work.
 #[test]
-fn every_property_switches_off_and_on_again() {
-    let n1 = CpuModel::by_name("neoverse-n1").unwrap();
-    let max = CpuModel::by_name("max").unwrap();
+fn every_pair_of_properties_is_what_was_asked_for_or_an_error_with_a_mend() {
+    let (mut good, mut bad) = (0, 0);
+    for model in CpuModel::all() {
+        let before = states(&model);
+        let switches = || Property::all().iter().flat_map(|p| [(p.name, false), (p.name, true)]);
+        for (one, other) in switches().flat_map(|one| switches().map(move |other| (one, other))) {
+            let pair = [one, other];
+            let result = model.with_features(pair);
+            let swapped = model.with_features([other, one]);
+            assert_eq!(result, swapped, "{} {pair:?}", model.name());
+            match result {
+                Ok(changed) => {
+                    let expected = before.iter().map(|(name, on)| {
+                        (
+                            *name,
+                            pair.iter().find(|(asked, _)| asked == name).map_or(*on, |(_, wanted)| *wanted),
+                        )
+                    });
+                    assert_eq!(states(&changed), expected.collect::<Vec<_>>(), "{} {pair:?}", model.name());
+                    assert_eq!(*changed.features(), FeatureSet::from_ids(changed.ids()));
+                    good += 1;
+                }
+                Err(ModelError::Contradiction(name)) => {
+                    assert!(one.0 == name && other.0 == name && one.1 != other.1, "{pair:?}");
+                }
+                Err(ModelError::Needs { name, needs }) => {
+                    assert!(pair.iter().any(|(asked, _)| *asked == name || *asked == needs), "{pair:?}");
+                    assert!(mended(&model, &pair) > 0);
+                    // The other mend: what is needed is switched on.
+                    let with =
+                        [one, other, (needs, true)].map(|c| if c.0 == needs { (needs, true) } else { c });
+                    let unmet = model.with_features(with);
+                    assert!(
+                        !matches!(unmet, Err(ModelError::Needs { needs: same, .. }) if same == needs),
+                        "{pair:?}"
+                    );
+                    bad += 1;
+                }
+                Err(error) => panic!("{pair:?}: {error}"),
+            }
+        }
+    }
+    assert!(good > 10_000 && bad > 100, "{good} {bad}");
+}
+
+/// The property `name` and all that cannot be without it.
+fn dependants(name: &'static str) -> Vec<&'static str> {
+    let mut found = vec![name];
+    let mut next = 0;
+    while let Some(name) = found.get(next).copied() {
+        let needing = Property::all().iter().filter(|p| p.needs().contains(&name)).map(|p| p.name);
+        found.extend(needing.filter(|n| !found.contains(n)).collect::<Vec<_>>());
+        next += 1;
+    }
+    found
+}
+
+#[test]
+fn what_is_switched_off_and_on_again_is_as_before() {
+    for model in CpuModel::all() {
+        for p in Property::all().iter().filter(|p| p.is_on(model.ids())) {
+            let mut group = dependants(p.name);
+            group.retain(|name| states(&model).contains(&(*name, true)));
+            let off = model.with_features(group.iter().map(|name| (*name, false))).unwrap();
+            assert!(!p.is_on(off.ids()) && off.features() != model.features(), "{}", p.name);
+            let again = off.with_features(group.iter().map(|name| (*name, true))).unwrap();
+            assert_eq!(again, model, "{} {}", model.name(), p.name);
+        }
+    }
+}
+
+#[test]
+fn what_a_property_needs_exists_and_the_models_have_it() {
     for p in Property::all() {
-        // lpa2 needs lpa, so lpa alone cannot go.
-        let base = match p.name {
-            "lpa" => max.with_feature("lpa2", false).unwrap(),
-            _ if p.is_on(n1.ids()) => n1.clone(),
-            _ => max.clone(),
-        };
-        assert!(p.is_on(base.ids()), "{}: max has it", p.name);
-        let off = base.with_feature(p.name, false).unwrap();
-        assert!(!p.is_on(off.ids()), "{}", p.name);
-        assert_ne!(off.features(), base.features(), "{}", p.name);
-        assert_eq!(off.with_feature(p.name, true).unwrap(), base, "{}", p.name);
+        for needs in p.needs() {
+            assert!(Property::all().iter().any(|q| q.name == *needs), "{} needs {needs}", p.name);
+        }
+    }
+    for model in CpuModel::all() {
+        assert_eq!(model.with_features([]), Ok(model.clone()));
     }
 }
 
@@ -151,7 +239,20 @@ fn command_line_texts() {
     assert!(says("max,foo=on").starts_with("unknown CPU feature 'foo': use one of aes"));
     assert_eq!(says("max,lse"), "CPU feature 'lse' has no value: write lse=on or lse=off");
     assert_eq!(says("max,lse=1"), "CPU feature 'lse' cannot be '1': write lse=on or lse=off");
-    assert_eq!(says("max,lpa=off"), "CPU feature 'lpa2' needs 'lpa': add lpa=on, or leave lpa2 off");
+    assert_eq!(says("max,lpa=off"), "CPU feature 'lpa2' needs 'lpa': write lpa=on, or lpa2=off");
+    assert_eq!(
+        says("neoverse-n1,dpb2=on,dpb=off"),
+        "CPU feature 'dpb2' needs 'dpb': write dpb=on, or dpb2=off"
+    );
+    assert_eq!(
+        says("neoverse-n1,sha1=off"),
+        "CPU feature 'sha256' needs 'sha1': write sha1=on, or sha256=off"
+    );
+    assert_eq!(
+        says("max,lse=off,lse=on"),
+        "CPU feature 'lse' is given as on and as off: leave one of them out"
+    );
+    assert!(CpuModel::parse("max,lse=off,lse=off").is_ok());
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use super::support::{COUNT, Fault, Plan, eventually, reset_state};
+use super::support::{COUNT, Fault, LIMIT, Plan, eventually, reset_state, thread_time};
 use super::{Op, Subject};
-use crate::{AfterExit, Engine, EngineError, MachineState, Power, VcpuAccess, VcpuShared};
+use crate::accel::{Halt, VcpuBackend};
+use crate::{AfterExit, Engine, EngineError, MachineState, Power, VcpuAccess, VcpuShared, VcpuState};
 
 /// Interrupts, events, requests and work rain on a vCPU whose thread is ending and gone.
 pub fn bug_kick_against_an_exiting_thread(subject: &dyn Subject) {
@@ -224,4 +226,120 @@ pub fn bug_unplug_loop_that_never_exits(subject: &dyn Subject) {
     machine.engine.unplug(0).expect("while paused");
     assert_eq!(machine.engine.vcpus(), [0; 0]);
     assert!(matches!(machine.engine.unplug(0), Err(EngineError::NoSuchVcpu(0))));
+}
+
+/// Somebody who asks for a pause does not declare anybody stopped: while the vCPU is busy, it is not, and neither is the
+/// machine.
+pub fn bug_stopped_declared_by_another_thread(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(2);
+    for round in 0..20 {
+        let latch = machine.occupy(0);
+        machine.engine.request_pause("test").expect("asked for");
+        if round % 2 == 0 {
+            machine.engine.request_pause("test").expect("asked for again");
+        }
+        eventually("the idle one stops", || {
+            matches!(machine.engine.vcpu_state(1), Ok(VcpuState::Stopped(_)))
+        });
+        assert_eq!(machine.engine.vcpu_state(0).expect("exists"), VcpuState::Running);
+        assert_eq!(machine.engine.state(), MachineState::Pausing);
+        latch.open();
+        machine.engine.pause("test").expect("pauses");
+        assert!(matches!(machine.engine.vcpu_state(0), Ok(VcpuState::Stopped(_))));
+        machine.engine.resume("test").expect("resumes");
+    }
+}
+
+/// Two threads wait for one pause: the condition is told to both.
+pub fn bug_pause_told_to_one_of_two_waiters(subject: &dyn Subject) {
+    for _ in 0..20 {
+        let machine = Plan::new(subject, COUNT).start(2);
+        let latch = machine.occupy(0);
+        let waiting = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let wait = || {
+                waiting.fetch_add(1, Ordering::SeqCst);
+                machine.engine.pause("test")
+            };
+            let waiters = [scope.spawn(wait), scope.spawn(wait)];
+            eventually("both wait", || waiting.load(Ordering::SeqCst) == 2);
+            eventually("the pause is on its way", || machine.engine.state() == MachineState::Pausing);
+            let begin = Instant::now();
+            latch.open();
+            waiters.into_iter().for_each(|waiter| waiter.join().expect("no panic").expect("pauses"));
+            // Who is not told looks again at the end of the engine's patience.
+            assert!(begin.elapsed() < LIMIT / 2, "a waiter was not told");
+        });
+    }
+}
+
+/// True if values of the type cannot leave their thread: the second of two ways to implement the trait would make the call
+/// ambiguous otherwise, which does not compile.
+trait StaysAtHome<Marker> {
+    fn stays() -> bool {
+        true
+    }
+}
+impl<T: ?Sized> StaysAtHome<()> for T {}
+impl<T: ?Sized + Send> StaysAtHome<u8> for T {}
+
+/// What a vCPU knows of memory (translations, TLBs) belongs to its thread, by type; and whatever asks for it to be
+/// forgotten, from whatever thread, has it done there.
+pub fn bug_tlb_flush_run_on_the_wrong_thread(subject: &dyn Subject) {
+    assert!(<dyn VcpuBackend as StaysAtHome<_>>::stays());
+    assert!(<Box<dyn VcpuBackend> as StaysAtHome<_>>::stays());
+    let machine = Plan::new(subject, COUNT).start(3);
+    let entry = machine.entry;
+    // Each touch of a vCPU by another thread than its own would panic, and end the vCPU.
+    thread::scope(|scope| {
+        for own in 0..3 {
+            let engine = &machine.engine;
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let other = (own + 1 + round % 2) % 3;
+                    let flush = |cpu: &mut VcpuAccess<'_>| cpu.backend().memory_changed();
+                    let all = move |cpu: &mut VcpuAccess<'_>| {
+                        (0..3).try_for_each(|target| cpu.run_on(target, flush))
+                    };
+                    engine.run_on(own, move |cpu| cpu.run_on(other, flush)).expect("runs").expect("runs");
+                    engine.run_exclusive(own, all).expect("runs").expect("runs");
+                    engine.run_on_async(other, flush).expect("is queued");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..10 {
+                machine.engine.reset("test", || (), |i| (reset_state(i, entry), Power::On)).expect("resets");
+            }
+        });
+    });
+    for index in 0..3 {
+        machine.engine.run_on(index, |_| ()).expect("it is alive");
+    }
+}
+
+/// Guests that wait for events in loops, also for another's store, leave the host's processors alone.
+pub fn bug_idle_guests_in_wfe_burn_a_host_core(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Wfe, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).build(4);
+    // Two of them have an armed monitor, and so wake up by themselves.
+    let address = machine.entry;
+    for index in 2..4 {
+        machine
+            .engine
+            .run_on(index, move |cpu| cpu.state_mut().monitor.address = address)
+            .expect("work runs");
+    }
+    machine.engine.start("test").expect("starts");
+    (0..2).for_each(|index| machine.reaches(index, VcpuState::Halted(Halt::Event)));
+    let span = Duration::from_millis(300);
+    let used = || -> Duration { (0..4).map(|index| thread_time(&machine.engine, index)).sum() };
+    let before = used();
+    // Not for synchronisation: this is the span that is measured.
+    thread::sleep(span);
+    let used = used() - before;
+    assert!(used < span / 3, "four idle vCPUs used {used:?} in {span:?}");
 }

@@ -1,9 +1,13 @@
-//! What debuggers ask of vCPUs.
+//! What debuggers ask of vCPUs: G12.
 
-use super::support::{COUNT, Machine, Plan};
+use std::sync::{Arc, OnceLock};
+
+use armlet_arm::{Pstate, SysReg};
+
+use super::support::{COUNT, Machine, Plan, eventually};
 use super::{Op, Subject};
-use crate::accel::{DebugRequest, DebugStop};
-use crate::{MachineEvent, MachineState};
+use crate::accel::{DebugRequest, DebugStop, Watchpoint};
+use crate::{AfterExit, MachineEvent, MachineState, VcpuShared, VcpuState};
 
 fn step() -> DebugRequest {
     DebugRequest { step: true, ..DebugRequest::default() }
@@ -19,7 +23,7 @@ fn stop_of(machine: &Machine) -> (usize, DebugStop) {
 }
 
 /// Each step is one instruction, whatever it is, and an interrupt line that is up does not matter.
-pub fn debug_a_step_is_one_instruction(subject: &dyn Subject) {
+pub fn g12_a_step_is_one_instruction(subject: &dyn Subject) {
     if !subject.executes() {
         return;
     }
@@ -46,7 +50,7 @@ pub fn debug_a_step_is_one_instruction(subject: &dyn Subject) {
 }
 
 /// A breakpoint stops before its instruction, each time that it is reached, on each vCPU for itself.
-pub fn debug_a_breakpoint_stops_before_its_instruction(subject: &dyn Subject) {
+pub fn g12_a_breakpoint_stops_before_its_instruction(subject: &dyn Subject) {
     if !subject.executes() {
         return;
     }
@@ -73,7 +77,7 @@ pub fn debug_a_breakpoint_stops_before_its_instruction(subject: &dyn Subject) {
 }
 
 /// A vCPU that a debugger keeps stopped executes nothing while others run, and does its work.
-pub fn debug_a_frozen_vcpu_stays_where_it_is(subject: &dyn Subject) {
+pub fn g12_a_frozen_vcpu_stays_where_it_is(subject: &dyn Subject) {
     if !subject.executes() {
         return;
     }
@@ -94,4 +98,121 @@ pub fn debug_a_frozen_vcpu_stays_where_it_is(subject: &dyn Subject) {
         machine.engine.resume("test").expect("resumes");
         machine.progresses(1);
     }
+}
+
+/// The first vCPU to meet something stops every other, wherever it is; what was met is told, of whom.
+pub fn g12_one_vcpus_stop_stops_all_and_is_told(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    // 0: counts. 8: sleeps.
+    let program = [Op::Increment(0), Op::Jump(0), Op::Wfi, Op::Jump(2)];
+    let machine = Plan::new(subject, &program).build(4);
+    let entry = machine.entry;
+    machine.engine.run_on(3, move |cpu| cpu.state_mut().pc = entry + 8).expect("work runs");
+    machine.engine.start("test").expect("starts");
+    for round in 0..30 {
+        let culprit = round % 3;
+        machine.progresses(culprit);
+        machine.engine.pause("test").expect("pauses");
+        machine.debug(culprit, DebugRequest { breakpoints: vec![entry], ..DebugRequest::default() });
+        machine.engine.resume("test").expect("resumes");
+        let event = machine.event();
+        assert_eq!(event, MachineEvent::Debug { vcpu: culprit, stop: DebugStop::Breakpoint });
+        machine.engine.pause("test").expect("is on its way");
+        let stopped = |i| matches!(machine.engine.vcpu_state(i), Ok(VcpuState::Stopped(_)));
+        assert!((0..4).all(|i| stopped(i) && !machine.is_inside(i)));
+        assert_eq!(machine.at(culprit), 0);
+        machine.debug(culprit, DebugRequest::default());
+        machine.engine.resume("test").expect("resumes");
+    }
+}
+
+/// A breakpoint at the instruction that is stepped is not met again, one at the next is not passed.
+pub fn bug_breakpoint_at_the_address_being_stepped(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let program = [Op::Increment(0), Op::Increment(1), Op::Hvc(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).start(1);
+    machine.engine.pause("test").expect("pauses");
+    let entry = machine.entry;
+    machine
+        .engine
+        .run_on(0, move |cpu| {
+            let state = cpu.state_mut();
+            (state.pc, state.x[0], state.x[1]) = (entry, 0, 0);
+        })
+        .expect("work runs");
+    let breakpoints: Vec<_> = (0..program.len() as u64).map(|op| entry + 4 * op).collect();
+    for n in 1..=100_u64 {
+        machine.debug(0, DebugRequest { step: true, breakpoints: breakpoints.clone(), ..step() });
+        assert_eq!(stop_of(&machine), (0, DebugStop::Step));
+        assert_eq!(machine.at(0), n % 4, "one instruction was executed");
+        // Now it may run, and meets the one where it is at once.
+        machine.debug(0, DebugRequest { breakpoints: breakpoints.clone(), ..DebugRequest::default() });
+        assert_eq!(stop_of(&machine), (0, DebugStop::Breakpoint));
+        assert_eq!(machine.at(0), n % 4, "nothing was executed");
+        let rounds = n / 4;
+        let done = (rounds + u64::from(n % 4 >= 1), rounds + u64::from(n % 4 >= 2));
+        assert_eq!((machine.x(0, 0), machine.x(0, 1)), done, "after {n} steps");
+    }
+}
+
+/// Where the exception vectors of [`bug_irq_taken_between_the_two_halves_of_a_watchpoint`] are, and in them that for an
+/// IRQ at the current level, in bytes.
+const VECTORS: (u64, u64) = (0x800, 0x280);
+
+/// A watched access is reported before it happens and then made by a step. An interrupt that is pending all the time comes
+/// before or after, never between, and is not lost.
+pub fn bug_irq_taken_between_the_two_halves_of_a_watchpoint(subject: &dyn Subject) {
+    if !subject.executes() {
+        return;
+    }
+    let mut program = vec![Op::Increment(0), Op::Store(0), Op::Increment(1), Op::Jump(0)];
+    program.resize((VECTORS.0 + VECTORS.1) as usize / 4, Op::Jump(0));
+    program.extend([Op::Increment(5), Op::Hvc(0), Op::Eret]);
+    let shared: Arc<OnceLock<Arc<VcpuShared>>> = Arc::default();
+    let line = Arc::clone(&shared);
+    let machine = Plan::new(subject, &program)
+        .hypercall(move |_, _, _, _| {
+            line.get().expect("set before the start").set_irq(false);
+            AfterExit::Resume
+        })
+        .build(1);
+    let _ = shared.set(Arc::clone(&machine.shared[0]));
+    let (entry, address) = (machine.entry, machine.entry + 0x8000);
+    machine
+        .engine
+        .run_on(0, move |cpu| {
+            let state = cpu.state_mut();
+            state.sys[SysReg::VbarEl1] = entry + VECTORS.0;
+            state.x[20] = address;
+            state.pstate.remove(Pstate::I);
+        })
+        .expect("work runs");
+    let watchpoint = Watchpoint { address: address + 4, length: 2, read: false, write: true };
+    let watched = DebugRequest { watchpoints: vec![watchpoint], ..DebugRequest::default() };
+    machine.debug(0, watched.clone());
+    machine.engine.start("test").expect("starts");
+    machine.engine.pause("test").expect("pauses");
+    let mut raised = 0;
+    for round in 0..200 {
+        machine.shared[0].set_irq(round % 3 != 0);
+        raised += u64::from(round % 3 != 0);
+        let (_, stop) = stop_of(&machine);
+        assert!(matches!(stop, DebugStop::Watchpoint { write: true, .. }), "{stop:?}");
+        assert_eq!(machine.at(0), 1);
+        assert_eq!(machine.x(0, 0), machine.x(0, 1) + 1);
+        let taken = machine.x(0, 5);
+        machine.shared[0].set_irq(true);
+        machine.debug(0, step());
+        assert_eq!(stop_of(&machine), (0, DebugStop::Step));
+        assert_eq!((machine.at(0), machine.x(0, 5)), (2, taken), "the interrupt came between");
+        machine.debug(0, watched.clone());
+    }
+    machine.debug(0, DebugRequest::default());
+    machine.engine.resume("test").expect("resumes");
+    eventually("the interrupt is taken", || !machine.shared[0].irq());
+    assert_eq!(machine.x(0, 5), raised + 1, "each that was up when the vCPU was let go, and the last one");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{COUNT, Plan, eventually};
+use super::support::{COUNT, Plan, eventually, thread_time};
 use super::{Op, Subject};
 use armlet_arm::Pstate;
 
@@ -60,20 +60,14 @@ pub fn g13_a_halted_vcpu_uses_no_host_time(subject: &dyn Subject) {
         let program = [op, Op::Increment(0), Op::Jump(0)];
         let machine = Plan::new(subject, &program).start(1);
         machine.reaches(0, VcpuState::Halted(halt));
-        let before = thread_time(&machine.engine);
+        let before = thread_time(&machine.engine, 0);
         let runs = machine.runs(0);
         // Not for synchronisation: this is the span that is measured.
         std::thread::sleep(Duration::from_millis(100));
-        let used = thread_time(&machine.engine) - before;
+        let used = thread_time(&machine.engine, 0) - before;
         assert_eq!(machine.runs(0), runs, "{op:?} did not sleep");
         assert!(used < Duration::from_millis(5), "{op:?} used {used:?} in 100 ms");
     }
-}
-
-fn thread_time(engine: &crate::Engine) -> Duration {
-    let now = engine.run_on(0, |_| rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime));
-    let now = now.expect("work runs");
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// IRQ and FIQ; a level that is up keeps it awake, an event does not matter to it.

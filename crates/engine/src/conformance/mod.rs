@@ -2,12 +2,14 @@
 //!
 //! A test crate names a [`Subject`] and calls [`conformance_tests!`](crate::conformance_tests); each test
 //! then runs over that subject's accelerator. Tests whose name starts with `g` and a number are about that
-//! guarantee; those that start with `bug` are about a mistake that other machines have made.
+//! guarantee; those that start with `bug` are about a mistake that other machines have made. [`catalogue`] lists all
+//! guarantees and mistakes with what shows each, here or elsewhere.
 //!
 //! Guest code is a list of [`Op`]s, each one A64 instruction; a subject that executes nothing skips the
 //! tests that need some.
 
 pub mod bugs;
+pub mod catalogue;
 pub mod debug;
 pub mod halt;
 pub mod lifecycle;
@@ -38,6 +40,10 @@ pub enum Op {
     Hvc(u16),
     /// `HLT #0xf000`
     Semihosting,
+    /// `STR Xn, [X20]`
+    Store(u8),
+    /// `ERET`
+    Eret,
 }
 
 impl Op {
@@ -51,6 +57,8 @@ impl Op {
             Self::Sev => 0xd503_209f,
             Self::Hvc(imm) => 0xd400_0002 | u32::from(imm) << 5,
             Self::Semihosting => 0xd440_0000 | 0xf000 << 5,
+            Self::Store(n) => 0xf900_0000 | 20 << 5 | u32::from(n & 31),
+            Self::Eret => 0xd69f_03e0,
         }
     }
 }
@@ -87,7 +95,10 @@ pub trait Subject: Sync {
 #[macro_export]
 macro_rules! conformance_tests {
     ($subject:expr) => {
-        $crate::conformance_tests! { @list $subject;
+        $crate::conformance_tests! { @all tests $subject; }
+    };
+    (@all $what:ident $subject:expr;) => {
+        $crate::conformance_tests! { @$what $subject;
             lifecycle: g01_creation_returns_a_stopped_vcpu_on_its_own_thread,
             lifecycle: g01_creation_returns_the_accelerators_error,
             lifecycle: g01_a_panic_during_creation_is_an_error,
@@ -109,9 +120,11 @@ macro_rules! conformance_tests {
             work: g04_async_work_is_deferred_and_in_order,
             work: g05_others_are_outside_guest_execution_in_a_section,
             work: g06_one_section_at_a_time_and_nesting_is_allowed,
+            work: g06_a_section_that_waits_does_only_its_own_work,
             work: g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door,
             work: g15_vcpus_that_call_each_other_get_through,
             work: g15_sections_on_each_other_get_through,
+            work: g19_a_report_says_who_waits_for_whom,
             halt: g09_no_kick_is_lost_by_a_running_vcpu,
             halt: g09_no_wake_is_lost_by_a_halting_vcpu,
             halt: g13_a_halted_vcpu_uses_no_host_time,
@@ -135,12 +148,23 @@ macro_rules! conformance_tests {
             bugs: bug_exclusive_section_not_released_on_a_panic,
             bugs: bug_reset_while_another_thread_waits_for_pause,
             bugs: bug_unplug_loop_that_never_exits,
-            debug: debug_a_step_is_one_instruction,
-            debug: debug_a_breakpoint_stops_before_its_instruction,
-            debug: debug_a_frozen_vcpu_stays_where_it_is,
+            bugs: bug_stopped_declared_by_another_thread,
+            bugs: bug_pause_told_to_one_of_two_waiters,
+            bugs: bug_tlb_flush_run_on_the_wrong_thread,
+            bugs: bug_idle_guests_in_wfe_burn_a_host_core,
+            debug: bug_breakpoint_at_the_address_being_stepped,
+            debug: bug_irq_taken_between_the_two_halves_of_a_watchpoint,
+            debug: g12_a_step_is_one_instruction,
+            debug: g12_a_breakpoint_stops_before_its_instruction,
+            debug: g12_a_frozen_vcpu_stays_where_it_is,
+            debug: g12_one_vcpus_stop_stops_all_and_is_told,
         }
     };
-    (@list $subject:expr; $($module:ident: $name:ident,)*) => {
+    // The names alone.
+    (@names $subject:expr; $($module:ident: $name:ident,)*) => {
+        [$(stringify!($name),)*]
+    };
+    (@tests $subject:expr; $($module:ident: $name:ident,)*) => {
         $(
             #[test]
             fn $name() {

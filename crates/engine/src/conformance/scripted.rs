@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use armlet_arm::CpuState;
+use armlet_arm::{CpuModel, CpuState, exception};
 
 use super::support::PlainPace;
 use super::{Loaded, Op, Subject};
 use crate::accel::{
-    Accelerator, AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit,
+    Accelerator, AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, Watchpoint,
 };
 use crate::pace::{InstructionCount, Pace};
 use crate::shared::VcpuShared;
@@ -76,6 +76,7 @@ impl Accelerator for ScriptedAccelerator {
             shared,
             debug: DebugRequest::default(),
             stepped: false,
+            model: CpuModel::by_name("neoverse-n1").map_err(|e| AcceleratorError(e.to_string()))?,
         };
         vcpu.shared.set_kick(vcpu.kick_handle());
         Ok(Box::new(vcpu))
@@ -100,6 +101,7 @@ struct ScriptedVcpu {
     shared: Arc<VcpuShared>,
     debug: DebugRequest,
     stepped: bool,
+    model: CpuModel,
 }
 
 impl ScriptedVcpu {
@@ -118,8 +120,30 @@ impl ScriptedVcpu {
             }
             Op::Hvc(imm) => return Some(VcpuExit::Hypercall(imm)),
             Op::Semihosting => return Some(VcpuExit::Semihosting),
+            // There is no memory.
+            Op::Store(_) => {}
+            Op::Eret => {
+                self.state.pc -= 4;
+                if exception::eret(&mut self.state, &self.model).is_err() {
+                    return Some(VcpuExit::Fatal("The script returns from no exception".to_owned()));
+                }
+            }
         }
         None
+    }
+
+    /// What a debugger wants to hear of before `op` executes.
+    fn stop_before(&self, op: Option<Op>) -> Option<DebugStop> {
+        if self.debug.step {
+            return None;
+        }
+        if self.debug.breakpoints.contains(&self.state.pc) {
+            return Some(DebugStop::Breakpoint);
+        }
+        let (address, length) = (self.state.x[20], 8);
+        let hit = |w: &Watchpoint| w.is_hit(address, length, (false, true));
+        let watched = matches!(op, Some(Op::Store(_))) && self.debug.watchpoints.iter().any(hit);
+        watched.then_some(DebugStop::Watchpoint { address, write: true })
     }
 }
 
@@ -130,15 +154,14 @@ impl VcpuBackend for ScriptedVcpu {
 
     fn run(&mut self) -> VcpuExit {
         loop {
-            // Interrupts stay masked in scripts, so only an exit request matters.
             if self.kick.0.swap(false, Ordering::AcqRel) && self.shared.exit_requested() {
                 return VcpuExit::Kicked;
             }
             if std::mem::take(&mut self.stepped) && self.debug.step {
                 return VcpuExit::Debug(DebugStop::Step);
             }
-            if !self.debug.step && self.debug.breakpoints.contains(&self.state.pc) {
-                return VcpuExit::Debug(DebugStop::Breakpoint);
+            if !self.debug.step && self.shared.irq() && self.state.pstate.takes(true, false) {
+                exception::take_irq(&mut self.state, &self.model);
             }
             if let Some(count) = &self.count {
                 if count.now() >= self.limit {
@@ -147,7 +170,11 @@ impl VcpuBackend for ScriptedVcpu {
                 count.set(count.now() + 1);
             }
             let index = self.state.pc.checked_sub(ENTRY).map(|offset| (offset / 4) as usize);
-            let Some(op) = index.and_then(|index| self.program.get(index)).copied() else {
+            let op = index.and_then(|index| self.program.get(index)).copied();
+            if let Some(stop) = self.stop_before(op) {
+                return VcpuExit::Debug(stop);
+            }
+            let Some(op) = op else {
                 return VcpuExit::Fatal(format!("The script has no op at {:#x}", self.state.pc));
             };
             let exit = self.step(op);

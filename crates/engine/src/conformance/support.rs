@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use armlet_arm::CpuState;
@@ -143,7 +144,8 @@ impl Accelerator for Observed {
         }
         let inner = self.inner.create_vcpu(shared, state)?;
         let seen = Arc::clone(&self.seen[index]);
-        Ok(Box::new(ObservedVcpu { inner, seen, fault, latch: Arc::clone(&self.latch) }))
+        let home = std::thread::current().id();
+        Ok(Box::new(ObservedVcpu { inner, seen, fault, latch: Arc::clone(&self.latch), home }))
     }
 }
 
@@ -152,10 +154,20 @@ struct ObservedVcpu {
     seen: Arc<Seen>,
     fault: Option<Fault>,
     latch: Arc<Latch>,
+    /// The thread that made it, which alone may touch it.
+    home: ThreadId,
+}
+
+impl ObservedVcpu {
+    #[track_caller]
+    fn at_home(&self) {
+        assert_eq!(std::thread::current().id(), self.home, "another thread's vCPU");
+    }
 }
 
 impl ObservedVcpu {
     fn observe(&mut self, run: impl FnOnce(&mut dyn VcpuBackend) -> VcpuExit) -> VcpuExit {
+        self.at_home();
         self.seen.runs.fetch_add(1, Ordering::Relaxed);
         self.seen.inside.store(true, Ordering::SeqCst);
         let exit = match self.fault.take() {
@@ -190,14 +202,27 @@ impl VcpuBackend for ObservedVcpu {
     }
 
     fn state(&self) -> &CpuState {
+        self.at_home();
         self.inner.state()
     }
 
     fn state_mut(&mut self) -> &mut CpuState {
+        self.at_home();
         self.inner.state_mut()
     }
 
+    fn reset(&mut self, state: CpuState) {
+        self.at_home();
+        self.inner.reset(state);
+    }
+
+    fn memory_changed(&mut self) {
+        self.at_home();
+        self.inner.memory_changed();
+    }
+
     fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        self.at_home();
         self.inner.set_debug(request)
     }
 
@@ -417,4 +442,11 @@ pub fn reset_state(index: usize, entry: u64) -> CpuState {
     let mut state = CpuState::new(index as u32);
     state.pc = entry;
     state
+}
+
+/// Processor time that the thread of vCPU `index` has used.
+pub fn thread_time(engine: &Engine, index: usize) -> Duration {
+    let now = engine.run_on(index, |_| rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime));
+    let now = now.expect("work runs");
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }

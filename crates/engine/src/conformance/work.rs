@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::support::{COUNT, Latch, Plan, eventually};
 use super::{Op, Subject};
 use crate::accel::Halt;
-use crate::{AfterExit, EngineError, MachineEvent, Power, Then, VcpuState};
+use crate::{AfterExit, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait};
 
 /// Before the start, running, halted, off, paused, parked.
 pub fn g02_work_runs_in_every_state(subject: &dyn Subject) {
@@ -143,6 +144,37 @@ pub fn g06_one_section_at_a_time_and_nesting_is_allowed(subject: &dyn Subject) {
     assert!(!machine.engine.run_on(0, |cpu| cpu.is_exclusive()).expect("work runs"));
 }
 
+/// While a section waits for its own work on another vCPU, nobody else's work is done in it: that would be in the
+/// section too.
+pub fn g06_a_section_that_waits_does_only_its_own_work(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(3);
+    let (busy, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for round in 0..30 {
+        let (inside, noted) = (Arc::clone(&busy), Arc::clone(&waits));
+        let section = move |cpu: &mut crate::VcpuAccess<'_>| {
+            assert!(!inside.swap(true, Ordering::SeqCst), "two sections at once");
+            let there_and_back = move |other: &mut crate::VcpuAccess<'_>| {
+                noted.store(true, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(2));
+                // Of the section, though it comes from elsewhere: it must be done.
+                other.run_on(0, |cpu| cpu.is_exclusive())
+            };
+            assert!(matches!(cpu.run_on(1, there_and_back), Ok(Ok(true))));
+            inside.store(false, Ordering::SeqCst);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| machine.engine.run_exclusive(0, section).expect("has its turn"));
+            eventually("the section waits", || waits.load(Ordering::SeqCst));
+            let inside = Arc::clone(&busy);
+            let other = move |_: &mut crate::VcpuAccess<'_>| inside.load(Ordering::SeqCst);
+            let nested = move |cpu: &mut crate::VcpuAccess<'_>| cpu.run_exclusive(round % 3, other);
+            let met = machine.engine.run_on(0, nested).expect("work runs").expect("has its turn");
+            assert!(!met, "two sections at once");
+        });
+        waits.store(false, Ordering::SeqCst);
+    }
+}
+
 /// A halted vCPU does not notice sections; if an interrupt comes during one, it waits for the end.
 pub fn g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door(subject: &dyn Subject) {
     if !subject.executes() {
@@ -209,4 +241,49 @@ fn call_each_other(subject: &dyn Subject, exclusive: bool) {
             });
         }
     });
+}
+
+/// Who waits for whom can be told at any moment, also of vCPUs that do not answer.
+pub fn g19_a_report_says_who_waits_for_whom(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(4);
+    let quiet = machine.engine.report();
+    assert_eq!((quiet.state, quiet.section), (MachineState::Running, None));
+    assert!(quiet.vcpus.iter().map(|v| (v.index, v.wait.clone(), v.queued)).eq((0..4).map(|i| (i, None, 0))));
+    // 2 does not leave its work; 1 waits for it there, and the machine for its pause; 3 gets no section meanwhile.
+    let latch = Arc::new(Latch::default());
+    let (inside, opens) = (Arc::new(AtomicBool::new(false)), Arc::clone(&latch));
+    let noted = Arc::clone(&inside);
+    let section = move |_: &mut crate::VcpuAccess<'_>| {
+        noted.store(true, Ordering::SeqCst);
+        opens.wait();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| machine.engine.run_exclusive(2, section));
+        eventually("the section begins", || inside.load(Ordering::SeqCst));
+        scope.spawn(|| machine.engine.run_on(1, |cpu| cpu.run_on(2, |_| ()).is_ok()));
+        scope.spawn(|| machine.engine.run_exclusive(3, |_| ()));
+        scope.spawn(|| machine.engine.pause("test"));
+        let told = |report: &Report| {
+            let vcpu = |index: usize| &report.vcpus[index];
+            report.state == MachineState::Pausing
+                && report.section == Some(2)
+                && vcpu(1).wait == Some(Wait::Work(2))
+                && vcpu(3).wait == Some(Wait::Gate(Some(2)))
+                && (vcpu(2).queued, vcpu(2).awaited) == (1, 1)
+                && vcpu(0).stopped
+                && (vcpu(2).held, vcpu(2).stopped) == (true, false)
+                && report.vcpus.iter().all(|v| !v.executing)
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !told(&machine.engine.report()) && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        let report = machine.engine.report();
+        // Before a panic, which would wait for the threads.
+        latch.open();
+        assert!(told(&report), "{report}");
+    });
+    let after = machine.engine.report();
+    assert_eq!((after.state, after.section), (MachineState::Paused, None));
+    assert!(after.vcpus.iter().all(|v| v.stopped && v.wait.is_none() && v.queued == 0), "{after}");
 }

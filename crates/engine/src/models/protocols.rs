@@ -188,7 +188,7 @@ fn work_gets_a_running_vcpu_out() {
     shared.set_kick(Arc::clone(&bell) as Arc<dyn Kick>);
     let (target, submissions) = (Arc::clone(&shared), Arc::clone(&queue));
     let other = thread::spawn(move || {
-        let work = Work { awaited: false, exclusive: false, job: 7 };
+        let work = Work { awaited: false, exclusive: false, lent: false, job: 7 };
         assert!(submissions.push(work).is_ok());
         target.request_exit();
     });
@@ -226,7 +226,7 @@ fn a_closing_queue_loses_no_work() {
     let queue = Arc::new(WorkQueue::<u32>::new());
     let submissions = Arc::clone(&queue);
     let submitter = thread::spawn(move || {
-        let push = |job| submissions.push(Work { awaited: true, exclusive: false, job }).is_ok();
+        let push = |job| submissions.push(Work { awaited: true, exclusive: false, lent: false, job }).is_ok();
         (push(1), push(2))
     });
     let closer = Arc::clone(&queue);
