@@ -23,6 +23,9 @@ use crate::sync::{Mutex, lock, thread as threads};
 use crate::thread::{self, VcpuThread, resumed};
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
+/// Somebody who asks for something all the time does not keep the guest from executing.
+const MOST_ROUNDS: usize = 64;
+
 /// A vCPU that is to be made by the thread.
 pub(crate) struct Joining {
     pub(crate) vcpu: Arc<Vcpu>,
@@ -197,7 +200,7 @@ impl Single {
     fn run(mut self, crew: &Crew) {
         loop {
             crew.take_joining().into_iter().for_each(|joining| self.admit(joining));
-            self.attend();
+            self.attend_to_all();
             if self.members.is_empty() {
                 if crew.close() {
                     return;
@@ -235,6 +238,17 @@ impl Single {
             Err(error) => {
                 promise.answer(Ok(Err(error)));
                 vcpu.finish();
+            }
+        }
+    }
+
+    /// Until nothing more is asked: what is asked of several vCPUs at once, such as to start, is done before one of
+    /// them executes.
+    fn attend_to_all(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            self.attend();
+            if !self.is_asked() {
+                return;
             }
         }
     }
