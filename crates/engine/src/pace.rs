@@ -64,6 +64,10 @@ pub trait Pace: Send + Sync {
     fn turn(&self) -> u64 {
         100_000
     }
+    /// vCPU `vcpu` has executed all the instructions from the count `from` to `to`.
+    fn executed(&self, vcpu: usize, from: u64, to: u64) {
+        let _ = (vcpu, from, to);
+    }
     /// How many counts make up that time.
     fn counts_in(&self, time: Duration) -> u64;
     /// No vCPU has anything to do before the count `until` ([`NEVER`]: before something comes from outside). Skips to

@@ -179,6 +179,8 @@ struct Single {
     /// Whose turn it is, by its place in `members`, and the count at which that ends.
     current: Option<usize>,
     turn_ends: u64,
+    /// The count when somebody was chosen last.
+    chosen_at: u64,
 }
 
 fn run(core: Arc<Core>) {
@@ -191,6 +193,7 @@ fn run(core: Arc<Core>) {
         members: Vec::new(),
         current: None,
         turn_ends: 0,
+        chosen_at: 0,
         core: Arc::clone(&core),
     };
     single.run(crew);
@@ -300,6 +303,10 @@ impl Single {
     /// Who executes next.
     fn choose(&mut self) -> Result<usize, Nobody> {
         let now = self.pace.count().now();
+        if now < std::mem::replace(&mut self.chosen_at, now) {
+            // Time has begun anew.
+            (self.current, self.turn_ends) = (None, 0);
+        }
         // Whoever has asked the machine's thread for something, or has failed, stops the guest's time.
         if self.members.iter().any(|member| member.awaits_machine()) {
             return Err(Nobody::Held);
@@ -336,7 +343,9 @@ impl Single {
         let pace = Arc::clone(&self.pace);
         self.common.set_executing(Some(&self.members[i].thread.vcpu.shared));
         if !self.is_asked() {
+            let vcpu = self.members[i].thread.vcpu.index();
             self.with(i, |member| member.execute(until, &*pace));
+            pace.executed(vcpu, now, pace.count().now());
         }
         self.common.set_executing(None);
     }

@@ -171,6 +171,7 @@ impl VcpuThread {
             _ => resumed(then),
         };
         self.enter(next);
+        self.monitor_waits = 0;
         true
     }
 
