@@ -4,7 +4,7 @@
 use super::*;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use vm_memory::Bytes;
 
 /// The machine's RAM. Cloning shares the same memory.
@@ -32,6 +32,17 @@ impl Ram {
         let host = vm_memory::GuestMemoryBackend::get_host_address(&memory, GuestAddress(base))
             .map_err(std::io::Error::other)? as usize;
         Ok(Self { memory, base, size, host })
+    }
+
+    /// Makes all of it zero again, and gives its pages back to the host. Nobody may be using it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn clear(&self) -> std::io::Result<()> {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let file = vm_memory::GuestMemoryBackend::iter(&self.memory).next().and_then(|r| r.file_offset());
+        let file = file.ok_or_else(|| std::io::Error::other("RAM has no file"))?;
+        Ok(fallocate(file.file(), mode, 0, self.size)?)
     }
 
     /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.
@@ -140,6 +151,15 @@ impl Ram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cleared_it_is_zero() {
+        let ram = Ram::new(0x4000_0000, 0x1_0000).unwrap();
+        ram.write(0x4000_0ffe, &[1, 2, 3, 4]).unwrap();
+        ram.clear().unwrap();
+        assert_eq!(ram.load(0x4000_0ffc, AccessSize::Word), Some(0));
+        assert_eq!(ram.load(0x4000_1000, AccessSize::Word), Some(0));
+    }
 
     #[test]
     fn values_written_come_back_and_edges_are_refused() {

@@ -67,6 +67,19 @@ pub trait BlockBackend: Send + Sync {
     /// # Errors
     /// The host's.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// True if [`revert`](Self::revert) can be done: nothing was ever written that stays.
+    fn is_revertible(&self) -> bool {
+        self.read_only()
+    }
+
+    /// Makes everything read as when the image was opened, if it [can be](Self::is_revertible).
+    ///
+    /// # Errors
+    /// The host's.
+    fn revert(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The sum of the buffers' lengths.

@@ -192,6 +192,18 @@ impl BlockBackend for Overlay {
             Ok(())
         })
     }
+
+    fn is_revertible(&self) -> bool {
+        true
+    }
+
+    fn revert(&self) -> io::Result<()> {
+        self.with_present(|present| {
+            present.bits.fill(0);
+            self.file.set_len(0)?;
+            self.file.set_len(self.base.size())
+        })
+    }
 }
 
 fn zero_file(file: &File, range: &Range<u64>) -> io::Result<()> {

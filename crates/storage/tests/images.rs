@@ -134,6 +134,11 @@ fn an_overlay_is_an_array_of_bytes_and_its_base_stays() {
     let lower = model.clone();
     compare_with_an_array(&upper, &mut model, 5, true);
     assert!(read(&*disk.backend, 0, lower.len()).unwrap() == lower);
+    assert!(upper.is_revertible());
+    upper.revert().unwrap();
+    assert!(read(&upper, 0, lower.len()).unwrap() == lower);
+    disk.backend.revert().unwrap();
+    assert!(read(&upper, 0, content.len()).unwrap() == content);
     drop((upper, disk));
     assert!(std::fs::read(&path).unwrap() == content);
     assert_eq!(std::fs::metadata(&path).unwrap().mtime_nsec(), before.mtime_nsec());
