@@ -169,6 +169,13 @@ pub struct RunArgs {
     /// Write counters of the run to this file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub stats: Option<PathBuf>,
+    /// Note in this file what comes to the guest from outside, and when, so that --replay can repeat the run to the
+    /// instruction. Needs --accel jit,thread=single, and drives with readonly=on or snapshot=on
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub record: Option<PathBuf>,
+    /// Repeat the run that this file is of, on the same machine; what is typed is ignored
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub replay: Option<PathBuf>,
     /// Write the generated device tree to this file and do not run
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub dump_dtb: Option<PathBuf>,
@@ -221,13 +228,27 @@ Examples:
   armlet run --kernel Image --drive disk.img --append \"root=/dev/vda\" --smp 4
   armlet run --kernel test.elf --timeout 10         a bare-metal program
 
+Options of --accel jit:
+  smc=fast|strict      how changed code is noticed: by the guest's own cache maintenance, or every write
+  thread=multi|single  a thread for each CPU; or all on one, in an order and with a time that instructions alone
+                       decide: two runs with the same input are the same to the instruction
+  icount=0..10         with thread=single: an instruction takes 2^N ns of the guest's time (0)
+  sleep=on|off         with thread=single: while the guest waits, so does the machine (on); or the guest's time
+                       leaps to what comes next
+  trace=on|off         with thread=single: hash the instructions (trace_hash in --stats; off)
+
+The same again:
+  armlet run --kernel Image --accel jit,thread=single --record run.rec
+  armlet run --kernel Image --accel jit,thread=single --replay run.rec
+
 Keys on a terminal:
   Ctrl-A x   quit              Ctrl-A p        pause, and go on
   Ctrl-A h   show the keys     Ctrl-A Ctrl-A   send one Ctrl-A
   Ctrl-A b   send a break      Ctrl-A s        press the machine's power key
 
 Exit status:
-  0  the guest powered the machine off (a bare-metal program's own status, if it gives one)
+  0  the guest powered the machine off (a bare-metal program's own status, if it gives one), or a replay has come to
+     its recording's end
   1  anything else, such as SIGTERM, SIGINT, SIGHUP or Ctrl-A x
   2  usage or configuration
   3  the guest crashed or resets over and over

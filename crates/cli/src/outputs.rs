@@ -25,6 +25,7 @@ fn inputs(args: &RunArgs) -> Vec<Named<'_>> {
         named("--kernel", args.kernel.as_ref()),
         named("--initrd", args.initrd.as_ref()),
         named("--dtb", args.dtb.as_ref()),
+        named("--replay", args.replay.as_ref()),
     ];
     let drives = args.drive.iter().map(|d| Named { option: "--drive", path: &d.file });
     files.into_iter().flatten().chain(drives).collect()
@@ -37,6 +38,7 @@ fn outputs(args: &RunArgs) -> Vec<Named<'_>> {
     };
     [
         named("--serial", console),
+        named("--record", args.record.as_ref()),
         named("--stats", args.stats.as_ref()),
         named("--dump-dtb", args.dump_dtb.as_ref()),
     ]

@@ -80,6 +80,8 @@ fn config(args: &RunArgs) -> MachineConfig {
         },
         on_reset: if args.no_reboot { OnReset::PowerOff } else { OnReset::Restart },
         count: args.stats.is_some(),
+        record: args.record.clone(),
+        replay: args.replay.clone(),
         ..MachineConfig::default()
     }
 }
@@ -162,6 +164,10 @@ fn outcome(end: End) -> Result<u8, Failure> {
             "the guest resets over and over: see its last output, or add --no-reboot".into(),
             status::CRASHED,
         )),
+        End::Replayed(why) => {
+            complain(&format!("the recording ends here: {why}"));
+            Ok(status::DONE)
+        }
         End::Quit(who) => Err(Failure::other(format!("ended by {who}"))),
         End::TimedOut => Err(Failure("--timeout passed: give more, or none".into(), status::TIMED_OUT)),
         End::Failed(why) => Err(Failure::other(why)),

@@ -1,7 +1,10 @@
 //! The machine's time: nanoseconds that pass while the machine runs, and the system counter made of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use armlet_engine::InstructionCount;
 
 /// Frequency of the system counter of boards before v8.6, in Hz: one tick is 16 ns.
 pub const COUNTER_FREQUENCY: u64 = 62_500_000;
@@ -18,7 +21,12 @@ enum Source {
     Host(Instant),
     /// Set by hand.
     Manual(AtomicU64),
+    /// The guest's instructions, of 2^`shift` ns each.
+    Instructions { count: Arc<InstructionCount>, shift: u32 },
 }
+
+/// Largest [`Clock::counting`] shift: an instruction takes 1.024 µs.
+pub const MAX_SHIFT: u32 = 10;
 
 /// A clock that starts at 0 and can be stopped. Reading it takes no lock: one look at the host's clock, one
 /// multiplication.
@@ -43,6 +51,12 @@ impl Clock {
         Self::with_source(frequency, Source::Manual(AtomicU64::new(0)))
     }
 
+    /// A clock whose nanoseconds are instructions: each takes 2^`shift` of them (at most [`MAX_SHIFT`]). It starts at
+    /// the present count, stands still by itself while nothing executes, and so cannot be paused.
+    pub fn counting(frequency: u64, count: Arc<InstructionCount>, shift: u32) -> Self {
+        Self::with_source(frequency, Source::Instructions { count, shift: shift.min(MAX_SHIFT) })
+    }
+
     fn with_source(frequency: u64, source: Source) -> Self {
         let frequency = frequency.clamp(1, 4_000_000_000);
         let scale = ((u128::from(frequency) << 32) / NANOSECONDS) as u64;
@@ -58,7 +72,23 @@ impl Clock {
         match &self.source {
             Source::Host(start) => start.elapsed().as_nanos() as u64,
             Source::Manual(ns) => ns.load(Ordering::Acquire),
+            Source::Instructions { count, shift } => {
+                count.now().checked_mul(1 << shift).map_or(!PAUSED, |ns| ns & !PAUSED)
+            }
         }
+    }
+
+    /// The first instruction count at which [`Self::now_ns`] is `ns` or more; [`NEVER`] for that, and for clocks that
+    /// do not count.
+    pub fn count_of(&self, ns: u64) -> u64 {
+        match &self.source {
+            Source::Instructions { shift, .. } if ns != NEVER => ns.div_ceil(1 << shift),
+            _ => NEVER,
+        }
+    }
+
+    fn counts(&self) -> bool {
+        matches!(self.source, Source::Instructions { .. })
     }
 
     /// Nanoseconds that the machine has run.
@@ -89,7 +119,11 @@ impl Clock {
     }
 
     /// Stops the clock. Timers are told through [`TimerQueue::pause`](crate::TimerQueue::pause), which calls this.
+    /// A counting clock stands by itself.
     pub fn pause(&self) {
+        if self.counts() {
+            return;
+        }
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             let now = self.source_ns().saturating_sub(state);
             (state & PAUSED == 0).then_some(PAUSED | now)
@@ -162,6 +196,35 @@ mod tests {
         assert_eq!(clock.now_ns(), 100);
         clock.advance(5);
         assert_eq!(clock.now_ns(), 105);
+    }
+
+    #[test]
+    fn instructions_make_time_and_a_pause_changes_nothing() {
+        for shift in [0, 3, MAX_SHIFT, MAX_SHIFT + 1] {
+            let count = Arc::new(InstructionCount::default());
+            let clock = Clock::counting(COUNTER_FREQUENCY, Arc::clone(&count), shift);
+            let ns = 1 << shift.min(MAX_SHIFT);
+            assert_eq!(clock.now_ns(), 0);
+            count.set(1000);
+            clock.pause();
+            assert!(!clock.is_paused());
+            count.set(1001);
+            assert_eq!(clock.now_ns(), 1001 * ns);
+            clock.resume();
+            clock.advance(5);
+            assert_eq!(clock.now_ns(), 1001 * ns);
+            count.skip_to(COUNTER_FREQUENCY);
+            assert_eq!(clock.now_ticks(), COUNTER_FREQUENCY * ns / 16);
+            // The first count that is not too early.
+            for deadline in [0, 1, ns, ns + 1, 12_345_678_901] {
+                let at = clock.count_of(deadline);
+                assert!(at * ns >= deadline && (at == 0 || (at - 1) * ns < deadline), "{deadline}");
+            }
+            assert_eq!(clock.count_of(NEVER), NEVER);
+            count.set(u64::MAX);
+            assert!(clock.now_ns() >= 1 << 62, "the end of time is no beginning");
+        }
+        assert_eq!(Clock::manual(COUNTER_FREQUENCY).count_of(5), NEVER);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use clock::Clock;
 pub use gic::{GicConfig, GicError, GicV3};
 pub use line::{InterruptLine, UnconnectedLine};
 pub use pl011::{CharSink, OutputQueue, Pl011};
-pub use pl031::{Pl031, WallClock, host_wall_clock};
+pub use pl031::{Pl031, WallClock, host_wall_clock, machine_wall_clock};
 pub use pl061::Pl061;
 pub use timer::{BoardRegisters, GenericTimers, TimerLines};
 pub use timer_queue::{TimerKey, TimerQueue, TimerThread};

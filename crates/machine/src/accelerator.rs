@@ -6,11 +6,13 @@ use armlet_accel_dummy::DummyAccelerator;
 use armlet_accel_jit::{JitAccelerator, JitOptions, check_host};
 use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
-use armlet_engine::{Accelerator, AcceleratorError};
+use armlet_devices::clock::MAX_SHIFT;
+use armlet_engine::{Accelerator, AcceleratorError, InstructionCount};
 use armlet_memory::AddressSpace;
 
 use crate::config::{AcceleratorConfig, AcceleratorKind};
 use crate::error::ConfigError;
+use crate::pace::PaceOptions;
 
 /// What an accelerator is made for.
 pub(crate) struct Needs {
@@ -22,6 +24,10 @@ pub(crate) struct Needs {
     pub(crate) semihosting: bool,
     /// Counters that cost time are wanted.
     pub(crate) count: bool,
+    /// All vCPUs share one thread, and this counts their instructions.
+    pub(crate) counter: Option<Arc<InstructionCount>>,
+    /// Hash what is executed.
+    pub(crate) trace: bool,
 }
 
 /// The kind that `config` means on this host.
@@ -37,10 +43,43 @@ pub(crate) fn choose(config: &AcceleratorConfig) -> Result<AcceleratorKind, Conf
     for (option, value) in &config.options {
         check_option(kind, option, value)?;
     }
+    if config.value("thread") != Some("single")
+        && let Some((option, _)) =
+            config.options.iter().find(|(name, _)| SINGLE_ONLY.contains(&name.as_str()))
+    {
+        return Err(ConfigError::NeedsSingleThread { option: option.clone() });
+    }
     if kind == AcceleratorKind::Jit {
         check_host().map_err(failed)?;
     }
     Ok(kind)
+}
+
+/// Options that mean something only where all vCPUs share one thread.
+const SINGLE_ONLY: [&str; 3] = ["icount", "sleep", "trace"];
+
+/// How the machine counts instructions, if it does. The options have been checked.
+pub(crate) fn pace(config: &AcceleratorConfig) -> Option<PaceOptions> {
+    (config.value("thread") == Some("single")).then(|| PaceOptions {
+        shift: config.value("icount").and_then(|n| n.parse().ok()).unwrap_or(0),
+        sleep: config.value("sleep") != Some("off"),
+        trace: config.value("trace") == Some("on"),
+    })
+}
+
+/// The values of an option of the translator, as people write them; whether `value` is one.
+fn jit_option(option: &str, value: &str) -> Option<(String, bool)> {
+    let one_of = |known: [&str; 2]| Some((known.join(", "), known.contains(&value)));
+    match option {
+        "smc" => one_of(["fast", "strict"]),
+        "thread" => one_of(["single", "multi"]),
+        "sleep" | "trace" => one_of(["on", "off"]),
+        "icount" => {
+            let fits = value.parse::<u32>().is_ok_and(|n| n <= MAX_SHIFT);
+            Some((format!("0 to {MAX_SHIFT}, an instruction taking 2 to the power of that in ns"), fits))
+        }
+        _ => None,
+    }
 }
 
 fn no_kvm() -> String {
@@ -56,22 +95,22 @@ fn no_kvm() -> String {
 
 fn check_option(kind: AcceleratorKind, option: &str, value: &str) -> Result<(), ConfigError> {
     let accel = kind.name();
-    let (option_text, value_text) = (option.to_string(), value.to_string());
-    match (kind, option) {
-        (AcceleratorKind::Jit, "smc") if ["strict", "fast"].contains(&value) => Ok(()),
-        (AcceleratorKind::Jit, "smc") => Err(ConfigError::AcceleratorValue {
-            accel,
-            option: option_text,
-            value: value_text,
-            known: "fast, strict".into(),
-        }),
-        (AcceleratorKind::Jit, _) => Err(ConfigError::AcceleratorOption {
-            accel,
-            option: option_text,
-            known: "it takes smc=fast or smc=strict".into(),
-        }),
-        _ => {
-            Err(ConfigError::AcceleratorOption { accel, option: option_text, known: "it takes none".into() })
+    let known = match kind {
+        AcceleratorKind::Jit => jit_option(option, value),
+        _ => None,
+    };
+    let option = option.to_string();
+    match known {
+        Some((_, true)) => Ok(()),
+        Some((known, false)) => {
+            Err(ConfigError::AcceleratorValue { accel, option, value: value.to_string(), known })
+        }
+        None => {
+            let known = match kind {
+                AcceleratorKind::Jit => "it takes smc, thread, icount, sleep and trace",
+                _ => "it takes none",
+            };
+            Err(ConfigError::AcceleratorOption { accel, option, known: known.into() })
         }
     }
 }
@@ -90,12 +129,12 @@ pub(crate) fn make(
         AcceleratorKind::Dummy => Ok(Arc::new(DummyAccelerator)),
         AcceleratorKind::Kvm => Err(ConfigError::NoKvm { why: no_kvm() }),
         AcceleratorKind::Jit | AcceleratorKind::Auto => {
-            let is =
-                |name, value| config.options.iter().any(|o| *o == (String::from(name), String::from(value)));
             let options = JitOptions {
-                strict: is("smc", "strict"),
+                strict: config.value("smc") == Some("strict"),
                 count: needs.count,
                 semihosting: needs.semihosting,
+                counter: needs.counter.clone(),
+                trace: needs.trace,
                 ..JitOptions::default()
             };
             let Needs { memory, model, external, cpus, .. } = needs;

@@ -1,15 +1,15 @@
 //! The devices of the board and their wiring.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::{COUNTER_FREQUENCY, Clock};
 use armlet_devices::{
     BoardRegisters, GenericTimers, GicConfig, GicV3, Pl011, Pl031, Pl061, TimerLines, TimerQueue,
-    TimerThread, host_wall_clock,
+    TimerThread, WallClock, host_wall_clock, machine_wall_clock,
 };
-use armlet_engine::VcpuShared;
+use armlet_engine::{InstructionCount, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 use armlet_virtio::{MmioTransport, VirtioDevice};
 
@@ -17,6 +17,7 @@ use crate::config::{ConsoleDevice, MachineConfig};
 use crate::console::Console;
 use crate::error::ConfigError;
 use crate::fdt::redistributor_regions;
+use crate::pace::WALL_START;
 use crate::spec;
 
 /// SPIs that the interrupt controller has.
@@ -27,10 +28,11 @@ pub(crate) struct Board {
     pub(crate) gic: Arc<GicV3>,
     pub(crate) uart: Arc<Pl011>,
     rtc: Arc<Pl031>,
-    gpio: Arc<Pl061>,
+    pub(crate) gpio: Arc<Pl061>,
     pub(crate) timers: Arc<GenericTimers>,
     pub(crate) time: Arc<TimerQueue>,
-    _timer_thread: TimerThread,
+    /// Where time is made of instructions, nobody waits for it.
+    _timer_thread: Option<TimerThread>,
     pub(crate) transports: Vec<Arc<MmioTransport>>,
 }
 
@@ -42,28 +44,71 @@ pub(crate) struct Parts<'a> {
     pub(crate) cpus: &'a [Arc<VcpuShared>],
     pub(crate) console: &'a Console,
     pub(crate) virtio: Vec<Arc<dyn VirtioDevice>>,
+    pub(crate) times: &'a Times,
 }
+
+/// The times that a guest can read.
+#[derive(Clone)]
+pub(crate) struct Times {
+    /// The machine's time.
+    pub(crate) clock: Arc<Clock>,
+    /// It is made of instructions: nothing that the guest can read is the host's.
+    counted: bool,
+}
+
+impl Times {
+    /// The host's, or those that `count` makes, with 2^`shift` ns to the instruction.
+    pub(crate) fn new(counted: Option<(&Arc<InstructionCount>, u32)>) -> Self {
+        let clock = match counted {
+            Some((count, shift)) => Clock::counting(COUNTER_FREQUENCY, Arc::clone(count), shift),
+            None => Clock::new(COUNTER_FREQUENCY),
+        };
+        Self { clock: Arc::new(clock), counted: counted.is_some() }
+    }
+
+    /// The time of day.
+    pub(crate) fn wall(&self) -> WallClock {
+        match self.counted {
+            true => machine_wall_clock(WALL_START, Arc::clone(&self.clock)),
+            false => host_wall_clock(),
+        }
+    }
+
+    /// Time that has passed since now, for programs: the machine's, or the host's, which goes on during pauses.
+    pub(crate) fn elapsed(&self) -> Elapsed {
+        if self.counted {
+            let clock = Arc::clone(&self.clock);
+            return Box::new(move || Duration::from_nanos(clock.now_ns()));
+        }
+        let start = Instant::now();
+        Box::new(move || start.elapsed())
+    }
+}
+
+/// Tells how much time has passed.
+pub(crate) type Elapsed = Box<dyn Fn() -> Duration + Send + Sync>;
 
 impl Board {
     /// Makes the devices and maps them.
     pub(crate) fn new(parts: Parts<'_>) -> Result<(Self, AddressSpace), ConfigError> {
-        let Parts { config, ram, cpus, console, virtio } = parts;
+        let Parts { config, ram, cpus, console, virtio, times } = parts;
         let affinities = config.topology()?.affinities();
         let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
         // Time stands still until the machine starts.
-        let time = TimerQueue::new(Arc::new(Clock::new(COUNTER_FREQUENCY)));
+        let time = TimerQueue::new(Arc::clone(&times.clock));
         time.pause();
         let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
         let timers = Arc::new(GenericTimers::new(&time, lines));
         let no_thread = |source| ConfigError::Host { what: "the timers' thread", source };
-        let timer_thread = time.start().map_err(no_thread)?;
+        let timer_thread = if times.counted { None } else { Some(time.start().map_err(no_thread)?) };
         let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
-        let uart = Arc::new(Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _));
+        let uart = Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _).on_clock(&times.clock);
+        let uart = Arc::new(uart);
         console.connect_output(&uart);
         if config.console == ConsoleDevice::Uart {
             console.type_to_uart(&uart);
         }
-        let rtc = Pl031::new(gic.spi(spec::SPI_RTC).map_err(wiring)?, &time, host_wall_clock());
+        let rtc = Pl031::new(gic.spi(spec::SPI_RTC).map_err(wiring)?, &time, times.wall());
         let gpio = Pl061::new(gic.spi(spec::SPI_GPIO).map_err(wiring)?, &time);
 
         let mut map = AddressSpaceBuilder::new(ram.clone());

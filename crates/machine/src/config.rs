@@ -41,6 +41,11 @@ pub struct MachineConfig {
     pub on_reset: OnReset,
     /// Counts also what costs time to count.
     pub count: bool,
+    /// File to note in what comes to the guest from outside, so that the run can be repeated. Only with
+    /// `thread=single` among the accelerator's options.
+    pub record: Option<PathBuf>,
+    /// Such a file, of a machine like this one, whose run is to be repeated.
+    pub replay: Option<PathBuf>,
 }
 
 impl Default for MachineConfig {
@@ -60,6 +65,8 @@ impl Default for MachineConfig {
             semihosting: Semihosting::Auto,
             on_reset: OnReset::Restart,
             count: false,
+            record: None,
+            replay: None,
         }
     }
 }
@@ -115,6 +122,13 @@ pub struct AcceleratorConfig {
     pub kind: AcceleratorKind,
     /// Options as name and value.
     pub options: Vec<(String, String)>,
+}
+
+impl AcceleratorConfig {
+    /// The value of an option; the last one, if it is given twice.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.options.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What the machine boots.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use armlet_devices::{CharSink, OutputQueue, Pl011};
-use armlet_virtio::{Console as VirtioConsole, ConsoleSink};
+use armlet_virtio::{Console as VirtioConsole, ConsoleSink, Service};
 
 use crate::lock;
 
@@ -62,9 +62,9 @@ impl Console {
     }
 
     /// What is typed goes to a virtio console, which this makes; its output comes out beside the UART's.
-    pub(crate) fn virtio_console(&self) -> std::io::Result<Arc<VirtioConsole>> {
+    pub(crate) fn virtio_console(&self, service: Service) -> std::io::Result<Arc<VirtioConsole>> {
         let sink = Arc::new(Beside(Arc::clone(&self.output)));
-        let device = Arc::new(VirtioConsole::new(sink, self.input.feeder())?);
+        let device = Arc::new(VirtioConsole::with_service(sink, self.input.feeder(), service)?);
         let weak = Arc::downgrade(&device);
         let take = move |data: &[u8]| weak.upgrade().map_or(0, |device| device.receive(data));
         let _ = self.input.device.set(Box::new(take));
@@ -98,21 +98,41 @@ impl ConsoleSink for Beside {
 /// Gives bytes to a device, which takes as many as it has room for.
 type Take = Box<dyn Fn(&[u8]) -> usize + Send + Sync>;
 
+/// Takes input that is on a detour.
+pub(crate) type Through = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+/// What becomes of input on its way to the queue.
+pub(crate) enum Detour {
+    /// It goes there, and comes back by [`InputQueue::inject`] when the guest may get it.
+    Through(Through),
+    /// It is ignored, and this is told.
+    Ignored(Box<dyn Fn() + Send + Sync>),
+}
+
 /// Input that waits for the guest.
 ///
-/// Lock order: this queue, then the device.
+/// Lock order: this queue, then the device, or what a detour locks.
 #[derive(Default)]
 pub struct InputQueue {
     state: Mutex<InputState>,
     room: Condvar,
     filled: Condvar,
     device: OnceLock<Take>,
+    detour: OnceLock<Detour>,
 }
 
 #[derive(Default)]
 struct InputState {
     bytes: VecDeque<u8>,
+    /// Bytes on a detour: there is room for them.
+    away: usize,
     closed: bool,
+}
+
+impl InputState {
+    fn room(&self) -> usize {
+        INPUT_CAPACITY.saturating_sub(self.bytes.len() + self.away)
+    }
 }
 
 impl InputQueue {
@@ -122,11 +142,42 @@ impl InputQueue {
         if state.closed {
             return data.len();
         }
-        let n = data.len().min(INPUT_CAPACITY - state.bytes.len());
-        state.bytes.extend(&data[..n]);
+        let n = data.len().min(state.room());
+        match self.detour.get() {
+            None => {
+                state.bytes.extend(&data[..n]);
+                self.feed_locked(&mut state);
+            }
+            Some(Detour::Through(send)) if n > 0 => {
+                state.away += n;
+                send(&data[..n]);
+            }
+            Some(Detour::Through(_)) => {}
+            Some(Detour::Ignored(tell)) => {
+                tell();
+                return data.len();
+            }
+        }
         self.filled.notify_all();
-        self.feed_locked(&mut state);
         n
+    }
+
+    /// Sends input on a detour from now on. Only the first call counts.
+    pub(crate) fn divert(&self, detour: Detour) {
+        let _ = self.detour.set(detour);
+    }
+
+    /// Input that was on a detour, or was typed in another run; false if there is no room for it.
+    pub(crate) fn inject(&self, data: &[u8]) -> bool {
+        let mut state = lock(&self.state);
+        state.away = state.away.saturating_sub(data.len());
+        if data.len() > state.room() {
+            return state.closed;
+        }
+        state.bytes.extend(data);
+        self.feed_locked(&mut state);
+        self.filled.notify_all();
+        true
     }
 
     /// Gives all of `data` to the guest, waiting for room. `false` if the queue was closed before all was
@@ -136,7 +187,7 @@ impl InputQueue {
             let n = self.offer(data);
             data = &data[n..];
             let mut state = lock(&self.state);
-            while state.bytes.len() >= INPUT_CAPACITY && !state.closed {
+            while state.room() == 0 && !state.closed {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.closed {
@@ -155,10 +206,13 @@ impl InputQueue {
         byte
     }
 
-    /// Waits until there is input, at most for `limit`.
+    /// Waits until there is input, at most for `limit`. Where none can come there is nothing to wait for.
     pub(crate) fn wait(&self, limit: Duration) {
+        if matches!(self.detour.get(), Some(Detour::Ignored(_))) {
+            return;
+        }
         let state = lock(&self.state);
-        let none = |state: &mut InputState| state.bytes.is_empty() && !state.closed;
+        let none = |state: &mut InputState| state.bytes.is_empty() && state.away == 0 && !state.closed;
         drop(self.filled.wait_timeout_while(state, limit, none));
     }
 
@@ -191,6 +245,40 @@ impl InputQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_detour_holds_input_until_it_is_injected() {
+        let queue = Arc::new(InputQueue::default());
+        let away = Arc::new(Mutex::new(Vec::new()));
+        let there = Arc::clone(&away);
+        queue.divert(Detour::Through(Box::new(move |data| lock(&there).extend_from_slice(data))));
+        assert_eq!(queue.offer(b"abc"), 3);
+        queue.wait(Duration::from_secs(600));
+        assert_eq!(queue.take_one(), None, "the guest has nothing yet");
+        assert!(queue.inject(b"abc"));
+        assert_eq!(queue.take_one(), Some(b'a'));
+        // What is away takes room.
+        assert_eq!(queue.offer(&[7; 2 * INPUT_CAPACITY]), INPUT_CAPACITY - 2);
+        assert_eq!(queue.offer(b"x"), 0);
+        assert_eq!(lock(&away).len(), INPUT_CAPACITY + 1);
+        assert!(queue.inject(&[7; INPUT_CAPACITY - 2]));
+        assert!(!queue.inject(b"x"), "more than a recording machine takes");
+        assert_eq!(queue.take_one(), Some(b'b'));
+        assert_eq!(queue.offer(b"xy"), 1);
+    }
+
+    #[test]
+    fn input_that_is_ignored_is_taken_and_told() {
+        let queue = InputQueue::default();
+        let told = Arc::new(Mutex::new(0));
+        let tell = Arc::clone(&told);
+        queue.divert(Detour::Ignored(Box::new(move || *lock(&tell) += 1)));
+        assert!(queue.push(&[7; 2 * INPUT_CAPACITY]));
+        queue.wait(Duration::from_secs(600));
+        assert_eq!((queue.take_one(), *lock(&told)), (None, 1));
+        assert!(queue.inject(b"x"));
+        assert_eq!(queue.take_one(), Some(b'x'));
+    }
 
     #[test]
     fn input_beyond_the_capacity_waits_and_close_ends_the_wait() {

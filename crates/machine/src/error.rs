@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::recording::RecordingError;
 use crate::spec;
 
 /// Bytes as people write them: `512M`, `2G`, or the number if it is not round.
@@ -61,6 +62,14 @@ pub enum ConfigError {
     AcceleratorValue { accel: &'static str, option: String, value: String, known: String },
     #[error("{0}")]
     Accelerator(String),
+    #[error("option '{option}' of --accel jit is for CPUs that share one thread: add thread=single")]
+    NeedsSingleThread { option: String },
+    #[error("{option} needs a machine that does the same in every run: add --accel jit,thread=single")]
+    NeedsDeterminism { option: &'static str },
+    #[error("--record and --replay cannot be used together: leave one out")]
+    RecordAndReplay,
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     #[error(transparent)]
     Drive(#[from] armlet_storage::StorageError),
     #[error(
@@ -83,6 +92,8 @@ pub enum PlugError {
     Absent(usize),
     #[error("CPU {0} boots the machine and stays: choose another")]
     Boot(usize),
+    #[error("a machine that is recorded or replayed keeps its CPUs: run it without --record and --replay")]
+    Recorded,
     #[error(
         "CPU {0} is on: take it offline in the guest first (Linux: echo 0 > /sys/devices/system/cpu/cpu{0}/online)"
     )]

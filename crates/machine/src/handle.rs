@@ -14,6 +14,7 @@ use crate::error::PlugError;
 use crate::lock;
 use crate::machine::{BOOT_CPU, Shared};
 use crate::notice::{Cause, Notice, NoticeListener, Request};
+use crate::recording::Input;
 use crate::topology::Topology;
 
 /// What other threads may do with a machine. Cloning gives another handle to the same one.
@@ -50,9 +51,13 @@ impl MachineHandle {
         let _ = self.0.requests.send(Request::Quit { cause, reason: reason.into() });
     }
 
-    /// Asks for a reset of the machine. The machine's thread carries it out; [`Notice::Reset`] tells when.
+    /// Asks for a reset of the machine. The machine's thread carries it out; [`Notice::Reset`] tells when. A replay
+    /// takes no such requests.
     pub fn reset(&self, cause: Cause) {
-        let _ = self.0.requests.send(Request::Reset(cause));
+        match &self.0.pace {
+            Some(pace) => pace.submit(Input::Reset(cause)),
+            None => drop(self.0.requests.send(Request::Reset(cause))),
+        }
     }
 
     /// Stops the vCPUs and returns when every one has stopped.
@@ -138,6 +143,7 @@ impl MachineHandle {
     /// There is no such place, it is taken, or the host or the accelerator refuses.
     pub fn plug_cpu(&self, index: usize) -> Result<(), PlugError> {
         let shared = &self.0;
+        self.check_may_change_cpus()?;
         let places = self.places();
         if index >= places {
             return Err(PlugError::NoPlace { cpu: index, places });
@@ -162,6 +168,7 @@ impl MachineHandle {
     /// It is not there, it is on, it boots the machine, or its thread does not end.
     pub fn unplug_cpu(&self, index: usize) -> Result<(), PlugError> {
         let shared = &self.0;
+        self.check_may_change_cpus()?;
         let _plugging = lock(&shared.plugging);
         if shared.engine.vcpu_state(index).is_err() {
             return Err(PlugError::Absent(index));
@@ -178,6 +185,14 @@ impl MachineHandle {
         tracing::info!(cpu = index, "unplugged");
         shared.notices.tell(&Notice::CpuRemoved(index));
         Ok(())
+    }
+
+    /// A recording knows nothing of CPUs that come and go.
+    fn check_may_change_cpus(&self) -> Result<(), PlugError> {
+        match &self.0.pace {
+            Some(pace) if pace.is_recorded() => Err(PlugError::Recorded),
+            _ => Ok(()),
+        }
     }
 
     /// The guest's time: how long the vCPUs have been running.
@@ -207,25 +222,41 @@ impl MachineHandle {
 
     /// Presses the power key: a guest that listens shuts down in order.
     pub fn press_power_key(&self) {
+        if let Some(pace) = &self.0.pace {
+            return pace.submit(Input::PowerKey);
+        }
         self.0.notices.tell(&Notice::PowerKey);
         self.0.board.press_power_key();
     }
 
     /// Sends a break condition on the serial line.
     pub fn send_break(&self) {
-        self.0.board.uart.receive_break();
+        match &self.0.pace {
+            Some(pace) => pace.submit(Input::Break),
+            None => self.0.board.uart.receive_break(),
+        }
     }
 
     /// For input that nobody types (a script): it waits for the guest's driver instead of being lost to early
     /// boot. Bare-metal programs, which may have no such driver, get theirs at once.
     pub fn hold_input_for_driver(&self) {
-        if matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
-            self.0.board.uart.hold_input_for_driver();
+        if !matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
+            return;
+        }
+        match &self.0.pace {
+            // In a replay, what was so when it was recorded is.
+            Some(pace) if pace.is_replay() => {}
+            Some(pace) => pace.submit(Input::Hold),
+            None => self.0.board.uart.hold_input_for_driver(),
         }
     }
 
-    /// Tells the guest the terminal's size, if its console can know.
+    /// Tells the guest the terminal's size, if its console can know. One that does the same in every run has 80
+    /// columns and 25 rows.
     pub fn resize(&self, columns: u16, rows: u16) {
+        if self.0.pace.is_some() {
+            return;
+        }
         if let Some(console) = &self.0.virtio_console {
             console.resize(columns, rows);
         }

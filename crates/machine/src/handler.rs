@@ -192,6 +192,7 @@ mod tests {
     use armlet_engine::{Engine, EngineConfig, VcpuShared};
 
     use super::*;
+    use crate::board::Times;
     use crate::console::Console;
     use crate::spec;
     use crate::topology::Topology;
@@ -211,7 +212,8 @@ mod tests {
         let gic =
             GicV3::new(&GicConfig { spis: 32, affinities: affinities.clone() }, shared.clone()).unwrap();
         let time = TimerQueue::new(Arc::new(Clock::manual(COUNTER_FREQUENCY)));
-        let semihosting = semihosting.then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0))));
+        let semihosting = semihosting
+            .then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0), &Times::new(None))));
         let handler = Arc::new(Handler {
             model: Arc::clone(&model),
             ram: Ram::new(spec::RAM_BASE, 1 << 20).unwrap(),

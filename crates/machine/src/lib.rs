@@ -18,7 +18,9 @@ mod handle;
 mod handler;
 mod machine;
 mod notice;
+mod pace;
 pub mod psci;
+mod recording;
 pub mod semihosting;
 pub mod spec;
 mod statistics;
@@ -31,6 +33,7 @@ pub use error::{BootError, ConfigError, PlugError};
 pub use handle::{CpuInfo, MachineHandle, RunState};
 pub use machine::{End, Machine};
 pub use notice::{Cause, Notice, NoticeListener};
+pub use recording::RecordingError;
 pub use statistics::Statistics;
 
 /// Locks `mutex`; a holder that panicked does not take the machine down with it.

@@ -8,22 +8,29 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use armlet_arm::{CpuModel, CpuState};
-use armlet_engine::{Engine, EngineConfig, EngineError, MachineEvent, Power, Then, VcpuShared, VcpuState};
+use armlet_engine::{
+    Engine, EngineConfig, EngineError, InstructionCount, MachineEvent, Pace as _, Power, Then, VcpuShared,
+    VcpuState,
+};
 use armlet_memory::{AddressSpace, Ram};
 use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
-use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, VirtioDevice};
+use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, Service, VirtioDevice};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::accelerator::{self, Needs};
-use crate::board::{Board, Parts};
+use crate::board::{Board, Parts, Times};
 use crate::boot::{self, Boot, KernelKind};
 use crate::config::{
     ConsoleDevice, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode,
 };
-use crate::console::Console;
+use crate::console::{Console, Detour};
 use crate::error::ConfigError;
 use crate::handle::MachineHandle;
 use crate::handler::Handler;
 use crate::notice::{Cause, Ear, Notice, Notices, Request};
+use crate::pace::{Hands, MachinePace, Outcome, PaceOptions, PaceParts, SEED};
+use crate::recording::{self, Identity, Input, Player, Recorder};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
 use crate::topology::Topology;
@@ -51,6 +58,8 @@ pub enum End {
     ResetLoop,
     /// Somebody outside ended the machine: who and why.
     Quit(String),
+    /// A replay has come to its recording's end, which the guest had not come to by itself: why it was the end.
+    Replayed(String),
     /// The time that was given is over.
     TimedOut,
     /// The machine itself failed: what happened.
@@ -62,6 +71,7 @@ pub struct Machine {
     shared: Arc<Shared>,
     requests: Receiver<Request>,
     notes: Vec<String>,
+    born: Instant,
 }
 
 /// What a machine and its handles share.
@@ -80,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) requests: Sender<Request>,
     pub(crate) notices: Arc<Notices>,
+    /// Where time is made of instructions.
+    pub(crate) pace: Option<Arc<MachinePace>>,
     /// Held while a vCPU is plugged or unplugged, and while all are reset. Taken before anything else.
     pub(crate) plugging: Mutex<()>,
 }
@@ -90,6 +102,10 @@ struct Opened {
     boot: Boot,
     accelerator: crate::config::AcceleratorKind,
     disks: Vec<armlet_storage::Disk>,
+    pace: Option<PaceOptions>,
+    /// What the machine is, if that is to be known, and the recording that it replays.
+    identity: Option<Identity>,
+    player: Option<Player>,
 }
 
 impl Opened {
@@ -101,7 +117,30 @@ impl Opened {
         let boot = Boot::open(&config.boot, config.memory)?;
         boot::check_page_size(boot.kernel(), &cpu::granules(&model), model.name())?;
         let disks = config.drives.iter().map(open_disk).collect::<Result<_, _>>()?;
-        Ok(Self { model, boot, accelerator, disks })
+        let pace = accelerator::pace(&config.accelerator);
+        let mut opened = Self { model, boot, accelerator, disks, pace, identity: None, player: None };
+        opened.open_recording(config)?;
+        Ok(opened)
+    }
+
+    /// Opens the recording that is to be replayed, and sees that it is of this machine.
+    fn open_recording(&mut self, config: &MachineConfig) -> Result<(), ConfigError> {
+        let option = match (&config.record, &config.replay) {
+            (None, None) => return Ok(()),
+            (Some(_), Some(_)) => return Err(ConfigError::RecordAndReplay),
+            (Some(_), None) => "--record",
+            (None, Some(_)) => "--replay",
+        };
+        let pace = self.pace.as_ref().ok_or(ConfigError::NeedsDeterminism { option })?;
+        recording::check_drives(config)?;
+        let player = config.replay.as_deref().map(Player::open).transpose()?;
+        let here = recording::identify(config, pace, &self.boot)?;
+        if let Some((player, recorded)) = player {
+            recording::compare(player.path(), &recorded, &here)?;
+            self.player = Some(player);
+        }
+        self.identity = Some(here);
+        Ok(())
     }
 }
 
@@ -119,28 +158,47 @@ impl Machine {
     /// # Errors
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
-        let Opened { model, boot, accelerator, disks } = Opened::new(&config)?;
+        let Opened { model, boot, accelerator, disks, pace, identity, player } = Opened::new(&config)?;
         let topology = config.topology()?;
+        let count = pace.map(|_| Arc::new(InstructionCount::default()));
+        let times = Times::new(count.as_ref().zip(pace.map(|options| options.shift)));
         let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
         let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
         let model = Arc::new(model);
-        let notes = disks.iter().flat_map(|d| d.notes.clone()).collect();
+        let mut notes: Vec<_> = disks.iter().flat_map(|d| d.notes.clone()).collect();
+        if let Some(player) = player.as_ref().filter(|player| player.is_cut()) {
+            notes.push(format!(
+                "recording '{}' has no end: it is replayed as far as it goes",
+                player.path().display()
+            ));
+        }
         let disks: Vec<_> = disks.into_iter().map(|d| d.backend).collect();
         let console = Console::new();
+        if pace.is_some() {
+            console.output.wait_for_reader();
+        }
         let cpus: Vec<_> = (0..config.places()).map(|i| Arc::new(VcpuShared::new(i))).collect();
-        let mut virtio = virtio_devices(&config, &disks)?;
+        let service = if pace.is_some() { Service::Immediate } else { Service::Threaded };
+        let mut virtio = virtio_devices(&config, &disks, service)?;
         let mut virtio_console = None;
         if config.console == ConsoleDevice::Virtio {
             let failed = |source| ConfigError::Host { what: "the console's thread", source };
-            let device = console.virtio_console().map_err(failed)?;
+            let device = console.virtio_console(service).map_err(failed)?;
             virtio.push(Arc::clone(&device) as _);
             virtio_console = Some(device);
         }
-        let parts = Parts { config: &config, ram: ram.clone(), cpus: &cpus, console: &console, virtio };
+        let parts = Parts {
+            config: &config,
+            ram: ram.clone(),
+            cpus: &cpus,
+            console: &console,
+            virtio,
+            times: &times,
+        };
         let (board, memory) = Board::new(parts)?;
         let memory = Arc::new(memory);
         let external = board.external_registers();
-        let semihosting = semihosting(&config, &boot, &console).map(Arc::new);
+        let semihosting = semihosting(&config, &boot, &console, &times).map(Arc::new);
         let needs = Needs {
             memory: Arc::clone(&memory),
             model: Arc::clone(&model),
@@ -148,6 +206,8 @@ impl Machine {
             cpus: config.places(),
             semihosting: semihosting.is_some(),
             count: config.count,
+            counter: count.clone(),
+            trace: pace.is_some_and(|options| options.trace),
         };
         let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
         let handler = Handler {
@@ -161,9 +221,23 @@ impl Machine {
         let (sender, requests) = mpsc::channel();
         let name = accelerator.name();
         let notices = Arc::new(Notices::default());
+        let pace = count.zip(pace).map(|(count, options)| {
+            let hands = Hands {
+                uart: Arc::clone(&board.uart),
+                gpio: Arc::clone(&board.gpio),
+                input: Arc::clone(&console.input),
+                notices: Arc::clone(&notices),
+                requests: sender.clone(),
+            };
+            let (time, vcpus) = (Arc::clone(&board.time), cpus.clone());
+            MachinePace::new(PaceParts { count, options, time, vcpus, hands: Box::new(hands) })
+        });
+        let pace = connect_pace(pace, &config, identity, player, &console)?;
         let (time, told) = (Arc::clone(&board.time), Arc::clone(&notices));
-        let ear = Ear { requests: sender.clone(), time, notices: told };
-        let engine = Engine::new(EngineConfig::new(accelerator, Arc::new(handler), ear));
+        let ear = Ear { requests: sender.clone(), time, notices: told, pace: pace.clone() };
+        let mut engine = EngineConfig::new(accelerator, Arc::new(handler), ear);
+        engine.pace = pace.clone().map(|pace| pace as _);
+        let engine = Engine::new(engine);
         let shared = Shared {
             config,
             model,
@@ -179,6 +253,7 @@ impl Machine {
             engine,
             requests: sender,
             notices,
+            pace,
             plugging: Mutex::default(),
         };
         shared.load()?;
@@ -186,7 +261,7 @@ impl Machine {
             let (state, power) = shared.reset_state(vcpu.index());
             shared.engine.create_vcpu(vcpu, state, power)?;
         }
-        Ok(Self { shared: Arc::new(shared), requests, notes })
+        Ok(Self { shared: Arc::new(shared), requests, notes, born: Instant::now() })
     }
 
     /// The device tree that the guest of a machine described so would get.
@@ -254,6 +329,8 @@ impl Machine {
                 Request::Vcpu(event) => end_of(event),
                 Request::Reset(cause) => self.reset(cause, &mut resets),
                 Request::Quit { cause, reason } => Some((End::Quit(reason), cause)),
+                Request::Over(Outcome::Ends(why)) => Some((End::Replayed(why), Cause::HostUi)),
+                Request::Over(Outcome::Differs(what)) => Some((End::Failed(what), Cause::HostError)),
             };
             if let Some(end) = end {
                 break end;
@@ -265,7 +342,7 @@ impl Machine {
         }
         self.shared.notices.tell(&Notice::Shutdown(cause));
         self.stop();
-        end
+        self.shared.pace.as_ref().and_then(|pace| pace.finish(&end)).unwrap_or(end)
     }
 
     fn next_request(&self, deadline: Option<Instant>) -> Option<Request> {
@@ -299,13 +376,21 @@ impl Machine {
         stale
     }
 
+    /// Time for counting resets: the guest's where everything depends on that alone.
+    fn now(&self) -> Duration {
+        match &self.shared.pace {
+            Some(_) => Duration::from_nanos(self.shared.board.time.clock().now_ns()),
+            None => self.born.elapsed(),
+        }
+    }
+
     /// Resets the machine; its end and why, if it ends instead.
     fn reset(&self, cause: Cause, resets: &mut Resets) -> Option<(End, Cause)> {
         let shared = &self.shared;
         if shared.config.on_reset == OnReset::PowerOff {
             return Some((End::PoweredOff, cause));
         }
-        if cause.by_guest() && resets.count_one(Instant::now()) {
+        if cause.by_guest() && resets.count_one(self.now()) {
             return Some((End::ResetLoop, cause));
         }
         let _plugging = lock(&shared.plugging);
@@ -316,6 +401,9 @@ impl Machine {
                 semihosting.reset();
             }
             loaded = Some(shared.load());
+            if let Some(pace) = &shared.pace {
+                pace.machine_acted();
+            }
         };
         let cpu = |index| shared.reset_state(index);
         let result = shared.engine.reset(&cause.to_string(), devices, cpu);
@@ -331,6 +419,7 @@ impl Machine {
 
     /// Stops the vCPUs, then lets the devices finish, then flushes the disks.
     fn stop(&self) {
+        self.shared.console.output.stop_waiting();
         if let Err(error) = self.shared.engine.pause("the machine ends") {
             tracing::warn!(%error, "the vCPUs do not stop");
         }
@@ -349,7 +438,8 @@ impl Machine {
 
     /// Counters of the run so far; also after [`Machine::run`], before [`Machine::shutdown`].
     pub fn statistics(&self) -> Statistics {
-        Statistics::collect(self.shared.accelerator, &self.shared.engine)
+        let count = self.shared.pace.as_ref().map(|pace| pace.count());
+        Statistics::collect(self.shared.accelerator, &self.shared.engine, count.map(|count| &**count))
     }
 
     /// Ends all threads. The console's readers see its end.
@@ -406,12 +496,12 @@ fn end_of(event: MachineEvent) -> Option<(End, Cause)> {
 
 /// When the machine was reset lately.
 #[derive(Default)]
-struct Resets(Vec<Instant>);
+struct Resets(Vec<Duration>);
 
 impl Resets {
     /// Notes a reset; true if it is one of a loop.
-    fn count_one(&mut self, now: Instant) -> bool {
-        self.0.retain(|&then| now.saturating_duration_since(then) < RESET_LOOP_TIME);
+    fn count_one(&mut self, now: Duration) -> bool {
+        self.0.retain(|&then| now.saturating_sub(then) < RESET_LOOP_TIME);
         self.0.push(now);
         self.0.len() >= RESET_LOOP_COUNT
     }
@@ -420,26 +510,29 @@ impl Resets {
 fn virtio_devices(
     config: &MachineConfig,
     disks: &[Arc<dyn BlockBackend>],
+    service: Service,
 ) -> Result<Vec<Arc<dyn VirtioDevice>>, ConfigError> {
     let mut devices: Vec<Arc<dyn VirtioDevice>> = Vec::new();
     for (n, (disk, drive)) in disks.iter().zip(&config.drives).enumerate() {
         let name = drive.file.file_name().map_or_else(String::new, |f| f.to_string_lossy().into_owned());
         let block = BlockConfig { name: format!("disk {n}"), serial: name };
         let failed = |source| ConfigError::Host { what: "a disk's thread", source };
-        devices.push(Arc::new(Block::new(Arc::clone(disk), block).map_err(failed)?));
+        devices.push(Arc::new(Block::with_service(Arc::clone(disk), block, service).map_err(failed)?));
     }
     if config.entropy {
         let failed = |source| ConfigError::Host { what: "the entropy device's thread", source };
-        devices.push(Arc::new(Entropy::new().map_err(failed)?));
+        let entropy = match service {
+            Service::Threaded => Entropy::new(),
+            Service::Immediate => Entropy::seeded(SEED),
+        };
+        devices.push(Arc::new(entropy.map_err(failed)?));
     }
     Ok(devices)
 }
 
 fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<Vec<u8>, ConfigError> {
-    let mut seed = [0; 40];
-    let failed = |e: rustix::io::Errno| ConfigError::Host { what: "random numbers", source: e.into() };
-    let n = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
-    let (kaslr, rng) = seed[..n].split_at(n.min(8));
+    let seed = seeds(config)?;
+    let (kaslr, rng) = seed.split_at(8);
     let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
     let description = fdt::Description {
         cpu_compatible: &cpu::compatible(model),
@@ -457,7 +550,20 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
     Ok(boot.device_tree(generated, &config.boot.append)?)
 }
 
-fn semihosting(config: &MachineConfig, boot: &Boot, console: &Console) -> Option<Semihosting> {
+/// Random bytes for the kernel to begin with: 8 for its address, the others for its random numbers.
+fn seeds(config: &MachineConfig) -> Result<[u8; 40], ConfigError> {
+    let mut seeds = [0; 40];
+    if accelerator::pace(&config.accelerator).is_some() {
+        ChaCha20Rng::seed_from_u64(SEED ^ 1).fill_bytes(&mut seeds);
+        return Ok(seeds);
+    }
+    let failed = |e: rustix::io::Errno| ConfigError::Host { what: "random numbers", source: e.into() };
+    // So few at once are always had whole (getrandom(2)).
+    rustix::rand::getrandom(&mut seeds, rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+    Ok(seeds)
+}
+
+fn semihosting(config: &MachineConfig, boot: &Boot, console: &Console, times: &Times) -> Option<Semihosting> {
     let elf = match boot.kernel().kind() {
         KernelKind::Elf(elf) => Some(elf),
         KernelKind::Linux(_) => None,
@@ -474,7 +580,37 @@ fn semihosting(config: &MachineConfig, boot: &Boot, console: &Console) -> Option
     let start = start.next_multiple_of(4096).min(end);
     let name = boot.kernel().path().file_name().map_or_else(String::new, |f| f.to_string_lossy().into());
     let command_line = format!("{name} {}", config.boot.append);
-    Some(Semihosting::new(console.clone(), command_line.trim(), (start, end)))
+    let semihosting = Semihosting::new(console.clone(), command_line.trim(), (start, end), times);
+    let shares_thread = accelerator::pace(&config.accelerator).is_some() && config.places() > 1;
+    Some(if shares_thread { semihosting.impatient() } else { semihosting })
+}
+
+/// Gives the pace its recording, and puts it between the console and the guest.
+fn connect_pace(
+    pace: Option<MachinePace>,
+    config: &MachineConfig,
+    identity: Option<Identity>,
+    player: Option<Player>,
+    console: &Console,
+) -> Result<Option<Arc<MachinePace>>, ConfigError> {
+    let Some(pace) = pace else { return Ok(None) };
+    let pace = match (player, &config.record, identity) {
+        (Some(player), ..) => pace.replaying(player),
+        (None, Some(path), Some(identity)) => pace.recording(Recorder::create(path, &identity)?),
+        _ => pace,
+    };
+    let pace = Arc::new(pace);
+    let to = Arc::downgrade(&pace);
+    let submit = move |input: Input| {
+        if let Some(pace) = to.upgrade() {
+            pace.submit(input);
+        }
+    };
+    console.input.divert(match pace.is_replay() {
+        true => Detour::Ignored(Box::new(move || submit(Input::Break))),
+        false => Detour::Through(Box::new(move |data| submit(Input::Console(data.to_vec())))),
+    });
+    Ok(Some(pace))
 }
 
 #[cfg(test)]
@@ -483,12 +619,11 @@ mod tests {
 
     #[test]
     fn many_resets_in_a_short_time_are_a_loop_and_slow_ones_are_not() {
-        let start = Instant::now();
         let mut resets = Resets::default();
-        let quick = (1..=RESET_LOOP_COUNT as u32).map(|i| start + Duration::from_millis(100) * i);
+        let quick = (1..=RESET_LOOP_COUNT as u32).map(|i| Duration::from_millis(100) * i);
         assert_eq!(quick.filter(|t| resets.count_one(*t)).count(), 1);
         let mut resets = Resets::default();
-        let mut slow = (1..100).map(|i| start + Duration::from_secs(7) * i);
+        let mut slow = (1..100).map(|i| Duration::from_secs(7) * i);
         assert!(!slow.any(|t| resets.count_one(t)));
     }
 

@@ -8,6 +8,7 @@ use armlet_devices::TimerQueue;
 use armlet_engine::{DebugStop, MachineEvent, MachineListener, MachineState};
 
 use crate::lock;
+use crate::pace::{MachinePace, Outcome};
 
 /// Who or what made a machine end or start again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +153,8 @@ pub(crate) enum Request {
     Reset(Cause),
     /// By somebody outside: end.
     Quit { cause: Cause, reason: String },
+    /// By a replay: it is over.
+    Over(Outcome),
 }
 
 /// The machine's ear at its engine. Time stands still while the vCPUs do, whoever stops them.
@@ -159,6 +162,7 @@ pub(crate) struct Ear {
     pub(crate) requests: Sender<Request>,
     pub(crate) time: Arc<TimerQueue>,
     pub(crate) notices: Arc<Notices>,
+    pub(crate) pace: Option<Arc<MachinePace>>,
 }
 
 impl MachineListener for Ear {
@@ -167,11 +171,17 @@ impl MachineListener for Ear {
         if let MachineEvent::Debug { vcpu, stop } = event {
             return self.notices.tell(&Notice::Debug { vcpu, stop });
         }
+        if let Some(pace) = &self.pace {
+            pace.await_machine();
+        }
         // Nobody listens any more while the machine is taken down.
         let _ = self.requests.send(Request::Vcpu(event));
     }
 
     fn state_changed(&self, _from: MachineState, to: MachineState, _reason: &str) {
+        if let Some(pace) = &self.pace {
+            pace.state_changed(to);
+        }
         match to {
             MachineState::Running => {
                 self.time.resume();

@@ -4,8 +4,11 @@
 //! that leads nowhere makes the call return −1.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use armlet_devices::WallClock;
+
+use crate::board::{Elapsed, Times};
 use crate::console::Console;
 use crate::lock;
 
@@ -93,7 +96,10 @@ pub struct Semihosting {
     command_line: String,
     /// Free memory for `SYS_HEAPINFO`: first and one past the last byte.
     free: (u64, u64),
-    start: Instant,
+    elapsed: Elapsed,
+    wall: WallClock,
+    /// A program that waits for input lets this thread sleep: no other CPU is on it.
+    patient: bool,
     state: Mutex<State>,
 }
 
@@ -105,15 +111,24 @@ fn done(x0: u64) -> Answer {
 
 impl Semihosting {
     /// For a program with this console, command line and free memory (first and one past the last byte).
-    pub fn new(console: Console, command_line: &str, free: (u64, u64)) -> Self {
+    pub(crate) fn new(console: Console, command_line: &str, free: (u64, u64), times: &Times) -> Self {
         let state = State { handles: Vec::new(), errno: 0 };
         Self {
             console,
             command_line: command_line.into(),
             free,
-            start: Instant::now(),
+            elapsed: times.elapsed(),
+            wall: times.wall(),
+            patient: true,
             state: Mutex::new(state),
         }
+    }
+
+    /// The same for CPUs that share one thread: none sleeps while it waits for input.
+    #[must_use]
+    pub(crate) fn impatient(mut self) -> Self {
+        self.patient = false;
+        self
     }
 
     /// Machine reset: all handles close.
@@ -131,7 +146,9 @@ impl Semihosting {
 
     /// Sleeps until there is input, at most for `limit`.
     pub fn wait_for_input(&self, limit: Duration) {
-        self.console.input.wait(limit);
+        if self.patient {
+            self.console.input.wait(limit);
+        }
     }
 
     fn dispatch(&self, operation: u32, parameter: u64, memory: &dyn ProgramMemory) -> Answer {
@@ -167,14 +184,14 @@ impl Semihosting {
                 let features = matches!(self.handle(handle)?, Handle::Features { .. });
                 done(if features { FEATURES.len() as u64 } else { 0 })
             }
-            op::CLOCK => done(u64::try_from(self.start.elapsed().as_millis() / 10).unwrap_or(FAILED)),
-            op::TIME => done(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())),
+            op::CLOCK => done(u64::try_from((self.elapsed)().as_millis() / 10).unwrap_or(FAILED)),
+            op::TIME => done((self.wall)().as_secs()),
             op::ERRNO => done(lock(&self.state).errno),
             op::GET_CMDLINE => self.command_line(parameter, memory),
             op::HEAPINFO => self.heap_info(parameter, memory),
             op::EXIT | op::EXIT_EXTENDED => exit(parameter, memory),
             op::ELAPSED => {
-                let ticks = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let ticks = u64::try_from((self.elapsed)().as_nanos()).unwrap_or(u64::MAX);
                 put(memory, parameter, &ticks.to_le_bytes())?;
                 done(0)
             }
@@ -383,7 +400,8 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let console = Console::new();
-            let semihosting = Semihosting::new(console.clone(), "prog arg", (0x4100_0000, 0x4200_0000));
+            let free = (0x4100_0000, 0x4200_0000);
+            let semihosting = Semihosting::new(console.clone(), "prog arg", free, &Times::new(None));
             Self { console, semihosting, memory: Memory(RefCell::new(vec![0; 4096])) }
         }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use armlet_engine::Engine;
+use armlet_engine::{Engine, InstructionCount};
 use serde::Serialize;
 
 /// What was counted.
@@ -17,7 +17,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    pub(crate) fn collect(accelerator: &str, engine: &Engine) -> Self {
+    pub(crate) fn collect(accelerator: &str, engine: &Engine, count: Option<&InstructionCount>) -> Self {
         let mut all = Self { accelerator: accelerator.into(), ..Self::default() };
         for index in engine.vcpus() {
             // A vCPU whose thread is gone has taken its counters along.
@@ -29,6 +29,10 @@ impl Statistics {
             all.cpus.push(counters.into_iter().collect());
         }
         all.machine.extend(engine.statistics());
+        if let Some(count) = count {
+            all.machine.insert("count".into(), count.now());
+            all.machine.insert("count_skipped".into(), count.skipped());
+        }
         all
     }
 }

@@ -10,7 +10,7 @@ use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::mmio::copy_config;
 use crate::queue::{Chain, Queue, QueueError};
 use crate::spec::device_id;
-use crate::worker::{Job, Outcome, Stop, Worker};
+use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
 /// Feature: the configuration has the terminal's size (5.3.3).
 const F_SIZE: u64 = 1 << 0;
@@ -30,7 +30,7 @@ const SINK_WAIT: Duration = Duration::from_millis(50);
 /// Where the guest's output goes.
 pub trait ConsoleSink: Send + Sync {
     /// Takes as many of `bytes` as it can and returns how many. If it can take none, it waits for that to change,
-    /// at most for `wait`. Called on the console's own thread.
+    /// at most for `wait`. Called by whoever does the console's work ([`Service`]).
     fn write(&self, bytes: &[u8], wait: Duration) -> usize;
 }
 
@@ -74,6 +74,18 @@ impl Console {
     /// # Errors
     /// The host's, if it starts no thread.
     pub fn new(sink: Arc<dyn ConsoleSink>, on_room: RoomCallback) -> std::io::Result<Self> {
+        Self::with_service(sink, on_room, Service::Threaded)
+    }
+
+    /// As [`Self::new`], with output handed on as `service` says.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_service(
+        sink: Arc<dyn ConsoleSink>,
+        on_room: RoomCallback,
+        service: Service,
+    ) -> std::io::Result<Self> {
         let input = Input {
             backlog: VecDeque::with_capacity(BACKLOG),
             refused: false,
@@ -82,7 +94,8 @@ impl Console {
             rows: 25,
             active: None,
         };
-        Ok(Self { sink, input: Mutex::new(input), on_room, output: Worker::spawn("virtio-console")? })
+        let output = Worker::spawn("virtio-console", service)?;
+        Ok(Self { sink, input: Mutex::new(input), on_room, output })
     }
 
     /// Offers input to the guest; returns how many bytes were taken, which never is more than a small buffer's

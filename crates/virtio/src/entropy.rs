@@ -1,16 +1,19 @@
-//! The entropy device (virtio 5.4): it fills buffers with the host's random bytes.
+//! The entropy device (virtio 5.4): it fills buffers with random bytes, the host's or, where every run is to be the
+//! same, those of a generator with a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::queue::{Chain, Queue, QueueError};
 use crate::spec::device_id;
-use crate::worker::{Job, Outcome, Stop, Worker};
+use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
 /// Entries of the queue; drivers have one buffer in flight.
 const QUEUE_SIZE: u16 = 8;
@@ -22,6 +25,33 @@ const CHUNK: usize = 256;
 /// The entropy device. It has a thread, since a host that has just started may have no random bytes yet.
 pub struct Entropy {
     worker: Worker<Requests>,
+    source: Source,
+}
+
+/// Where the bytes come from.
+#[derive(Clone)]
+enum Source {
+    Host,
+    Generator(Arc<Mutex<ChaCha20Rng>>),
+}
+
+impl Source {
+    /// Fills the start of `buffer`; returns how much, 0 if there is nothing to be had.
+    fn fill(&self, buffer: &mut [u8; CHUNK]) -> usize {
+        match self {
+            Self::Host => loop {
+                match getrandom(&mut *buffer, GetRandomFlags::empty()) {
+                    Ok(n) => return n,
+                    Err(Errno::INTR) => {}
+                    Err(_) => return 0,
+                }
+            },
+            Self::Generator(generator) => {
+                generator.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(buffer);
+                buffer.len()
+            }
+        }
+    }
 }
 
 impl Entropy {
@@ -30,7 +60,18 @@ impl Entropy {
     /// # Errors
     /// The host's, if it starts no thread.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { worker: Worker::spawn("virtio-rng")? })
+        Ok(Self { worker: Worker::spawn("virtio-rng", Service::Threaded)?, source: Source::Host })
+    }
+
+    /// A device whose bytes are the same in every run, and so no secret: those of ChaCha20 with `seed`. Requests are
+    /// done at once ([`Service::Immediate`]). A reset of the device does not start the sequence again.
+    ///
+    /// # Errors
+    /// None; as [`Self::new`].
+    pub fn seeded(seed: u64) -> std::io::Result<Self> {
+        let generator = Mutex::new(ChaCha20Rng::seed_from_u64(seed));
+        let worker = Worker::spawn("virtio-rng", Service::Immediate)?;
+        Ok(Self { worker, source: Source::Generator(Arc::new(generator)) })
     }
 }
 
@@ -56,7 +97,7 @@ impl VirtioDevice for Entropy {
     fn activate(&self, activation: Activation) {
         let Activation { queues, memory, link, .. } = activation;
         if let Some(queue) = queues.into_iter().next().flatten() {
-            self.worker.install(Requests { queue, memory, link });
+            self.worker.install(Requests { queue, memory, link, source: self.source.clone() });
         }
     }
 
@@ -87,6 +128,7 @@ struct Requests {
     queue: Queue,
     memory: Ram,
     link: Arc<DriverLink>,
+    source: Source,
 }
 
 impl Requests {
@@ -95,7 +137,7 @@ impl Requests {
             while !stop.requested()
                 && let Some(chain) = self.queue.pop()?
             {
-                let written = fill(&chain, &self.memory);
+                let written = fill(&chain, &self.memory, &self.source);
                 self.queue.push_used(&chain, written)?;
                 if self.queue.wants_interrupt()? {
                     self.link.used_buffers();
@@ -121,16 +163,15 @@ impl Job for Requests {
 }
 
 /// Fills the chain's buffers; returns the bytes written.
-fn fill(chain: &Chain, memory: &Ram) -> u32 {
+fn fill(chain: &Chain, memory: &Ram, source: &Source) -> u32 {
     let mut buffers = chain.writable(memory).take_front(MAX_BYTES);
     let mut written = 0;
     while !buffers.is_empty() {
         let mut random = [0u8; CHUNK];
-        let n = match getrandom(&mut random, GetRandomFlags::empty()) {
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(_) => break,
-        };
+        let n = source.fill(&mut random);
+        if n == 0 {
+            break;
+        }
         written += buffers.take_front(n as u64).copy_from(&random[..n]);
     }
     // At most MAX_BYTES.

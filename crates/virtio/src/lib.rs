@@ -20,3 +20,4 @@ pub use device::{Activation, DriverLink, LineSetter, VirtioDevice};
 pub use entropy::Entropy;
 pub use mmio::MmioTransport;
 pub use queue::{Buffers, Chain, MAX_CHAIN, Queue, QueueError, QueueLayout};
+pub use worker::Service;

@@ -1,16 +1,30 @@
-//! A device's own thread, for work that may block on the host.
+//! A device's work: on a thread of its own, since it may block on the host, or at once.
 //!
 //! The thread lives as long as the device and sleeps on a condition variable while there is nothing to do. The
 //! device's queues are in a [`Job`], which is installed when the driver starts the device and removed when it
 //! resets it. The thread takes the job out of the shared state while it runs it, so nothing is locked during
 //! host I/O; who wants the job gone, or quiet, asks for it through [`Stop`] and waits until it is back.
+//!
+//! In a machine whose every step is to be the same in every run there is no thread: the work is done by whoever wakes
+//! it, a vCPU, before its access to the device is over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Work that a device's thread does when it is woken.
+/// Who does a device's work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// A thread of the device's own; a vCPU never waits for the host.
+    #[default]
+    Threaded,
+    /// The vCPU that notifies the device, which waits for the host: completion and interrupt come with the
+    /// notification, in every run alike.
+    Immediate,
+}
+
+/// Work that is done when it is woken.
 pub(crate) trait Job: Send + 'static {
     /// Works until nothing is left to do, and returns early, between two requests, when `stop` asks for it.
     fn run(&mut self, stop: &Stop) -> Outcome;
@@ -98,37 +112,49 @@ impl<J> Shared<J> {
     }
 }
 
-/// The device's handle on its thread.
+/// The device's handle on its thread, or on its work that is done at once.
 pub(crate) struct Worker<J: Job> {
     shared: Arc<Shared<J>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    service: Service,
 }
 
 impl<J: Job> Worker<J> {
-    /// Starts the thread; it sleeps until a job is there and woken.
+    /// A worker; a thread sleeps until a job is there and woken.
     ///
     /// # Errors
     /// The host's, if it starts no thread.
-    pub(crate) fn spawn(name: &str) -> std::io::Result<Self> {
+    pub(crate) fn spawn(name: &str, service: Service) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State { mode: Mode::Running, slot: Slot::None, woken: false, waiting: 0 }),
             work: Condvar::new(),
             parked: Condvar::new(),
             stop: Stop::default(),
         });
+        if service == Service::Immediate {
+            return Ok(Self { shared, thread: Mutex::new(None), service });
+        }
         // The thread's job: the device's requests, one after the other. It may block on the host's disk or
         // whatever else the job does I/O with, and on the device's interrupt line; never on a vCPU.
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || serve(&of_thread))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), service })
     }
 
-    /// Hands the thread its job, in place of any before it, and has it look for work.
+    /// Has the work done that there is.
+    fn start(&self, state: MutexGuard<'_, State<J>>) {
+        match self.service {
+            Service::Threaded => self.shared.work.notify_one(),
+            Service::Immediate => drop(work_off(&self.shared, state)),
+        }
+    }
+
+    /// Hands over the job, in place of any before it, and has it look for work.
     pub(crate) fn install(&self, job: J) {
         let mut state = self.shared.until_parked(self.shared.lock());
         state.slot = Slot::Parked(job);
         state.woken = true;
-        self.shared.work.notify_one();
+        self.start(state);
     }
 
     /// Takes the job away; it is not running any more when this returns.
@@ -143,7 +169,7 @@ impl<J: Job> Worker<J> {
         let mut state = self.shared.lock();
         if !state.woken {
             state.woken = true;
-            self.shared.work.notify_one();
+            self.start(state);
         }
     }
 
@@ -161,7 +187,7 @@ impl<J: Job> Worker<J> {
         let mut state = self.shared.lock();
         if state.mode == Mode::Paused {
             state.mode = Mode::Running;
-            self.shared.work.notify_one();
+            self.start(state);
         }
     }
 
@@ -173,6 +199,13 @@ impl<J: Job> Worker<J> {
             state.mode = Mode::Draining;
         }
         self.shared.work.notify_one();
+        if self.service == Service::Immediate && state.mode != Mode::Ended {
+            state = work_off(&self.shared, state);
+            if !matches!(state.slot, Slot::Running) {
+                state.mode = Mode::Ended;
+                state.slot = Slot::None;
+            }
+        }
         while state.mode != Mode::Ended {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -213,20 +246,34 @@ fn serve<J: Job>(shared: &Shared<J>) {
     let _ending = Ending(shared);
     let mut state = shared.lock();
     loop {
-        let runs = state.woken && state.waiting == 0 && state.mode != Mode::Paused;
-        if runs {
-            state.woken = false;
-            match std::mem::replace(&mut state.slot, Slot::Running) {
-                Slot::Parked(job) => state = run(shared, state, job),
-                // The device is not active: nothing to do for this wake.
-                Slot::None | Slot::Running => state.slot = Slot::None,
-            }
-        } else if state.mode == Mode::Draining {
+        state = work_off(shared, state);
+        if state.mode == Mode::Draining {
             return;
-        } else {
-            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Runs the job for as long as it is woken and may run. Another thread that is at it does what is left.
+fn work_off<'a, J: Job>(
+    shared: &'a Shared<J>,
+    mut state: MutexGuard<'a, State<J>>,
+) -> MutexGuard<'a, State<J>> {
+    while state.woken && state.waiting == 0 && !matches!(state.mode, Mode::Paused | Mode::Ended) {
+        match std::mem::replace(&mut state.slot, Slot::Running) {
+            Slot::Parked(job) => {
+                state.woken = false;
+                state = run(shared, state, job);
+            }
+            Slot::Running => break,
+            // The device is not active: nothing to do for this wake.
+            Slot::None => {
+                state.woken = false;
+                state.slot = Slot::None;
+            }
         }
     }
+    state
 }
 
 /// Runs the job once, unlocked, and parks it.
@@ -236,7 +283,10 @@ fn run<'a, J: Job>(
     mut job: J,
 ) -> MutexGuard<'a, State<J>> {
     drop(state);
+    let ending = Ending(shared);
     let outcome = job.run(&shared.stop);
+    // Only a panic ends it here.
+    std::mem::forget(ending);
     let mut state = shared.lock();
     state.slot = if outcome == Outcome::Broken { Slot::None } else { Slot::Parked(job) };
     let given_up = state.mode == Mode::Draining && shared.stop.requested();
@@ -277,7 +327,13 @@ mod tests {
 
     #[test]
     fn no_work_is_lost_whatever_comes_between() {
-        let worker = Worker::spawn("test").unwrap();
+        for service in [Service::Threaded, Service::Immediate] {
+            storm(service);
+        }
+    }
+
+    fn storm(service: Service) {
+        let worker = Worker::spawn("test", service).unwrap();
         let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let running = Arc::new(AtomicBool::new(false));
         let job = || Counter { todo: todo.clone(), done: done.clone(), running: running.clone() };
@@ -327,8 +383,43 @@ mod tests {
     }
 
     #[test]
+    fn work_that_is_done_at_once_is_done_when_the_wake_returns() {
+        let worker = Worker::spawn("test", Service::Immediate).unwrap();
+        let (todo, done) = (Arc::new(AtomicU64::new(3)), Arc::new(AtomicU64::new(0)));
+        worker.wake();
+        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        assert_eq!(done.load(Ordering::SeqCst), 3, "what waited is done with the installation");
+        let give = |n| {
+            todo.fetch_add(n, Ordering::SeqCst);
+            worker.wake();
+            done.load(Ordering::SeqCst)
+        };
+        assert_eq!(give(1), 4);
+        worker.quiesce();
+        assert_eq!(give(1), 4, "remembered");
+        worker.resume();
+        assert_eq!(give(0), 5);
+        worker.quiesce();
+        assert_eq!(give(2), 5);
+        assert!(worker.shutdown(Duration::ZERO));
+        assert_eq!(give(1), 7, "what was left is worked off, and nothing after that");
+        assert!(worker.shutdown(Duration::ZERO));
+    }
+
+    #[test]
+    fn nobody_waits_for_work_that_panicked_at_once() {
+        let worker = Worker::spawn("test", Service::Immediate).unwrap();
+        let install = std::panic::AssertUnwindSafe(|| worker.install(Bad));
+        assert!(std::panic::catch_unwind(install).is_err());
+        worker.quiesce();
+        worker.remove();
+        worker.wake();
+        assert!(worker.shutdown(Duration::ZERO));
+    }
+
+    #[test]
     fn nobody_waits_for_a_thread_that_died() {
-        let worker = Worker::spawn("test").unwrap();
+        let worker = Worker::spawn("test", Service::Threaded).unwrap();
         worker.install(Bad);
         worker.remove();
         worker.quiesce();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use armlet_memory::{AccessSize, MmioDevice};
 use armlet_storage::{BlockBackend, DiskOptions, VolatileSlice};
+use armlet_virtio::Service;
 use armlet_virtio::spec::{feature, mmio};
 use common::disk::*;
 use common::*;
@@ -47,6 +48,27 @@ fn reads_and_writes_reach_the_image() {
         assert!(image.bytes() == expected, "the image differs");
         assert!(read(&mut d, 77, 1 << 20) == new, "read back differs");
     }
+}
+
+#[test]
+fn immediate_service_is_over_when_the_notification_returns() {
+    let content = pattern(DISK, 2);
+    let image = TempImage::new(&content);
+    let backend = DiskOptions::new(&image.0).open().unwrap().backend;
+    let mut d = Driver::start(served(backend, Service::Immediate), 0);
+    for (sector, count) in [(0, 1u32), (9, 8), (2, 300)] {
+        let data = BUFFERS + 0x1000;
+        let status = data + 512 * u64::from(count);
+        d.ram.write(HEADER, &header(IN, sector)).unwrap();
+        d.add(0, &[(HEADER, 16, false), (data, 512 * count, true), (status, 1, true)]);
+        d.notify(0);
+        assert!(d.line.is_high(), "the interrupt is there");
+        assert_eq!(d.poll_used(0).map(|(_, written)| written), Some(512 * count + 1));
+        d.acknowledge();
+        let at = sector as usize * 512;
+        assert!(d.bytes(data, 512 * count as usize) == content[at..at + 512 * count as usize]);
+    }
+    assert!(d.dev.shutdown(Duration::ZERO));
 }
 
 #[test]

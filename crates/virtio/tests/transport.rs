@@ -171,3 +171,28 @@ fn entropy_fills_what_it_says_with_bytes_that_differ() {
     assert_eq!(d.wait_used(0).1, 65536);
     assert_eq!(d.wait_used(0).1, 0);
 }
+
+#[test]
+fn entropy_with_a_seed_is_the_same_in_every_run_and_there_when_the_notification_returns() {
+    let run = |seed| {
+        let mut d = Driver::new(Arc::new(Entropy::seeded(seed).unwrap()));
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            d.bring_up(0);
+            for len in [1, 600] {
+                d.add(0, &[(BUFFERS, len, true)]);
+                d.notify(0);
+                assert_eq!(d.poll_used(0).map(|(_, written)| written), Some(len));
+                assert_ne!(d.reg(mmio::INTERRUPT_STATUS) & 1, 0);
+                d.acknowledge();
+                all.extend(d.bytes(BUFFERS, len as usize));
+            }
+            d.set(mmio::STATUS, 0);
+        }
+        all
+    };
+    let first = run(1);
+    assert_eq!(first, run(1));
+    assert_ne!(first, run(2));
+    assert_ne!(first[1..601], first[602..], "a reset does not start it again");
+}

@@ -11,12 +11,11 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
+use armlet_memory::{AccessSize, MmioDevice};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
-use armlet_memory::{AccessSize, MmioDevice};
-
+use crate::clock::{COUNTER_FREQUENCY, Clock};
 use crate::line::InterruptLine;
 use crate::{lock, primecell};
 pub use output::OutputQueue;
@@ -42,6 +41,7 @@ pub struct Pl011 {
 struct State {
     line: Arc<dyn InterruptLine>,
     sink: Arc<dyn CharSink>,
+    clock: Arc<Clock>,
     receive: VecDeque<u16>,
     transmit: VecDeque<u8>,
     /// RSR: errors of the last character read.
@@ -68,27 +68,28 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Driver {
     Absent,
-    /// It has unmasked the receive interrupts. Linux's then empties the FIFO, and unmasks them again.
-    Starting(Instant),
+    /// It has unmasked the receive interrupts, at this time in ns. Linux's then empties the FIFO, and unmasks them
+    /// again.
+    Starting(u64),
     Ready,
 }
 
 impl Driver {
-    /// A driver that unmasks only once is ready after this long.
-    const START: Duration = Duration::from_millis(500);
+    /// A driver that unmasks only once is ready after so many ns.
+    const START: u64 = 500_000_000;
 
-    fn after_unmasking(self, mask: Interrupts) -> Self {
+    fn after_unmasking(self, mask: Interrupts, clock: &Clock) -> Self {
         match self {
             _ if !mask.intersects(Interrupts::RX | Interrupts::RT) => self,
-            Self::Absent => Self::Starting(Instant::now()),
+            Self::Absent => Self::Starting(clock.now_ns()),
             Self::Starting(_) | Self::Ready => Self::Ready,
         }
     }
 
-    fn is_ready(self) -> bool {
+    fn is_ready(self, clock: &Clock) -> bool {
         match self {
             Self::Absent => false,
-            Self::Starting(since) => since.elapsed() >= Self::START,
+            Self::Starting(since) => clock.now_ns().saturating_sub(since) >= Self::START,
             Self::Ready => true,
         }
     }
@@ -97,8 +98,15 @@ impl Driver {
 impl Pl011 {
     /// A UART called `name` that interrupts on `line` and sends to `sink`.
     pub fn new(name: &str, line: Arc<dyn InterruptLine>, sink: Arc<dyn CharSink>) -> Self {
-        let state = State::new(line, sink);
+        let state = State::new(line, sink, Arc::new(Clock::new(COUNTER_FREQUENCY)));
         Self { name: name.to_owned(), state: Mutex::new(state), input_ready: OnceLock::new() }
+    }
+
+    /// The same UART with the machine's time instead of a clock of its own.
+    #[must_use]
+    pub fn on_clock(self, clock: &Arc<Clock>) -> Self {
+        lock(&self.state).clock = Arc::clone(clock);
+        self
     }
 
     /// Sets who is told when input that [`Self::receive`] turned away fits again. Called on a vCPU's thread
@@ -144,7 +152,8 @@ impl Pl011 {
     pub fn reset(&self) {
         let wants_input = {
             let mut state = lock(&self.state);
-            let mut fresh = State::new(Arc::clone(&state.line), Arc::clone(&state.sink));
+            let mut fresh =
+                State::new(Arc::clone(&state.line), Arc::clone(&state.sink), Arc::clone(&state.clock));
             fresh.holds = state.holds;
             let waits = state.input_waits;
             *state = fresh;
@@ -193,10 +202,11 @@ impl MmioDevice for Pl011 {
 }
 
 impl State {
-    fn new(line: Arc<dyn InterruptLine>, sink: Arc<dyn CharSink>) -> Self {
+    fn new(line: Arc<dyn InterruptLine>, sink: Arc<dyn CharSink>, clock: Arc<Clock>) -> Self {
         Self {
             line,
             sink,
+            clock,
             receive: VecDeque::with_capacity(spec::FIFO_DEPTH),
             transmit: VecDeque::with_capacity(spec::FIFO_DEPTH),
             status: 0,
@@ -238,7 +248,7 @@ impl State {
     }
 
     fn held(&self) -> bool {
-        self.holds && !self.driver.is_ready()
+        self.holds && !self.driver.is_ready(&self.clock)
     }
 
     fn transmitter_on(&self) -> bool {
@@ -285,7 +295,7 @@ impl State {
             spec::IFLS => self.ifls = value & spec::IFLS_MASK,
             spec::IMSC => {
                 self.mask = Interrupts::from_bits_truncate(value);
-                self.driver = self.driver.after_unmasking(self.mask);
+                self.driver = self.driver.after_unmasking(self.mask, &self.clock);
             }
             spec::ICR => self.raw.remove(Interrupts::from_bits_truncate(value)),
             spec::DMACR => self.dmacr = value & spec::DMACR_MASK,

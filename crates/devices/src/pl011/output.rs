@@ -14,10 +14,15 @@ use crate::lock;
 /// [`OutputQueue::PATIENCE`] counts as gone: from there on output is discarded, and counted, so that a guest that
 /// polls for room goes on, until the reader takes something again. Memory stays bounded and no vCPU thread
 /// ever blocks here.
+///
+/// Where the guest must not see how fast its reader is ([`OutputQueue::wait_for_reader`]), the queue takes everything
+/// instead: the guest's thread waits for room.
 pub struct OutputQueue {
     capacity: usize,
     state: Mutex<State>,
     filled: Condvar,
+    /// For writers that wait.
+    emptied: Condvar,
     room: OnceLock<ReadyCallback>,
 }
 
@@ -29,6 +34,18 @@ struct State {
     writer_waits: bool,
     discarded: u64,
     closed: bool,
+    full: WhenFull,
+}
+
+/// What a writer finds that has more than there is room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    /// It is turned away.
+    TurnAway,
+    /// It waits for the reader.
+    Wait,
+    /// What does not fit is thrown away.
+    Discard,
 }
 
 impl OutputQueue {
@@ -43,12 +60,30 @@ impl OutputQueue {
             writer_waits: false,
             discarded: 0,
             closed: false,
+            full: WhenFull::TurnAway,
         };
         Self {
             capacity: capacity.max(1),
             state: Mutex::new(state),
             filled: Condvar::new(),
+            emptied: Condvar::new(),
             room: OnceLock::new(),
+        }
+    }
+
+    /// From now on every write takes everything, and waits for room as long as that takes: what the guest sees does
+    /// not depend on its reader.
+    pub fn wait_for_reader(&self) {
+        lock(&self.state).full = WhenFull::Wait;
+    }
+
+    /// Ends all waiting for the reader, since the machine ends: what does not fit is thrown away. Nothing changes for
+    /// a queue whose writers do not wait.
+    pub fn stop_waiting(&self) {
+        let mut state = lock(&self.state);
+        if state.full == WhenFull::Wait {
+            state.full = WhenFull::Discard;
+            self.emptied.notify_all();
         }
     }
 
@@ -82,6 +117,7 @@ impl OutputQueue {
         if n > 0 {
             state.full_since = None;
             tell = std::mem::take(&mut state.writer_waits);
+            self.emptied.notify_all();
         }
         drop(state);
         if tell && let Some(callback) = self.room.get() {
@@ -94,6 +130,7 @@ impl OutputQueue {
     pub fn close(&self) {
         lock(&self.state).closed = true;
         self.filled.notify_all();
+        self.emptied.notify_all();
     }
 
     /// Bytes discarded so far.
@@ -113,6 +150,10 @@ impl OutputQueue {
 
     fn write_at(&self, bytes: &[u8], now: impl Fn() -> Instant) -> usize {
         let mut state = lock(&self.state);
+        if state.full != WhenFull::TurnAway {
+            self.write_all(state, bytes);
+            return bytes.len();
+        }
         if state.closed {
             state.discarded += bytes.len() as u64;
             return bytes.len();
@@ -134,6 +175,25 @@ impl OutputQueue {
         }
         state.discarded += (bytes.len() - n) as u64;
         bytes.len()
+    }
+
+    fn write_all(&self, mut state: std::sync::MutexGuard<'_, State>, mut bytes: &[u8]) {
+        loop {
+            let n = if state.closed { 0 } else { bytes.len().min(self.capacity - state.bytes.len()) };
+            state.bytes.extend(&bytes[..n]);
+            bytes = &bytes[n..];
+            if n > 0 {
+                self.filled.notify_one();
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            if state.closed || state.full != WhenFull::Wait {
+                state.discarded += bytes.len() as u64;
+                return;
+            }
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -182,6 +242,44 @@ mod tests {
         // The patience starts afresh.
         assert_eq!(q.write_at(b"gh", || start + OutputQueue::PATIENCE * 2), 1);
         assert_eq!(q.discarded(), 2);
+    }
+
+    #[test]
+    fn a_writer_that_may_wait_loses_nothing_until_it_is_told_to_stop() {
+        let q = Arc::new(OutputQueue::new(4));
+        q.wait_for_reader();
+        let text: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+        let writer = {
+            let (q, text) = (Arc::clone(&q), text.clone());
+            std::thread::spawn(move || q.write(&text))
+        };
+        let mut got: Vec<u8> = Vec::new();
+        while got.len() < text.len() {
+            let mut buffer = [0; 3];
+            let n = q.read(&mut buffer);
+            got.extend(&buffer[..n]);
+        }
+        assert_eq!(writer.join().ok(), Some(text.len()));
+        assert_eq!(got, text);
+        for end in [OutputQueue::stop_waiting, OutputQueue::close] {
+            let q = Arc::new(OutputQueue::new(4));
+            q.wait_for_reader();
+            let writer = {
+                let q = Arc::clone(&q);
+                std::thread::spawn(move || q.write(b"abcdefg"))
+            };
+            while q.len() < 4 {
+                std::thread::yield_now();
+            }
+            end(&q);
+            assert_eq!(writer.join().ok(), Some(7));
+            assert_eq!((q.len(), q.discarded()), (4, 3));
+            assert_eq!(q.write(b"h"), 1);
+            assert_eq!(q.discarded(), 4);
+        }
+        let q = OutputQueue::new(1);
+        q.stop_waiting();
+        assert_eq!(q.write(b"ab"), 1, "others are turned away as before");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use armlet_memory::{AccessSize, MmioDevice};
 
-use crate::clock::NEVER;
+use crate::clock::{Clock, NEVER};
 use crate::line::InterruptLine;
 use crate::timer_queue::{TimerKey, TimerQueue};
 use crate::{lock, primecell};
@@ -23,6 +23,11 @@ pub type WallClock = Box<dyn Fn() -> Duration + Send + Sync>;
 /// The host's time of day.
 pub fn host_wall_clock() -> WallClock {
     Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A time of day that begins with the machine's time, at `start` since 1970: the same in every run.
+pub fn machine_wall_clock(start: Duration, clock: Arc<Clock>) -> WallClock {
+    Box::new(move || start.saturating_add(Duration::from_nanos(clock.now_ns())))
 }
 
 /// The real-time clock.

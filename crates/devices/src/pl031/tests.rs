@@ -56,6 +56,11 @@ fn tells_the_time() {
     assert_eq!(ids, [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
     let host = Pl031::new(b.line.clone(), &b.queue, host_wall_clock());
     assert!(host.read(DR, AccessSize::Word) > 1_700_000_000);
+    let wall = machine_wall_clock(Duration::from_secs(1000), Arc::clone(&b.clock));
+    let machine = Pl031::new(b.line.clone(), &b.queue, wall);
+    let before = machine.read(DR, AccessSize::Word);
+    b.pass(7 * SECOND);
+    assert_eq!((before, machine.read(DR, AccessSize::Word)), (1000, 1007));
 }
 
 #[test]

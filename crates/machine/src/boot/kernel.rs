@@ -82,6 +82,10 @@ impl Kernel {
         Ok(Self { input, packing, kind: KernelKind::Linux(image) })
     }
 
+    pub(crate) fn input(&self) -> &InputFile {
+        &self.input
+    }
+
     /// The file's path, for messages.
     pub fn path(&self) -> &Path {
         &self.input.path

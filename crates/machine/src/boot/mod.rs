@@ -12,7 +12,7 @@ use armlet_memory::Ram;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::error::{BootError, ConfigError};
-use crate::spec;
+use crate::{recording, spec};
 
 pub mod dtb;
 mod elf;
@@ -113,6 +113,13 @@ pub struct Boot {
     layout: Layout,
 }
 
+/// What tells the files of one machine from those of another.
+pub(crate) struct Digests {
+    pub(crate) kernel: String,
+    pub(crate) initrd: Option<String>,
+    pub(crate) dtb: Option<String>,
+}
+
 /// Where the first vCPU starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -186,6 +193,20 @@ impl Boot {
         }
         let fits = ram.write(self.layout.device_tree, device_tree);
         fits.map_err(|e| BootError::DeviceTree(e.to_string()))
+    }
+
+    /// Sizes and digests of the files, for people and for comparing.
+    ///
+    /// # Errors
+    /// A file that can no longer be read.
+    pub(crate) fn digests(&self) -> Result<Digests, BootError> {
+        let of =
+            |input: &InputFile| recording::digest(&input.file, input.len).map_err(|e| input.read_failed(e));
+        Ok(Digests {
+            kernel: of(self.kernel.input())?,
+            initrd: self.initrd.as_ref().map(of).transpose()?,
+            dtb: self.dtb.as_deref().map(recording::digest_of),
+        })
     }
 
     /// Where the first vCPU starts.

@@ -11,7 +11,7 @@ use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::mmio::copy_config;
 use crate::queue::{Queue, QueueError};
 use crate::spec::device_id;
-use crate::worker::{Job, Outcome, Stop, Worker};
+use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
 mod request;
 mod spec;
@@ -61,12 +61,24 @@ impl Block {
     /// # Errors
     /// The host's, if it starts no thread.
     pub fn new(backend: Arc<dyn BlockBackend>, config: BlockConfig) -> std::io::Result<Self> {
+        Self::with_service(backend, config, Service::Threaded)
+    }
+
+    /// As [`Self::new`], with the work done as `service` says.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_service(
+        backend: Arc<dyn BlockBackend>,
+        config: BlockConfig,
+        service: Service,
+    ) -> std::io::Result<Self> {
         let mut id = [0; spec::request::ID_LEN];
         for (to, from) in id.iter_mut().zip(config.serial.bytes()) {
             *to = from;
         }
         Ok(Self {
-            worker: Worker::spawn(&config.name)?,
+            worker: Worker::spawn(&config.name, service)?,
             name: config.name,
             backend,
             id,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use armlet_storage::{BlockBackend, DiskOptions};
-use armlet_virtio::{Block, BlockConfig};
+use armlet_virtio::{Block, BlockConfig, Service};
 
 use super::{BUFFERS, Driver};
 
@@ -66,8 +66,12 @@ pub fn block(options: DiskOptions) -> Arc<Block> {
 }
 
 pub fn device(backend: Arc<dyn BlockBackend>) -> Arc<Block> {
+    served(backend, Service::Threaded)
+}
+
+pub fn served(backend: Arc<dyn BlockBackend>, service: Service) -> Arc<Block> {
     let config = BlockConfig { name: "disk0".into(), serial: "serial-0123456789-and-more".into() };
-    Arc::new(Block::new(backend, config).unwrap())
+    Arc::new(Block::with_service(backend, config, service).unwrap())
 }
 
 pub fn header(kind: u32, sector: u64) -> [u8; 16] {
