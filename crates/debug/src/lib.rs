@@ -14,6 +14,7 @@ mod memory;
 mod monitor;
 mod points;
 mod registers;
+mod reverse;
 mod server;
 mod session;
 mod stub;

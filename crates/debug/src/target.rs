@@ -17,6 +17,7 @@ use gdbstub::target::ext::base::multithread::{
     MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
     MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
+use gdbstub::target::ext::base::reverse_exec::{ReplayLogPosition, ReverseContOps, ReverseStepOps};
 use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
@@ -35,6 +36,7 @@ use crate::memory::Space;
 use crate::monitor;
 use crate::points::{BreakKind, Points};
 use crate::registers::{Cpu, EXPEDITED, FIRST_SYSTEM, Layout};
+use crate::reverse::Arrived;
 
 /// EFAULT, and EINVAL, as clients know them.
 const BAD_ADDRESS: u8 = 14;
@@ -122,6 +124,8 @@ pub(crate) struct Target {
     pub(crate) selected: usize,
     /// Why the machine could not be resumed.
     pub(crate) trouble: Option<String>,
+    /// Where a way back has ended, to be told.
+    pub(crate) arrived: Option<Arrived>,
 }
 
 /// The thread that a vCPU is.
@@ -153,6 +157,7 @@ impl Target {
             physical: false,
             selected: 0,
             trouble: None,
+            arrived: None,
         }
     }
 
@@ -218,7 +223,17 @@ impl Target {
         self.machine.resume("the debugger").map_err(|e| e.to_string())
     }
 
-    fn ask(&mut self, vcpu: usize, request: DebugRequest) -> Result<(), String> {
+    /// What vCPUs have been asked for is not known any more.
+    pub(crate) fn forget_asked(&mut self) {
+        self.asked.clear();
+    }
+
+    /// What the client wants of a vCPU.
+    pub(crate) fn request(&self, step: bool) -> DebugRequest {
+        self.points.request(step)
+    }
+
+    pub(crate) fn ask(&mut self, vcpu: usize, request: DebugRequest) -> Result<(), String> {
         if self.asked.get(&vcpu) == Some(&request) {
             return Ok(());
         }
@@ -246,6 +261,14 @@ impl Target {
 
     /// What to tell the client about a stop; `met` is what a vCPU has met, if that is the reason.
     pub(crate) fn describe(&mut self, met: Option<(usize, DebugStop)>) -> MultiThreadStopReason<u64> {
+        let met = match self.arrived.take() {
+            Some(Arrived::Begin) => {
+                let tid = Some(thread(self.selected));
+                return MultiThreadStopReason::ReplayLog { tid, pos: ReplayLogPosition::Begin };
+            }
+            Some(Arrived::At(vcpu, stop)) => Some((vcpu, stop)),
+            None => met,
+        };
         // Another one may have met something at the same time, which nobody hears of: it must be asked anew.
         match met {
             Some((stepped, DebugStop::Step)) => self.asked.retain(|vcpu, r| *vcpu == stepped || !r.step),
@@ -494,6 +517,14 @@ impl MultiThreadResume for Target {
         Some(self)
     }
 
+    fn support_reverse_step(&mut self) -> Option<ReverseStepOps<'_, Tid, Self>> {
+        self.machine.can_rewind().is_ok().then_some(self as _)
+    }
+
+    fn support_reverse_cont(&mut self) -> Option<ReverseContOps<'_, Tid, Self>> {
+        self.machine.can_rewind().is_ok().then_some(self as _)
+    }
+
     fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
         Some(self)
     }
@@ -509,7 +540,8 @@ impl MultiThreadSingleStep for Target {
 
 impl MultiThreadSchedulerLocking for Target {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), String> {
-        self.plan.locked = true;
+        // The order in which the vCPUs of a deterministic machine execute is not to be changed.
+        self.plan.locked = !self.machine.is_deterministic();
         Ok(())
     }
 }

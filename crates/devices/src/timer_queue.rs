@@ -119,6 +119,15 @@ impl TimerQueue {
         }
     }
 
+    /// Stops every timer: time begins anew.
+    pub fn cancel_all(&self) {
+        let mut state = lock(&self.state);
+        state.heap.clear();
+        for slot in &mut state.slots {
+            (slot.deadline, slot.queued) = (NEVER, NEVER);
+        }
+    }
+
     /// Stops the clock and with it all timers.
     pub fn pause(&self) {
         self.clock.pause();

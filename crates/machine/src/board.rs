@@ -160,6 +160,15 @@ impl Board {
         self.gic.reset();
     }
 
+    /// Everything as when it was made, not just reset. The vCPUs must be stopped.
+    pub(crate) fn power_on(&self) {
+        self.reset();
+        self.transports.iter().for_each(|transport| transport.power_on());
+        self.rtc.power_on();
+        self.gpio.power_on();
+        self.time.cancel_all();
+    }
+
     /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.
     pub(crate) fn connect_cpu(&self, index: usize, vcpu: Arc<VcpuShared>) {
         self.timers.reset_cpu(index);

@@ -197,6 +197,12 @@ impl InputQueue {
         true
     }
 
+    /// Forgets what waits for the guest.
+    pub(crate) fn clear(&self) {
+        lock(&self.state).bytes.clear();
+        self.room.notify_all();
+    }
+
     /// Takes one byte past the UART (semihosting).
     pub(crate) fn take_one(&self) -> Option<u8> {
         let byte = lock(&self.state).bytes.pop_front();

@@ -21,6 +21,7 @@ mod notice;
 mod pace;
 pub mod psci;
 mod recording;
+mod rewind;
 pub mod semihosting;
 pub mod spec;
 mod statistics;
@@ -34,6 +35,7 @@ pub use handle::{CpuInfo, MachineHandle, RunState};
 pub use machine::{End, Machine};
 pub use notice::{Cause, Notice, NoticeListener};
 pub use recording::RecordingError;
+pub use rewind::RewindError;
 pub use statistics::Statistics;
 
 /// Locks `mutex`; a holder that panicked does not take the machine down with it.

@@ -82,10 +82,10 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<AddressSpace>,
     pub(crate) board: Board,
     pub(crate) boot: Boot,
-    disks: Vec<Arc<dyn BlockBackend>>,
+    pub(crate) disks: Vec<Arc<dyn BlockBackend>>,
     pub(crate) console: Console,
     pub(crate) virtio_console: Option<Arc<VirtioConsole>>,
-    semihosting: Option<Arc<Semihosting>>,
+    pub(crate) semihosting: Option<Arc<Semihosting>>,
     accelerator: &'static str,
     pub(crate) engine: Engine,
     pub(crate) requests: Sender<Request>,
@@ -226,6 +226,7 @@ impl Machine {
                 uart: Arc::clone(&board.uart),
                 gpio: Arc::clone(&board.gpio),
                 input: Arc::clone(&console.input),
+                output: Arc::clone(&console.output),
                 notices: Arc::clone(&notices),
                 requests: sender.clone(),
             };
@@ -329,6 +330,10 @@ impl Machine {
                 Request::Vcpu(event) => end_of(event),
                 Request::Reset(cause) => self.reset(cause, &mut resets),
                 Request::Quit { cause, reason } => Some((End::Quit(reason), cause)),
+                Request::Pause => {
+                    self.pause_here();
+                    None
+                }
                 Request::Over(Outcome::Ends(why)) => Some((End::Replayed(why), Cause::HostUi)),
                 Request::Over(Outcome::Differs(what)) => Some((End::Failed(what), Cause::HostError)),
             };
@@ -390,7 +395,8 @@ impl Machine {
         if shared.config.on_reset == OnReset::PowerOff {
             return Some((End::PoweredOff, cause));
         }
-        if cause.by_guest() && resets.count_one(self.now()) {
+        let again = shared.pace.as_ref().is_some_and(|pace| pace.is_past());
+        if cause.by_guest() && !again && resets.count_one(self.now()) {
             return Some((End::ResetLoop, cause));
         }
         let _plugging = lock(&shared.plugging);
@@ -414,6 +420,15 @@ impl Machine {
                 shared.notices.tell(&Notice::Reset(cause));
                 None
             }
+        }
+    }
+
+    /// Pauses the machine where its vCPUs' thread waits for this.
+    fn pause_here(&self) {
+        // It fails only if the machine ends.
+        let _ = self.shared.engine.request_pause("the count has come");
+        if let Some(pace) = &self.shared.pace {
+            pace.machine_acted();
         }
     }
 
@@ -459,7 +474,7 @@ impl Drop for Machine {
 
 impl Shared {
     /// Puts everything into RAM.
-    fn load(&self) -> Result<(), ConfigError> {
+    pub(crate) fn load(&self) -> Result<(), ConfigError> {
         let tree = device_tree(&self.config, &self.model, &self.boot)?;
         Ok(self.boot.load(self.memory.ram(), &tree)?)
     }

@@ -153,6 +153,8 @@ pub(crate) enum Request {
     Reset(Cause),
     /// By somebody outside: end.
     Quit { cause: Cause, reason: String },
+    /// By the vCPUs' thread, which waits: the count has come at which somebody wants the machine to pause.
+    Pause,
     /// By a replay: it is over.
     Over(Outcome),
 }

@@ -149,6 +149,9 @@ pub trait VirtioDevice: Send + Sync {
     /// Stops work. Guest memory is not touched after this returns.
     fn reset(&self);
 
+    /// As at power-on, after a reset: what else the device knows is forgotten.
+    fn power_on(&self) {}
+
     /// Returns when no work is going on; none starts until [`resume`](Self::resume).
     fn quiesce(&self);
 

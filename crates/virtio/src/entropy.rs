@@ -26,6 +26,7 @@ const CHUNK: usize = 256;
 pub struct Entropy {
     worker: Worker<Requests>,
     source: Source,
+    seed: u64,
 }
 
 /// Where the bytes come from.
@@ -60,18 +61,19 @@ impl Entropy {
     /// # Errors
     /// The host's, if it starts no thread.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { worker: Worker::spawn("virtio-rng", Service::Threaded)?, source: Source::Host })
+        Ok(Self { worker: Worker::spawn("virtio-rng", Service::Threaded)?, source: Source::Host, seed: 0 })
     }
 
     /// A device whose bytes are the same in every run, and so no secret: those of ChaCha20 with `seed`. Requests are
-    /// done at once ([`Service::Immediate`]). A reset of the device does not start the sequence again.
+    /// done at once ([`Service::Immediate`]). A reset of the device does not start the sequence again; power-on
+    /// does.
     ///
     /// # Errors
     /// None; as [`Self::new`].
     pub fn seeded(seed: u64) -> std::io::Result<Self> {
         let generator = Mutex::new(ChaCha20Rng::seed_from_u64(seed));
         let worker = Worker::spawn("virtio-rng", Service::Immediate)?;
-        Ok(Self { worker, source: Source::Generator(Arc::new(generator)) })
+        Ok(Self { worker, source: Source::Generator(Arc::new(generator)), seed })
     }
 }
 
@@ -117,6 +119,12 @@ impl VirtioDevice for Entropy {
 
     fn resume(&self) {
         self.worker.resume();
+    }
+
+    fn power_on(&self) {
+        if let Source::Generator(generator) = &self.source {
+            *generator.lock().unwrap_or_else(PoisonError::into_inner) = ChaCha20Rng::seed_from_u64(self.seed);
+        }
     }
 
     fn shutdown(&self, deadline: Duration) -> bool {

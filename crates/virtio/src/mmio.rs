@@ -92,6 +92,12 @@ impl MmioTransport {
         self.reset_locked(&mut self.lock());
     }
 
+    /// As [`Self::reset`], and the device forgets what it knows from before.
+    pub fn power_on(&self) {
+        self.reset();
+        self.device.power_on();
+    }
+
     /// See [`VirtioDevice::quiesce`].
     pub fn quiesce(&self) {
         self.device.quiesce();

@@ -35,6 +35,7 @@ struct State {
     discarded: u64,
     closed: bool,
     full: WhenFull,
+    muted: bool,
 }
 
 /// What a writer finds that has more than there is room for.
@@ -61,6 +62,7 @@ impl OutputQueue {
             discarded: 0,
             closed: false,
             full: WhenFull::TurnAway,
+            muted: false,
         };
         Self {
             capacity: capacity.max(1),
@@ -85,6 +87,11 @@ impl OutputQueue {
             state.full = WhenFull::Discard;
             self.emptied.notify_all();
         }
+    }
+
+    /// While it is muted, what is written goes nowhere.
+    pub fn mute(&self, muted: bool) {
+        lock(&self.state).muted = muted;
     }
 
     /// Sets who is told, on the reader's thread, that there is room again after the queue was full: the
@@ -150,6 +157,9 @@ impl OutputQueue {
 
     fn write_at(&self, bytes: &[u8], now: impl Fn() -> Instant) -> usize {
         let mut state = lock(&self.state);
+        if state.muted {
+            return bytes.len();
+        }
         if state.full != WhenFull::TurnAway {
             self.write_all(state, bytes);
             return bytes.len();

@@ -73,6 +73,12 @@ impl Pl031 {
         self.line.set(false);
     }
 
+    /// As at power-on: the time is the host's again.
+    pub fn power_on(&self) {
+        lock(&self.state).offset = 0;
+        self.reset();
+    }
+
     /// The queue's callback.
     fn expired(&self) {
         let mut state = lock(&self.state);

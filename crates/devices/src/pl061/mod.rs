@@ -98,6 +98,13 @@ impl Pl061 {
         self.update_line(&state);
     }
 
+    /// As at power-on: nobody presses a key either.
+    pub fn power_on(&self) {
+        self.queue.cancel(self.release);
+        lock(&self.state).input = State::default().input;
+        self.reset();
+    }
+
     fn update_line(&self, state: &State) {
         self.line.set(state.raw() & state.mask != 0);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use armlet_devices::{Pl011, Pl061};
+use armlet_devices::{OutputQueue, Pl011, Pl061};
 
 use super::{Applied, Apply, Outcome};
 use crate::console::InputQueue;
@@ -15,6 +15,7 @@ pub(crate) struct Hands {
     pub(crate) uart: Arc<Pl011>,
     pub(crate) gpio: Arc<Pl061>,
     pub(crate) input: Arc<InputQueue>,
+    pub(crate) output: Arc<OutputQueue>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) requests: Sender<Request>,
 }
@@ -37,6 +38,14 @@ impl Apply for Hands {
             }
         }
         Applied::Done
+    }
+
+    fn pause(&self) {
+        let _ = self.requests.send(Request::Pause);
+    }
+
+    fn mute(&self, muted: bool) {
+        self.output.mute(muted);
     }
 
     fn over(&self, outcome: Outcome) {

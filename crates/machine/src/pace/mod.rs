@@ -9,6 +9,7 @@
 //! together, nor while devices are called.
 
 mod hands;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use crate::lock;
 use crate::machine::End;
 use crate::recording::{Ending, Input, Item, MAX_CONSOLE, Player, Recorder};
 pub(crate) use hands::Hands;
+use past::Past;
 
 /// How a machine counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,10 @@ const MAX_WAITING: usize = 1024;
 pub(crate) trait Apply: Send + Sync {
     /// Carries out `input`.
     fn apply(&self, input: &Input) -> Applied;
+    /// The machine is to pause here; the vCPUs' thread waits for that.
+    fn pause(&self);
+    /// The guest's output goes nowhere, or where it goes.
+    fn mute(&self, muted: bool);
     /// The replay is over: how.
     fn over(&self, outcome: Outcome);
 }
@@ -111,6 +117,7 @@ pub(crate) struct MachinePace {
     word: Mutex<Word>,
     acted: Condvar,
     checkpoint: AtomicU64,
+    past: Past,
 }
 
 /// What a pace is made from.
@@ -141,6 +148,7 @@ impl MachinePace {
             word: Mutex::default(),
             acted: Condvar::new(),
             checkpoint: AtomicU64::new(CHECKPOINT),
+            past: Past::default(),
         }
     }
 
@@ -241,6 +249,7 @@ impl MachinePace {
         let mut done = 0;
         for input in &inputs {
             self.note(&Item::Input(input.clone()));
+            self.past.note(self.count.now(), input);
             done += 1;
             if self.hands.apply(input) == Applied::Awaits {
                 self.await_machine();
@@ -253,6 +262,11 @@ impl MachinePace {
             lock(&self.inbox).splice(0..0, rest);
             self.due.store(true, Ordering::Release);
         }
+    }
+
+    fn apply_noted(&self, input: &Input) -> Applied {
+        self.past.note(self.count.now(), input);
+        self.hands.apply(input)
     }
 
     fn note(&self, item: &Item) {
@@ -270,7 +284,7 @@ impl MachinePace {
                 return self.over(Outcome::Differs(differs(now, "it came past an input without a stop")));
             }
             match item {
-                Item::Input(input) => match self.hands.apply(&input) {
+                Item::Input(input) => match self.apply_noted(&input) {
                     Applied::Done => {}
                     Applied::Awaits => self.await_machine(),
                     Applied::Impossible => {
@@ -360,24 +374,36 @@ impl Pace for MachinePace {
     }
 
     fn next(&self) -> u64 {
+        if self.is_past() {
+            // What comes from outside waits until the present.
+            let due = if lock(&self.word).awaited { self.count.now() } else { NEVER };
+            return self.time.next_count().min(self.past.next()).min(due);
+        }
         if self.due.load(Ordering::Acquire) {
             return self.count.now();
         }
-        self.time.next_count().min(self.planned.load(Ordering::Relaxed))
+        self.time.next_count().min(self.planned.load(Ordering::Relaxed)).min(self.past.next())
     }
 
     fn happen(&self, digest: &mut dyn FnMut() -> u64) {
         if !lock(&self.word).awaited {
             self.time.run_expired();
-            if self.replaying {
+            if self.is_past() {
+                self.relive();
+            } else if self.replaying {
                 self.due.store(false, Ordering::Release);
                 self.apply_records(digest);
             } else {
                 self.check(digest);
                 self.apply_inbox();
             }
+            self.stop_if_due();
         }
         self.hold();
+    }
+
+    fn executed(&self, vcpu: usize, from: u64, to: u64) {
+        self.past.executed(vcpu, from, to);
     }
 
     fn counts_in(&self, time: Duration) -> u64 {
@@ -390,7 +416,7 @@ impl Pace for MachinePace {
         if until <= now {
             return;
         }
-        let at_once = self.replaying || !self.options.sleep;
+        let at_once = self.replaying || self.is_past() || !self.options.sleep;
         if at_once && until != NEVER {
             return self.count.skip_to(until);
         }

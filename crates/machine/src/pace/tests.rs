@@ -35,6 +35,10 @@ impl Apply for Noting {
         }
     }
 
+    fn pause(&self) {}
+
+    fn mute(&self, _muted: bool) {}
+
     fn over(&self, outcome: Outcome) {
         lock(&self.diary.0).push(Done::Over(self.count.now(), outcome));
     }
