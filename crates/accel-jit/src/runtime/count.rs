@@ -59,6 +59,20 @@ impl JitCore {
         }
     }
 
+    /// A step of a debugger takes no interrupts, so that it ends where it is expected to. Where time is counted it must
+    /// not change what happens when, and an interrupt is a step.
+    pub(super) fn takes_interrupts(&self) -> bool {
+        self.counted() || !self.debug.steps()
+    }
+
+    /// An interrupt was taken: that counts, so that there is one state for each count.
+    pub(super) fn count_interrupt(&mut self) {
+        if self.counted() {
+            self.state_mut().count += 1;
+            self.debug.stepped();
+        }
+    }
+
     /// A fetch that failed counts as an instruction, so that time goes on whatever happens.
     pub(super) fn count_failed_fetch(&mut self) {
         self.counting.alone = false;

@@ -309,8 +309,9 @@ impl JitCore {
             if self.is_at_limit() {
                 return VcpuExit::Kicked;
             }
-            if !self.debug.steps() {
-                self.take_interrupts();
+            if self.takes_interrupts() && self.take_interrupts() {
+                self.count_interrupt();
+                continue;
             }
             self.update_context();
             if self.state().cpu.pstate.contains(Pstate::IL) {
@@ -429,14 +430,15 @@ impl JitCore {
         self.state().irq_hint.store(1, Ordering::SeqCst);
     }
 
-    fn take_interrupts(&mut self) {
+    /// Takes an interrupt, if there is one that is not masked.
+    fn take_interrupts(&mut self) -> bool {
         if self.state().irq_hint.load(Ordering::Relaxed) == 0 {
-            return;
+            return false;
         }
         self.state().irq_hint.store(0, Ordering::SeqCst);
         let (irq, fiq) = (self.shared.irq(), self.shared.fiq());
         if !irq && !fiq {
-            return;
+            return false;
         }
         let masks = self.state().cpu.pstate;
         let machine = self.machine.clone();
@@ -449,10 +451,11 @@ impl JitCore {
         } else {
             // Masked: look again when the masks change.
             self.state().irq_hint.store(1, Ordering::SeqCst);
-            return;
+            return false;
         }
         self.counters.interrupts += 1;
         self.state().irq_hint.store(1, Ordering::SeqCst);
+        true
     }
 
     /// Exits that need the architecture or the engine. PC is the instruction's address.
