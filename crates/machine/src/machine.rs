@@ -134,7 +134,7 @@ impl Opened {
         let pace = self.pace.as_ref().ok_or(ConfigError::NeedsDeterminism { option })?;
         recording::check_drives(config)?;
         let player = config.replay.as_deref().map(Player::open).transpose()?;
-        let here = recording::identify(config, pace, &self.boot)?;
+        let here = recording::identify(config, pace, &config.topology()?, &self.boot)?;
         if let Some((player, recorded)) = player {
             recording::compare(player.path(), &recorded, &here)?;
             self.player = Some(player);
@@ -159,9 +159,9 @@ impl Machine {
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
         let Opened { model, boot, accelerator, disks, pace, identity, player } = Opened::new(&config)?;
-        let topology = config.topology()?;
         let count = pace.map(|_| Arc::new(InstructionCount::default()));
         let times = Times::new(count.as_ref().zip(pace.map(|options| options.shift)));
+        let topology = config.topology()?;
         let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
         let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
         let model = Arc::new(model);
@@ -611,7 +611,7 @@ fn connect_pace(
     let Some(pace) = pace else { return Ok(None) };
     let pace = match (player, &config.record, identity) {
         (Some(player), ..) => pace.replaying(player),
-        (None, Some(path), Some(identity)) => pace.recording(Recorder::create(path, &identity)?),
+        (None, Some(path), Some(identity)) => pace.recording(Recorder::new(path, identity)?),
         _ => pace,
     };
     let pace = Arc::new(pace);

@@ -155,6 +155,8 @@ impl MachinePace {
     /// The same, noting what happens.
     pub(crate) fn recording(mut self, recorder: Recorder) -> Self {
         self.log = Mutex::new(Log::Record(recorder));
+        // So that the file is there from the first instruction on.
+        self.due = AtomicBool::new(true);
         self
     }
 
@@ -241,6 +243,9 @@ impl MachinePace {
 
     /// Applies what is in the inbox.
     fn apply_inbox(&self) {
+        if let Log::Record(recorder) = &mut *lock(&self.log) {
+            recorder.begin();
+        }
         let mut inputs = {
             let mut inbox = lock(&self.inbox);
             self.due.store(false, Ordering::Release);

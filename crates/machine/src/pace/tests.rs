@@ -120,7 +120,7 @@ impl Temp {
     }
 
     fn record(&self, mut rig: Rig) -> Rig {
-        rig.pace = rig.pace.recording(Recorder::create(&self.0, &Identity::new()).unwrap());
+        rig.pace = rig.pace.recording(Recorder::new(&self.0, Identity::new()).unwrap());
         rig
     }
 

@@ -11,6 +11,7 @@ use crate::boot::{Boot, KernelKind};
 use crate::config::{MachineConfig, OnReset, Semihosting};
 use crate::error::{BootError, size};
 use crate::pace::PaceOptions;
+use crate::topology::Topology;
 
 const VERSION: &str = "the version of armlet";
 /// How much is read at a time.
@@ -21,7 +22,7 @@ const SAMPLE: u64 = 4096;
 /// Digits of a digest that are kept.
 const DIGITS: usize = 32;
 /// Longest value that an error shows in full.
-const SHOWN: usize = 60;
+const SHOWN: usize = 80;
 
 /// Checks that no drive keeps what the guest writes.
 ///
@@ -41,6 +42,7 @@ pub(crate) fn check_drives(config: &MachineConfig) -> Result<(), RecordingError>
 pub(crate) fn identify(
     config: &MachineConfig,
     pace: &PaceOptions,
+    topology: &Topology,
     boot: &Boot,
 ) -> Result<Identity, RecordingError> {
     let mut all = Identity::new();
@@ -48,7 +50,9 @@ pub(crate) fn identify(
     put(VERSION, env!("CARGO_PKG_VERSION").into());
     put("--machine", config.machine.clone());
     put("--cpu", cpu(config));
-    put("--smp", format!("{},max={}", config.smp, config.places()));
+    let Topology { sockets, clusters, cores, threads } = topology;
+    let levels = format!("sockets={sockets},clusters={clusters},cores={cores},threads={threads}");
+    put("--smp", format!("{},max={},{levels}", config.smp, config.places()));
     put("--memory", size(config.memory));
     put("--accel jit,thread=single,icount=", pace.shift.to_string());
     let strict = config.accelerator.value("smc") == Some("strict");

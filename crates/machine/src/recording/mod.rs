@@ -115,33 +115,46 @@ pub enum RecordingError {
     WritableDrive { path: PathBuf },
 }
 
-/// Makes a recording.
+/// Makes a recording. The file is not touched before the machine has started.
 pub(crate) struct Recorder {
     path: PathBuf,
-    file: BufWriter<File>,
+    identity: Identity,
+    file: Option<BufWriter<File>>,
     last: u64,
     /// The first error, after which nothing is written any more.
     failed: Option<std::io::Error>,
 }
 
 impl Recorder {
-    /// Creates the file at `path`, or empties it.
-    pub(crate) fn create(path: &Path, identity: &Identity) -> Result<Self, RecordingError> {
+    /// A recording in the file at `path`; what is there now is left until [`Self::begin`].
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn new(path: &Path, identity: Identity) -> Result<Self, RecordingError> {
         let failed = |source| RecordingError::Write { path: path.into(), source };
-        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-        format::write_head(&mut file, identity).and_then(|()| file.flush()).map_err(failed)?;
-        Ok(Self { path: path.into(), file, last: 0, failed: None })
+        check_writable(path).map_err(failed)?;
+        Ok(Self { path: path.into(), identity, file: None, last: 0, failed: None })
+    }
+
+    /// Creates the file, or empties it. What goes wrong is told by [`Self::error`].
+    pub(crate) fn begin(&mut self) {
+        if self.file.is_some() || self.failed.is_some() {
+            return;
+        }
+        let begun = File::create(&self.path).and_then(|file| {
+            let file = self.file.insert(BufWriter::new(file));
+            format::write_head(file, &self.identity).and_then(|()| file.flush())
+        });
+        self.failed = begun.err();
     }
 
     /// Writes `item`, which happened at `count`, and sees that the host has it. After an error, nothing.
     pub(crate) fn note(&mut self, count: u64, item: &Item) {
-        if self.failed.is_some() {
-            return;
-        }
+        self.begin();
+        let Some(file) = self.file.as_mut().filter(|_| self.failed.is_none()) else { return };
         let passed = count.saturating_sub(self.last);
         self.last = self.last.max(count);
-        let written = format::write_item(&mut self.file, passed, item).and_then(|()| self.file.flush());
-        self.failed = written.err();
+        self.failed = format::write_item(file, passed, item).and_then(|()| file.flush()).err();
     }
 
     /// The error because of which the recording is not whole; told once.
@@ -149,6 +162,23 @@ impl Recorder {
         let source = self.failed.take()?;
         self.failed = Some(source.kind().into());
         Some(RecordingError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Checks that the file at `path` can be written; it is as before when this returns.
+fn check_writable(path: &Path) -> std::io::Result<()> {
+    use std::io::{Error, ErrorKind};
+    use std::os::unix::fs::FileTypeExt;
+    let mut options = File::options();
+    options.write(true);
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() || meta.file_type().is_char_device() => options.open(path).map(drop),
+        Ok(_) => Err(Error::other("it is no file")),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            options.create_new(true).open(path)?;
+            std::fs::remove_file(path)
+        }
+        Err(e) => Err(e),
     }
 }
 

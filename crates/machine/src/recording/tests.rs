@@ -50,7 +50,9 @@ fn items() -> Vec<(u64, Item)> {
 
 fn made(items: &[(u64, Item)], end: Option<Ending>) -> (Temp, Vec<u8>) {
     let file = Temp::new();
-    let mut recorder = Recorder::create(&file.0, &identity()).unwrap();
+    let mut recorder = Recorder::new(&file.0, identity()).unwrap();
+    assert!(!file.0.exists(), "nothing is made before the start");
+    recorder.begin();
     items.iter().for_each(|(count, item)| recorder.note(*count, item));
     if let Some(end) = end {
         recorder.note(1 << 42, &Item::End(end));
@@ -227,8 +229,14 @@ fn another_machine_is_refused_by_its_first_difference() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_written_to_any_more_is_told_once() {
-    let mut recorder = Recorder::create(Path::new("/dev/full"), &identity());
-    let error = recorder.as_mut().map(drop).unwrap_err();
-    assert!(matches!(error, RecordingError::Write { .. }), "{error}");
+fn a_file_that_cannot_be_written_is_told() {
+    let mut recorder = Recorder::new(Path::new("/dev/full"), identity()).unwrap();
+    recorder.begin();
+    recorder.note(5, &Item::Checkpoint(0));
+    let error = recorder.error().map(|error| error.to_string());
+    assert!(error.as_ref().is_some_and(|text| text.contains("No space")), "{error:?}");
+    for path in ["/proc/none", "/", "/nowhere/at/all"] {
+        let refused = Recorder::new(Path::new(path), identity()).map(drop);
+        assert!(matches!(refused, Err(RecordingError::Write { .. })), "{path}");
+    }
 }
