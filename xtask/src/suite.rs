@@ -105,12 +105,17 @@ pub fn main(o: &Options) -> Result<()> {
 /// checkers replace std's locks by a flag for the compiler, so each has a build of its own.
 fn models(tally: &mut Tally) {
     for checker in ["loom", "shuttle"] {
-        let args = ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir"];
-        let mut c = run::command(&run::cargo(), args);
-        c.arg(run::target().join(checker));
-        c.env("RUSTFLAGS", format!("--cfg {checker}")).env("SHUTTLE_ITERATIONS", "1000");
-        tally.tests(&format!("models of the engine ({checker})"), &mut c);
+        tally.tests(&format!("models of the engine ({checker})"), &mut model_checker(checker, 1000));
     }
+}
+
+/// The engine's models under `checker`; those at random with so many schedules each.
+pub fn model_checker(checker: &str, schedules: u32) -> Command {
+    let args = ["test", "--quiet", "--package", "armlet-engine", "--lib", "--target-dir"];
+    let mut c = run::command(&run::cargo(), args);
+    c.arg(run::target().join(checker)).env("RUSTFLAGS", format!("--cfg {checker}"));
+    c.env("SHUTTLE_ITERATIONS", schedules.to_string());
+    c
 }
 
 /// Our own bare-metal programs: the demonstration, as it is in the tree and built anew, and the tests.

@@ -76,6 +76,11 @@ pub struct MachineShared {
 }
 
 impl MachineShared {
+    /// Forgets a vCPU that is gone.
+    pub(crate) fn forget(&self, vcpu: &Arc<VcpuShared>) {
+        self.vcpus.write().unwrap_or_else(PoisonError::into_inner).retain(|v| !Arc::ptr_eq(v, vcpu));
+    }
+
     /// SEV: every vCPU's event register.
     pub(crate) fn send_event_to_all(&self) {
         for v in self.vcpus.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -152,7 +157,8 @@ impl Accelerator for JitAccelerator {
         shared: Arc<VcpuShared>,
         state: CpuState,
     ) -> Result<Box<dyn VcpuBackend>, AcceleratorError> {
-        self.shared.vcpus.write().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
-        Ok(Box::new(runtime::vcpu::JitCore::new(self.shared.clone(), shared, state)?))
+        let core = runtime::vcpu::JitCore::new(self.shared.clone(), shared.clone(), state)?;
+        self.shared.vcpus.write().unwrap_or_else(PoisonError::into_inner).push(shared);
+        Ok(Box::new(core))
     }
 }

@@ -214,12 +214,9 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets a vCPU whose thread has gone.
+    /// Forgets a vCPU whose thread has gone. Nobody waits for it any more: it has counted as stopped since its end.
     pub(crate) fn remove(&self, vcpu: &Arc<Vcpu>) {
-        let mut inner = lock(&self.inner);
-        inner.slots.retain(|slot| !Arc::ptr_eq(&slot.vcpu, vcpu));
-        inner.settle();
-        self.changed.notify_all();
+        lock(&self.inner).slots.retain(|slot| !Arc::ptr_eq(&slot.vcpu, vcpu));
     }
 
     pub(crate) fn start(&self, reason: &str) -> Result<(), EngineError> {
@@ -246,13 +243,16 @@ impl Control {
             }
             _ => {}
         }
-        self.changed.notify_all();
         let waits = matches!(inner.state, MachineState::Pausing | MachineState::Resetting);
         Ok(waits.then_some(inner.pause_asked))
     }
 
     pub(crate) fn pause(&self, reason: &str) -> Result<(), EngineError> {
-        let Some(ticket) = self.request_pause(reason)? else { return Ok(()) };
+        self.request_pause(reason)?.map_or(Ok(()), |ticket| self.await_pause(ticket))
+    }
+
+    /// Waits for the pause that [`Control::request_pause`] has asked for.
+    pub(crate) fn await_pause(&self, ticket: u64) -> Result<(), EngineError> {
         let done = |inner: &Inner| match inner {
             inner if inner.pause_done >= ticket => Some(Ok(())),
             inner if inner.pause_cancelled >= ticket => Some(Err(EngineError::PauseCancelled)),
@@ -293,7 +293,7 @@ impl Control {
             }
             _ => {}
         }
-        self.changed.notify_all();
+        step("control: notify of a resume", || self.changed.notify_all());
         Ok(())
     }
 
@@ -332,7 +332,6 @@ impl Control {
             MachineState::Resetting => inner.after_reset = MachineState::Paused,
             _ => {}
         }
-        self.changed.notify_all();
     }
 
     /// From here on nothing but leaving. False if somebody did it before.
@@ -341,14 +340,14 @@ impl Control {
         let first = inner.alive().is_ok();
         if first {
             inner.go(MachineState::ShuttingDown, reason);
-            self.changed.notify_all();
+            step("control: notify of a shutdown", || self.changed.notify_all());
         }
         first
     }
 
     pub(crate) fn end_shutdown(&self, reason: &str) {
+        // Whoever waited has been told that it begins.
         lock(&self.inner).go(MachineState::Gone, reason);
-        self.changed.notify_all();
     }
 
     /// One round of being stopped, on the vCPU's own thread: declares it, sleeps until there is something to
@@ -445,6 +444,6 @@ impl Drop for Resetting<'_> {
         if inner.state == MachineState::Running {
             inner.release_all();
         }
-        self.control.changed.notify_all();
+        step("control: notify of a reset's end", || self.control.changed.notify_all());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::EngineError;
 use crate::shared::VcpuShared;
-use crate::sync::{Condvar, Mutex, lock};
+use crate::sync::{Condvar, Mutex, lock, step};
 
 enum State<R> {
     /// Not begun.
@@ -65,9 +65,9 @@ impl<R> Promise<R> {
             }
             *state = State::Done(result);
         }
-        self.slot.done.notify_all();
+        step("reply: notify of the caller", || self.slot.done.notify_all());
         if let Some(caller) = &self.slot.caller {
-            caller.wake();
+            step("reply: wake of the calling vCPU", || caller.wake());
         }
     }
 }

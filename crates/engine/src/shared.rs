@@ -100,14 +100,14 @@ impl VcpuShared {
     /// Drives the IRQ line (interrupt controllers only). A rising level gets the vCPU's attention.
     pub fn set_irq(&self, level: bool) {
         if !self.irq.swap(level, Ordering::AcqRel) && level {
-            self.notify();
+            step("interrupt: kick", || self.notify());
         }
     }
 
     /// Drives the FIQ line.
     pub fn set_fiq(&self, level: bool) {
         if !self.fiq.swap(level, Ordering::AcqRel) && level {
-            self.notify();
+            step("interrupt: kick", || self.notify());
         }
     }
 
@@ -115,7 +115,7 @@ impl VcpuShared {
     pub fn send_event(&self) {
         self.event.store(true, Ordering::Release);
         // A running vCPU finds the register at its next WFE; only a sleeping one needs waking.
-        self.sleeper().wake();
+        step("event: wake of the sleeper", || self.sleeper().wake());
     }
 
     /// Sets the event register from the vCPU's own thread, where nobody sleeps (SEVL, exception return).
@@ -162,7 +162,10 @@ impl VcpuShared {
     /// Asks `run` to return soon (work, pause, exclusive section, shutdown). The reason must have been
     /// stored before.
     pub fn request_exit(&self) {
-        self.exit_request.store(true, Ordering::Release);
+        // Exchanges, here and where it is taken: between a store and another thread's exchange the models know no order.
+        step("kick: store of the exit request", || {
+            self.exit_request.swap(true, Ordering::AcqRel);
+        });
         self.notify();
         if let Some(common) = self.common.get() {
             common.request_exit();

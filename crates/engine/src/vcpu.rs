@@ -119,7 +119,7 @@ impl Vcpu {
     pub(crate) fn leave(&self) {
         self.leave.store(true, Ordering::Release);
         drop(self.queue.close());
-        self.shared.request_exit();
+        step("leave: kick of who leaves", || self.shared.request_exit());
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
@@ -129,7 +129,7 @@ impl Vcpu {
     /// Queues work and gets the thread's attention; gives the work back if the vCPU is leaving.
     pub(crate) fn submit(&self, work: Work) -> Result<(), Work> {
         self.queue.push(work)?;
-        self.shared.request_exit();
+        step("work: kick of the target", || self.shared.request_exit());
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Vcpu {
     /// The thread's last act.
     pub(crate) fn finish(&self) {
         *lock(&self.finished) = true;
-        self.finished_changed.notify_all();
+        step("vcpu: notify of the end", || self.finished_changed.notify_all());
     }
 
     /// Waits for the thread's last act; false if it has not come by `deadline`.

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Run, disk, to_the_end};
 use crate::boot::{Linux, complaints};
 use crate::kernel::Version;
-use crate::run;
+use crate::{run, suite};
 
 /// How long to try.
 #[derive(Args)]
@@ -31,6 +31,15 @@ pub struct Options {
     /// Leave out the self-checking programs
     #[arg(long)]
     no_verify: bool,
+    /// Random schedules of the engine's threads, CPUs plugged and unplugged again and again, and nothing else
+    #[arg(long)]
+    engine: bool,
+    /// Schedules for each of the engine's models
+    #[arg(long, default_value_t = 100_000)]
+    schedules: u32,
+    /// How often each of three CPUs is plugged and unplugged, on each accelerator
+    #[arg(long, default_value_t = 10_000)]
+    cycles: u32,
     /// Everything that can happen to a running machine, at random and at once, and nothing else
     #[arg(long)]
     storm: bool,
@@ -49,6 +58,9 @@ pub struct Options {
 pub fn main(o: &Options) -> Result<()> {
     if o.storm {
         return storm(o.kernel, o.minutes, o.seed);
+    }
+    if o.engine {
+        return engine(o.schedules, o.cycles);
     }
     let armlet = run::build_armlet()?;
     let linux = Linux::prepare(o.kernel)?;
@@ -72,7 +84,20 @@ pub fn main(o: &Options) -> Result<()> {
     let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("VERIFY ")).collect();
     let bad: Vec<&str> = lines.iter().copied().filter(|l| !l.trim_end().ends_with(" 0")).collect();
     println!("{} of {} self-checking programs went well", lines.len() - bad.len(), lines.len());
-    if bad.is_empty() { Ok(()) } else { bail!("these did not: {}\n{text}", bad.join(", ")) }
+    if bad.is_empty() {
+        engine(o.schedules, o.cycles)
+    } else {
+        bail!("these did not: {}\n{text}", bad.join(", "))
+    }
+}
+
+/// Many random schedules of the engine's threads; many CPUs that come and go under load.
+fn engine(schedules: u32, cycles: u32) -> Result<()> {
+    run::say(&format!("{schedules} schedules of each of the engine's models"));
+    run::shown(&mut suite::model_checker("shuttle", schedules))?;
+    let mut c = run::command(&run::cargo(), ["test", "--quiet", "--release", "--package", "armlet-machine"]);
+    c.args(["--test", "plug_soak", "--", "--nocapture"]).env("ARMLET_CYCLES", cycles.to_string());
+    run::shown(&mut c)
 }
 
 /// stress-ng on 4 CPUs, while everything happens that can happen to a machine: pauses, work, exclusive sections,

@@ -623,6 +623,7 @@ impl VcpuBackend for JitCore {
 impl Drop for JitCore {
     fn drop(&mut self) {
         self.machine.remotes.remove(&self.remote);
+        self.machine.forget(&self.shared);
     }
 }
 

@@ -112,6 +112,7 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
             Suite("g14_unplugging_cancels_waiting_work_and_refuses_more"),
             Suite("g14_of_unplugging_and_cpu_on_exactly_one_succeeds"),
             Suite("g14_a_vcpu_can_be_unplugged_and_plugged_again_while_the_machine_runs"),
+            Suite("g14_nothing_reaches_a_vcpu_that_left"),
             File("crates/machine/tests/plug_soak.rs", "fn vcpus_come_and_go_under_load"),
         ],
     ),

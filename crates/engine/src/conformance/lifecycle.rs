@@ -288,6 +288,25 @@ pub fn g14_a_vcpu_can_be_unplugged_and_plugged_again_while_the_machine_runs(subj
     machine.engine.run_on(0, |_| ()).expect("the first one still works");
 }
 
+/// Neither the engine nor the accelerator keeps anything of a vCPU that has left, or gives the next one of its number what
+/// was meant for it.
+pub fn g14_nothing_reaches_a_vcpu_that_left(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(2);
+    for power in [Power::On, Power::Off] {
+        let shared = Arc::new(VcpuShared::new(2));
+        machine.engine.create_vcpu(Arc::clone(&shared), machine.reset_state(2), power).expect("is made");
+        machine.engine.release(2).expect("is there");
+        machine.engine.run_on(2, |_| ()).expect("work runs");
+        machine.engine.unplug(2).expect("unplugs");
+        eventually("everybody has forgotten it", || Arc::strong_count(&shared) == 1);
+    }
+    // One whose creation fails is not kept either.
+    let shared = Arc::new(VcpuShared::new(1));
+    let twice = machine.engine.create_vcpu(Arc::clone(&shared), machine.reset_state(1), Power::On);
+    assert!(matches!(twice, Err(EngineError::Exists(1))));
+    eventually("everybody has forgotten it", || Arc::strong_count(&shared) == 1);
+}
+
 /// The panic is caught and reported, the others stop, and nothing waits for the dead.
 pub fn g19_a_panicking_vcpu_stops_the_machine_and_says_why(subject: &dyn Subject) {
     for in_work in [false, true] {

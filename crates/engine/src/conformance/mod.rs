@@ -111,6 +111,7 @@ macro_rules! conformance_tests {
             lifecycle: g14_unplugging_cancels_waiting_work_and_refuses_more,
             lifecycle: g14_of_unplugging_and_cpu_on_exactly_one_succeeds,
             lifecycle: g14_a_vcpu_can_be_unplugged_and_plugged_again_while_the_machine_runs,
+            lifecycle: g14_nothing_reaches_a_vcpu_that_left,
             lifecycle: g19_a_panicking_vcpu_stops_the_machine_and_says_why,
             lifecycle: g19_a_fatal_exit_stops_the_machine_until_a_reset,
             lifecycle: g19_a_hung_thread_is_reported_not_waited_for,

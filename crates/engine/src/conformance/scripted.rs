@@ -147,6 +147,13 @@ impl ScriptedVcpu {
     }
 }
 
+impl Drop for ScriptedVcpu {
+    fn drop(&mut self) {
+        let mut vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner);
+        vcpus.retain(|vcpu| !Arc::ptr_eq(vcpu, &self.shared));
+    }
+}
+
 impl VcpuBackend for ScriptedVcpu {
     fn kick_handle(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.kick) as Arc<dyn Kick>

@@ -250,6 +250,8 @@ pub fn g19_a_report_says_who_waits_for_whom(subject: &dyn Subject) {
         return;
     }
     let machine = Plan::new(subject, COUNT).start(4);
+    // One that has not begun to run would do the work below while it is stopped.
+    (0..4).for_each(|index| machine.reaches(index, VcpuState::Running));
     let quiet = machine.engine.report();
     assert_eq!((quiet.state, quiet.section), (MachineState::Running, None));
     assert!(quiet.vcpus.iter().map(|v| (v.index, v.wait.clone(), v.queued)).eq((0..4).map(|i| (i, None, 0))));

@@ -4,17 +4,20 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armlet_arm::CpuState;
 use loom::sync::{Condvar, Mutex};
 use loom::{model::Builder, thread};
 
 use crate::accel::Kick;
-use crate::control::Control;
+use crate::access::VcpuAccess;
+use crate::control::{Control, MachineState, Resetting};
+use crate::error::EngineError;
 use crate::gate::{Door, Gate};
 use crate::power::{Power, PowerCell};
-use crate::queue::{Work, WorkQueue};
+use crate::queue::{Job, Work, WorkQueue};
+use crate::reply::reply;
 use crate::shared::VcpuShared;
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicBool, AtomicU32, LEAVE_OUT, Ordering, lock};
@@ -88,6 +91,36 @@ fn model_a_section_gets_a_running_vcpu_out() {
     check(3, a_section_gets_a_running_vcpu_out);
 }
 
+#[test]
+fn model_a_resume_ends_the_wait_for_a_pause() {
+    check(3, a_resume_ends_the_wait_for_a_pause);
+}
+
+#[test]
+fn model_a_shutdown_ends_the_wait_for_a_pause() {
+    check(3, a_shutdown_ends_the_wait_for_a_pause);
+}
+
+#[test]
+fn model_resets_take_turns() {
+    check(3, resets_take_turns);
+}
+
+#[test]
+fn model_an_answer_reaches_who_waits_for_it() {
+    check(3, an_answer_reaches_who_waits_for_it);
+}
+
+#[test]
+fn model_an_answer_wakes_a_vcpu_that_waits_for_it() {
+    check(3, an_answer_wakes_a_vcpu_that_waits_for_it);
+}
+
+#[test]
+fn model_the_end_of_a_thread_is_heard() {
+    check(3, the_end_of_a_thread_is_heard);
+}
+
 /// Each step that carries a protocol, and the model that must notice its absence.
 const STEPS: &[(&str, &str)] = &[
     ("sleeper: fence of the sleeping side", "a_reason_stored_before_a_wake_is_never_slept_through"),
@@ -95,6 +128,14 @@ const STEPS: &[(&str, &str)] = &[
     ("sleeper: second look", "a_reason_stored_before_a_wake_is_never_slept_through"),
     ("sleeper: lock before the notify", "a_reason_stored_before_a_wake_is_never_slept_through"),
     ("sleeper: notify", "a_reason_stored_before_a_wake_is_never_slept_through"),
+    ("interrupt: kick", "an_interrupt_wakes_a_halting_vcpu"),
+    ("event: wake of the sleeper", "an_event_wakes_a_waiting_vcpu"),
+    ("kick: store of the exit request", "work_gets_a_running_vcpu_out"),
+    ("work: kick of the target", "work_gets_a_running_vcpu_out"),
+    ("leave: kick of who leaves", "a_pause_is_complete_when_the_vcpu_has_stopped"),
+    ("vcpu: notify of the end", "the_end_of_a_thread_is_heard"),
+    ("reply: notify of the caller", "an_answer_reaches_who_waits_for_it"),
+    ("reply: wake of the calling vCPU", "an_answer_wakes_a_vcpu_that_waits_for_it"),
     ("kick: wake of the sleeper", "an_interrupt_wakes_a_halting_vcpu"),
     ("kick: kick of the accelerator", "work_gets_a_running_vcpu_out"),
     ("queue: look for the close", "a_closing_queue_loses_no_work"),
@@ -109,6 +150,9 @@ const STEPS: &[(&str, &str)] = &[
     ("control: look at the request under the lock", "a_pause_is_complete_when_the_vcpu_has_stopped"),
     ("control: sleep only when declared", "a_pause_after_a_hasty_resume_is_complete_too"),
     ("control: notify of an acknowledgement", "a_pause_is_complete_when_the_vcpu_has_stopped"),
+    ("control: notify of a resume", "a_resume_ends_the_wait_for_a_pause"),
+    ("control: notify of a shutdown", "a_shutdown_ends_the_wait_for_a_pause"),
+    ("control: notify of a reset's end", "resets_take_turns"),
     ("control: kick of who is to hold", "a_pause_is_complete_when_the_vcpu_has_stopped"),
 ];
 
@@ -124,6 +168,29 @@ fn no_step_is_superfluous() {
     };
     let unnoticed: Vec<_> = STEPS.iter().filter(|(step, model)| passes(step, model)).collect();
     assert!(unnoticed.is_empty(), "nothing fails without {unnoticed:?}");
+}
+
+/// Every fence and every notify of the engine is a step that can be left out, and every step is in the list.
+#[test]
+fn every_step_is_tried() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("can be read").path();
+        let Some("rs") = path.extension().and_then(|e| e.to_str()) else { continue };
+        let text = std::fs::read_to_string(&path).expect("can be read");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let carries =
+                ["fence(Ordering", ".notify_all()", ".notify_one()"].iter().any(|w| line.contains(w));
+            assert!(!carries || line.contains("step(\""), "{}: no step: {line}", path.display());
+            for call in ["step(\"", "kept(\""] {
+                let name = line.split_once(call).and_then(|(_, rest)| rest.split_once('"'));
+                found.extend(name.map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+    let listed = STEPS.iter().map(|(step, _)| (*step).to_owned()).collect();
+    assert_eq!(found, listed);
 }
 
 fn a_reason_stored_before_a_wake_is_never_slept_through() {
@@ -179,27 +246,35 @@ impl Bell {
     }
 }
 
-/// The head of a vCPU thread's loop against a submission: the work is done, whenever it comes, though the
-/// accelerator leaves `run` only for kicks.
+/// A kick as translated code has it: a flag that it polls.
+struct Poll(AtomicBool);
+
+impl Kick for Poll {
+    fn kick(&self) {
+        self.0.swap(true, Ordering::AcqRel);
+    }
+}
+
+/// The head of a vCPU thread's loop against a submission: the work is done, whenever it comes, though the accelerator
+/// leaves `run` only if it is kicked and the engine wants it back.
 fn work_gets_a_running_vcpu_out() {
     let shared = Arc::new(VcpuShared::new(0));
-    let queue = Arc::new(WorkQueue::<u32>::new());
-    let bell = Arc::new(Bell::new());
-    shared.set_kick(Arc::clone(&bell) as Arc<dyn Kick>);
-    let (target, submissions) = (Arc::clone(&shared), Arc::clone(&queue));
+    let poll = Arc::new(Poll(AtomicBool::new(false)));
+    shared.set_kick(Arc::clone(&poll) as Arc<dyn Kick>);
+    let vcpu = Arc::new(Vcpu::new(shared, CpuState::new(0), PowerCell::new(Power::On)));
+    let target = Arc::clone(&vcpu);
     let other = thread::spawn(move || {
-        let work = Work { awaited: false, exclusive: false, lent: false, job: 7 };
-        assert!(submissions.push(work).is_ok());
-        target.request_exit();
+        let job: Job = Box::new(|_: Result<&mut VcpuAccess<'_>, EngineError>| ());
+        let work = Work { awaited: false, exclusive: false, lent: false, job };
+        assert!(target.submit(work).is_ok());
     });
-    let mut done = 0;
-    while done == 0 {
-        shared.clear_exit_request();
-        while let Some(work) = queue.pop() {
-            done += work.job;
+    loop {
+        vcpu.shared.clear_exit_request();
+        if vcpu.queue.pop().is_some() {
+            break;
         }
-        if done == 0 {
-            bell.run_until_kicked();
+        while !(poll.0.swap(false, Ordering::AcqRel) && vcpu.shared.exit_requested()) {
+            thread::yield_now();
         }
     }
     other.join().expect("no panic");
@@ -401,4 +476,70 @@ fn a_pause_after_a_hasty_resume_is_complete_too() {
         control.resume("model").expect("resumes");
         control.pause("model").expect("pauses");
     });
+}
+
+/// Control of a running vCPU that nobody drives, so that it never stops.
+fn never_stopping() -> (Arc<Control>, u64) {
+    let control = Arc::new(Control::new(Duration::from_secs(3600), Arc::new(channel().0)));
+    let shared = Arc::new(VcpuShared::new(0));
+    let vcpu = Arc::new(Vcpu::new(shared, CpuState::new(0), PowerCell::new(Power::On)));
+    control.add(Arc::clone(&vcpu)).expect("the first one");
+    control.start("model").expect("starts");
+    assert!(control.rest(&vcpu), "it may go on");
+    let ticket = control.request_pause("model").expect("is asked for").expect("takes time");
+    (control, ticket)
+}
+
+fn a_resume_ends_the_wait_for_a_pause() {
+    let (control, ticket) = never_stopping();
+    let there = Arc::clone(&control);
+    let waiting = thread::spawn(move || there.await_pause(ticket));
+    control.resume("model").expect("resumes");
+    assert!(matches!(waiting.join().expect("no panic"), Err(EngineError::PauseCancelled)));
+}
+
+fn a_shutdown_ends_the_wait_for_a_pause() {
+    let (control, ticket) = never_stopping();
+    let there = Arc::clone(&control);
+    let waiting = thread::spawn(move || there.await_pause(ticket));
+    assert!(control.begin_shutdown("model"));
+    assert!(matches!(waiting.join().expect("no panic"), Err(EngineError::ShutDown)));
+}
+
+fn resets_take_turns() {
+    let control = Arc::new(Control::new(Duration::from_secs(3600), Arc::new(channel().0)));
+    let there = Arc::clone(&control);
+    let reset = |control: &Control| control.begin_reset("model").map(Resetting::complete);
+    let second = thread::spawn(move || reset(&there));
+    reset(&control).expect("resets");
+    second.join().expect("no panic").expect("resets");
+    assert_eq!(control.state(), MachineState::Created);
+}
+
+fn an_answer_reaches_who_waits_for_it() {
+    let (promise, answer) = reply(0, None);
+    let worker = thread::spawn(move || {
+        assert!(promise.begin());
+        promise.answer(Ok(7));
+    });
+    assert!(matches!(answer.wait(Duration::from_secs(3600)), Some(Ok(7))));
+    worker.join().expect("no panic");
+}
+
+fn an_answer_wakes_a_vcpu_that_waits_for_it() {
+    let shared = Arc::new(VcpuShared::new(0));
+    let (promise, answer) = reply(1, Some(Arc::clone(&shared)));
+    let worker = thread::spawn(move || promise.answer(Ok(7)));
+    shared.sleep_until(None, || answer.is_done());
+    assert!(matches!(answer.take(), Some(Ok(7))));
+    worker.join().expect("no panic");
+}
+
+fn the_end_of_a_thread_is_heard() {
+    let shared = Arc::new(VcpuShared::new(0));
+    let vcpu = Arc::new(Vcpu::new(shared, CpuState::new(0), PowerCell::new(Power::On)));
+    let thread = Arc::clone(&vcpu);
+    let ending = thread::spawn(move || thread.finish());
+    assert!(vcpu.wait_finished(Instant::now() + Duration::from_secs(3600)));
+    ending.join().expect("no panic");
 }
