@@ -200,7 +200,7 @@ impl Guest {
         let initrd = scratch.file("initrd.gz");
         fs::copy(&linux.initrd, &initrd)?;
         linux.initrd = initrd;
-        let disk: Vec<u8> = (0..DISK_LEN).map(|i| (i * i >> 9) as u8).collect();
+        let disk: Vec<u8> = (0..DISK_LEN).map(|i| ((i * i) >> 9) as u8).collect();
         fs::write(scratch.file("disk.img"), disk)?;
         Ok(Self { linux, scratch })
     }
@@ -209,14 +209,8 @@ impl Guest {
         let mut c = self.linux.command(armlet, CPUS, words);
         c.args(["--timeout", "200", "--accel", "jit,thread=single,trace=on"]);
         c.arg("--drive").arg(format!("{},snapshot=on", self.scratch.file("disk.img").display()));
-        Running::start(
-            {
-                c.args(more);
-                c
-            },
-            &self.scratch,
-            name,
-        )
+        c.args(more);
+        Running::start(c, &self.scratch, name)
     }
 }
 
