@@ -14,6 +14,7 @@ mod host;
 mod initrd;
 mod kernel;
 mod qmp;
+mod repeat;
 mod run;
 mod session;
 mod suite;
@@ -54,6 +55,8 @@ enum Command {
     Gdb(gdb::Options),
     /// Boot Linux with CPUs in sockets, clusters, cores and threads, and ask it how it sees them
     Topology,
+    /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
+    Repeat(repeat::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -81,6 +84,7 @@ fn work() -> Result<()> {
         Command::Qmp(o) => qmp::main(&o),
         Command::Gdb(o) => gdb::main(&o),
         Command::Topology => topology::linux(&run::build_armlet()?),
+        Command::Repeat(o) => repeat::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

@@ -95,7 +95,10 @@ impl Socket {
     }
 
     /// Waits until somebody listens.
-    fn wait(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub fn wait(&self) -> Result<()> {
         let start = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.path()).is_err() {
             if start.elapsed() > PATIENCE {

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, qmp, run, topology};
+use crate::{cache, drivers, gdb, guests, host, qmp, repeat, run, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -92,6 +92,11 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
         tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));
+        for guest in guests::build_tests()? {
+            tally.check(&format!("guest {}, the same again", guest.name), || repeat::twice(&armlet, &guest));
+        }
+        tally.check("Linux, the same again", || repeat::linux_twice(&armlet));
+        tally.check("a session with Linux, replayed", || repeat::recorded(&armlet, repeat::seed_of_now()));
     }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
     for f in &tally.failed {
