@@ -376,7 +376,9 @@ impl Target {
             }
             written
         };
-        match self.machine.engine().run_exclusive(vcpu, write) {
+        // Whose addresses they are does not matter any more; the first one stays, whoever is unplugged.
+        let first = self.machine.engine().vcpus().first().copied().unwrap_or(vcpu);
+        match self.machine.engine().run_exclusive(first, write) {
             Ok(true) => Ok(()),
             Ok(false) => Err(TargetError::Errno(BAD_ADDRESS)),
             Err(_) => Err(TargetError::Errno(INVALID)),

@@ -148,6 +148,10 @@ fn memory_and_registers_are_written() {
     client.does("Qqemu.PhyMemMode:1");
     assert_eq!(client.ask("qqemu.PhyMemMode"), "1");
     assert_eq!(client.ask(&format!("m{LOOP:x},4")), "42080091");
+    // Physical memory belongs to no CPU: not to one that is gone either.
+    client.does("Hgp1.9");
+    client.does(&format!("M{COUNTER:x},2:0102"));
+    assert_eq!(client.ask(&format!("m{COUNTER:x},2")), "0102");
 }
 
 #[test]
