@@ -50,6 +50,22 @@ def at(symbol):
     return value("(long)&" + symbol)
 
 
+def transcript(where, flags=0xFFFF_FFFF):
+    """For a comparison: everything that gdb shows of the registers; of CPSR what is in `flags`."""
+    if "DEBUG_TRANSCRIPT" not in os.environ:
+        return
+    for n in range(31):
+        print(f"reg {where} x{n} = {value(f'$x{n}'):#x}")
+    for name in ["sp", "pc", "fpsr", "fpcr"]:
+        print(f"reg {where} {name} = {value('$' + name):#x}")
+    print(f"reg {where} cpsr = {value('$cpsr') & flags:#x}")
+    for n in range(32):
+        print(f"reg {where} v{n} = {[value(f'$v{n}.d.u[{i}]') for i in (0, 1)]}")
+    for register in gdb.newest_frame().architecture().registers():
+        if register.name[:1].isupper():
+            print(f"reg {where} SYS {register.name} = {value('$' + register.name):#x}")
+
+
 def thread():
     return gdb.selected_thread().ptid[1]
 

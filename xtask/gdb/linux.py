@@ -56,13 +56,15 @@ def memory_of_the_kernel_is_read():
     inferior = gdb.selected_inferior()
     banner = bytes(inferior.read_memory(SYMBOLS["linux_banner"], 19))
     check("banner", banner, b"Linux version 6.12.")
-    text = run(f"monitor translate {SYMBOLS['linux_banner']:#x}")
-    physical = int(text.split(" is at ")[1].split(":")[0], 16)
+    text = run(f"monitor gva2gpa {SYMBOLS['linux_banner']:#x}")
+    physical = int(text.split(": 0x")[1] if REFERENCE else text.split(" is at ")[1].split(":")[0], 16)
     run("maintenance packet Qqemu.PhyMemMode:1")
     run("maintenance flush dcache")
     check("banner by its physical address", bytes(inferior.read_memory(physical, 19)), banner)
     run("maintenance packet Qqemu.PhyMemMode:0")
     run("maintenance flush dcache")
+    if REFERENCE:
+        return
     check("the kernel's text is executable", "EL1 r-x" in run(f"monitor translate {SYMBOLS['_stext']:#x}"), True)
     text = run(f"monitor info tlb {SYMBOLS['_stext']:#x}")
     check("it is in the map: " + text[:200], f"{SYMBOLS['_stext'] & ~0xFFFF:016x}" in text, True)
@@ -195,21 +197,62 @@ def steps_of_a_user_program():
     run("set scheduler-locking off")
 
 
-def the_kernel_is_stopped_at_its_start():
-    point = stop_at("start_kernel")
+def a_reset_leads_to_the_kernels_start():
     run("monitor reset")
     run("maintenance flush register-cache")
+    the_kernel_is_stopped_at_its_start()
+
+
+def the_kernel_is_stopped_at_its_start():
+    """From before its first instruction."""
+    point = stop_at("start_kernel")
     run("thread 1")
+    check("threads", cpus(), [1, 2, 3, 4])
     check("MMU", value("$SCTLR_EL1") & 1, 0)
-    check("others", "CPU 3 (powered off)" in run("info threads"), True)
+    if not REFERENCE:
+        check("others", "CPU 3 (powered off)" in run("info threads"), True)
     run("continue")
     check("stop", (stopped_by(), thread(), pc()), ([point.number], 1, SYMBOLS["start_kernel"]))
     check("MMU", value("$SCTLR_EL1") & 1, 1)
     check("interrupts are masked", value("$cpsr") & IRQ, IRQ)
     point.delete()
+    transcript("start_kernel")
+
+
+def the_first_steps_are_the_kernels_own():
+    """The others are off and nothing interrupts: the way is always the same."""
+    run("set scheduler-locking on")
+    way = []
+    for n in range(STEPS // 5):
+        run("stepi")
+        way.append(pc())
+    for n, where in enumerate(way):
+        check(f"step {n}", SYMBOLS["_stext"] <= where < SYMBOLS["_einittext"], True)
+        if "DEBUG_TRANSCRIPT" in os.environ:
+            print(f"reg step {n} of start_kernel pc = {where:#x}")
+    note(f"{len(way)} steps of start_kernel, {len(set(way))} places")
+    run("set scheduler-locking off")
+
+
+def each_other_cpu_is_stopped_at_its_start():
+    point = stop_at("secondary_start_kernel")
+    for expected in range(2, CPUS + 1):
+        run("continue")
+        check("stop", (stopped_by(), thread(), pc()), ([point.number], expected, SYMBOLS["secondary_start_kernel"]))
+        check("interrupts are masked", value("$cpsr") & IRQ, IRQ)
+        transcript(f"CPU {expected - 1}")
+    point.delete()
 
 
 PHASES = {
+    "boot": [
+        the_kernel_is_stopped_at_its_start,
+        the_first_steps_are_the_kernels_own,
+        each_other_cpu_is_stopped_at_its_start,
+        a_counter_is_watched,
+        steps_go_through_interrupts,
+        only_the_chosen_cpu_runs,
+    ],
     "idle": [
         an_idle_machine_is_interrupted,
         memory_of_the_kernel_is_read,
@@ -224,6 +267,6 @@ PHASES = {
         steps_of_a_user_program,
         other_cpus_run_during_steps,
     ],
-    "reset": [the_kernel_is_stopped_at_its_start],
+    "reset": [a_reset_leads_to_the_kernels_start],
 }
 session(PHASES[os.environ["DEBUG_PHASE"]])

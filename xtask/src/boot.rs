@@ -53,6 +53,32 @@ impl Linux {
         Ok(Self { image: kernel.image(), initrd })
     }
 
+    /// Addresses of the kernel's symbols, as a System.map has them: what the kernel tells of itself, written down once.
+    /// Debian's own comes with some hundred megabytes of debugging information. It holds as long as the kernel is not
+    /// given a seed for its address.
+    ///
+    /// # Errors
+    /// The kernel does not boot, or tells nothing.
+    pub fn map(&self, armlet: &Path) -> Result<PathBuf> {
+        let path = self.image.with_file_name("System.map");
+        crate::cache::once(&path, |partial| {
+            run::say("asking the kernel for its symbols, once");
+            let mut c = self.command(armlet, 1, "quiet shell");
+            let mut s = Session::start(&mut c, Duration::from_secs(300), false)?;
+            s.wait_for(PROMPT)?;
+            // Modules have addresses of their own each time.
+            s.send_line("grep -v '\\[' /proc/kallsyms")?;
+            let listing = s.wait_for(PROMPT)?;
+            let lines = listing.lines().filter(|l| l.split_whitespace().count() == 3);
+            let map: String = lines.map(|l| format!("{}\n", l.trim_end())).collect();
+            if !map.contains(" start_kernel\n") {
+                bail!("the kernel does not tell its symbols");
+            }
+            Ok(std::fs::write(partial, map)?)
+        })?;
+        Ok(path)
+    }
+
     /// `armlet run` on this kernel, with `--smp` as given and `words` added to the kernel's command line.
     pub fn command(&self, armlet: &Path, smp: impl Display, words: &str) -> Command {
         let mut c = Command::new(armlet);

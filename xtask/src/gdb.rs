@@ -13,20 +13,26 @@ use crate::boot::{Linux, PROMPT};
 use crate::guests::{self, TestGuest};
 use crate::kernel::Version;
 use crate::qmp::Socket;
-use crate::session::Session;
+use crate::session::Session as Guest;
 use crate::{host, run};
 
 const CPUS: u32 = 4;
-/// Seconds after which gdb is given up.
-const LIMIT: &str = "150";
+/// Of the kernel's command line.
+const WORDS: &str = "quiet shell";
+/// Seconds after which gdb is given up, without its steps.
+const LIMIT: u32 = 150;
+/// Steps that gdb manages in a second on a busy host, at least.
+const STEPS_A_SECOND: u32 = 20;
 /// What the guest's kernel is asked for.
-const SYMBOLS: [&str; 9] = [
+const SYMBOLS: [&str; 11] = [
     "_stext",
     "_etext",
+    "_einittext",
     "vectors",
     "jiffies",
     "linux_banner",
     "start_kernel",
+    "secondary_start_kernel",
     "el1h_64_irq_handler",
     "el0t_64_irq_handler",
     "cpu_do_idle",
@@ -38,6 +44,33 @@ pub struct Options {
     /// Hold the same sessions with QEMU (fetches it), and compare the registers that gdb shows
     #[arg(long)]
     pub reference: bool,
+    /// Steps through an interrupt's handler and on
+    #[arg(long, default_value_t = 10_000)]
+    pub steps: u32,
+}
+
+/// A session, and who is at the other end.
+#[derive(Clone, Copy)]
+struct Session {
+    steps: u32,
+    /// QEMU is.
+    reference: bool,
+    /// Tells all registers at many places.
+    transcript: bool,
+}
+
+impl Session {
+    fn limit(self) -> u32 {
+        LIMIT + self.steps / STEPS_A_SECOND
+    }
+
+    /// What the scripts are told.
+    fn settings(self) -> Vec<(String, String)> {
+        let mut settings = vec![("DEBUG_STEPS".to_owned(), self.steps.to_string())];
+        let flags = [("DEBUG_REFERENCE", self.reference), ("DEBUG_TRANSCRIPT", self.transcript)];
+        settings.extend(flags.iter().filter(|(_, on)| *on).map(|(name, _)| ((*name).into(), "1".into())));
+        settings
+    }
 }
 
 /// Runs the command.
@@ -47,32 +80,35 @@ pub struct Options {
 pub fn main(o: &Options) -> Result<()> {
     host::ensure(host::TEST)?;
     let armlet = run::build_armlet()?;
+    let session = Session { steps: o.steps, reference: false, transcript: o.reference };
     if o.reference {
-        return compare(&armlet);
+        return compare(&armlet, session);
     }
-    print!("{}{}", steps(&bare(&armlet)?), steps(&linux(&armlet)?));
+    print!("{}{}", steps(&bare(&armlet, session)?), steps(&linux(&armlet, o.steps)?));
     run::say("gdb has no complaint");
     Ok(())
 }
 
 /// gdb with one of our scripts.
 struct Client<'a> {
+    session: Session,
     script: &'static str,
     address: PathBuf,
     /// The program with its symbols.
     program: Option<&'a Path>,
-    /// For the script.
-    settings: Vec<(String, String)>,
+    /// For the script, beside the session's.
+    more: Vec<(String, String)>,
 }
 
 impl Client<'_> {
     /// Holds the session; what the script has written.
     fn run(&self) -> Result<String> {
         // gdb itself waits for ever where a machine is silent.
-        let mut c = run::command("timeout", ["--kill-after=5", LIMIT, "gdb-multiarch", "-nx", "-batch"]);
+        let limit = self.session.limit().to_string();
+        let mut c = run::command("timeout", ["--kill-after=5", &limit, "gdb-multiarch", "-nx", "-batch"]);
         c.arg("-x").arg(run::root().join("xtask/gdb").join(self.script)).args(self.program);
         c.env("DEBUG_ADDRESS", &self.address).env("PYTHONDONTWRITEBYTECODE", "1");
-        c.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        c.envs(self.session.settings()).envs(self.more.iter().map(|(name, value)| (name, value)));
         let text = run::quiet(&mut c)?;
         if !text.ends_with("all is well\n") {
             bail!("gdb has not come to the end of {}:\n{text}", self.script);
@@ -96,60 +132,85 @@ fn guest() -> Result<TestGuest> {
 ///
 /// # Errors
 /// gdb has seen something that is not as it should be.
-pub fn bare(armlet: &Path) -> Result<String> {
-    let (guest, socket) = (guest()?, Socket::new("gdb")?);
-    let mut c = guest.armlet(armlet);
-    c.args(["--paused", "--timeout", LIMIT, "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
-    let session = Session::start(&mut c, Duration::from_secs(160), false)?;
-    let program = Some(guest.elf());
-    let text = Client { script: "bare.py", address: socket.path(), program, settings: Vec::new() }.run()?;
-    // The status that gdb has told the program to end with.
-    match session.finish()?.0.code() {
-        Some(3) => Ok(text),
-        other => bail!("armlet ended with {other:?}"),
-    }
+pub fn bare_metal(armlet: &Path) -> Result<()> {
+    bare(armlet, Session { steps: 0, reference: false, transcript: false }).map(drop)
 }
 
-/// Debian's kernel with 4 CPUs: idle, busy, and from its start.
+fn bare(armlet: &Path, session: Session) -> Result<String> {
+    let (guest, socket) = (guest()?, Socket::new("gdb")?);
+    let mut c = guest.armlet(armlet);
+    c.args(["--paused", "--timeout", &session.limit().to_string(), "--gdb", &socket.option()]);
+    c.stderr(std::process::Stdio::null());
+    let (text, status) = hold(&mut c, &guest, &socket, session)?;
+    // The status that gdb has told the program to end with.
+    if status != Some(3) {
+        bail!("armlet ended with {status:?}");
+    }
+    Ok(text)
+}
+
+/// Holds the session with the bare-metal program that `c` runs: what was written, and the exit status.
+fn hold(
+    c: &mut Command,
+    guest: &TestGuest,
+    socket: &Socket,
+    session: Session,
+) -> Result<(String, Option<i32>)> {
+    let machine = Guest::start(c, Duration::from_secs(u64::from(session.limit()) + 10), false)?;
+    let program = Some(guest.elf());
+    let client = Client { session, script: "bare.py", address: socket.path(), program, more: Vec::new() };
+    Ok((client.run()?, machine.finish()?.0.code()))
+}
+
+/// Debian's kernel with 4 CPUs: from its first instruction, idle, busy, and once more from its start, with so many
+/// steps through interrupts. What the sessions have written.
 ///
 /// # Errors
 /// gdb has seen something that is not as it should be.
-pub fn linux(armlet: &Path) -> Result<String> {
+pub fn linux(armlet: &Path, steps: u32) -> Result<String> {
     let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-linux")?);
-    let mut c = linux.command(armlet, CPUS, "quiet shell");
-    c.args(["--gdb", &socket.option()]);
-    let mut s = Session::start(&mut c, Duration::from_secs(300), false)?;
-    s.wait_for(PROMPT).context("no shell prompt")?;
-    let symbols = symbols(&mut s)?;
-    let session = |phase: &str| {
-        let mut settings = symbols.clone();
-        settings.push(("DEBUG_PHASE".into(), phase.into()));
-        Client { script: "linux.py", address: socket.path(), program: None, settings }.run()
+    let mut c = linux.command(armlet, CPUS, WORDS);
+    c.args(["--paused", "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
+    let session = Session { steps, reference: false, transcript: false };
+    sessions_with_linux(&mut c, &socket, &linux.map(armlet)?, session)
+}
+
+/// From the first instruction of a kernel that waits for gdb to its end.
+fn sessions_with_linux(c: &mut Command, socket: &Socket, map: &Path, session: Session) -> Result<String> {
+    let symbols = symbols(map)?;
+    let phase = |phase: &str| {
+        let mut more = symbols.clone();
+        more.push(("DEBUG_PHASE".into(), phase.into()));
+        Client { session, script: "linux.py", address: socket.path(), program: None, more }.run()
     };
-    let mut text = session("idle")?;
+    let mut s = Guest::start(c, Duration::from_secs(u64::from(4 * session.limit())), false)?;
+    let mut text = phase("boot")?;
+    s.wait_for(PROMPT).context("no shell prompt")?;
+    text += &phase("idle")?;
     s.send_line("for i in 1 2 3 4; do while :; do :; done & done")?;
     s.wait_for(PROMPT)?;
-    text += &session("busy")?;
+    text += &phase("busy")?;
     s.send_line("kill %1 %2 %3 %4; wait")?;
     s.wait_for(PROMPT).context("the guest does not go on after the debugger")?;
-    // The last one resets the machine, and leaves it at the start of the kernel.
-    text += &session("reset")?;
-    s.wait_for(PROMPT).context("no shell prompt after the reset")?;
+    if !session.reference {
+        // Resets the machine, and leaves it at the start of the kernel.
+        text += &phase("reset")?;
+        s.wait_for(PROMPT).context("no shell prompt after the reset")?;
+    }
     s.send_line("poweroff -f")?;
     let (status, transcript) = s.finish()?;
     if status.code() != Some(0) {
-        bail!("armlet ended with {status}");
+        bail!("the machine ended with {status}");
     }
     crate::boot::complaints(&transcript)?;
     Ok(text)
 }
 
-/// Addresses in the running kernel, as the kernel itself tells them: Debian's package has no map of them.
-fn symbols(s: &mut Session) -> Result<Vec<(String, String)>> {
-    s.send_line(&format!("grep -E ' ({})$' /proc/kallsyms", SYMBOLS.join("|")))?;
-    let listing = s.wait_for(PROMPT).context("no answer from /proc/kallsyms")?;
+/// Addresses of what the scripts want to know, out of a System.map.
+fn symbols(map: &Path) -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(map)?;
     let mut found = Vec::new();
-    for line in listing.lines() {
+    for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [address, _, name] = words.as_slice()
             && SYMBOLS.contains(name)
@@ -159,49 +220,69 @@ fn symbols(s: &mut Session) -> Result<Vec<(String, String)>> {
     }
     match found.len() {
         n if n == SYMBOLS.len() => Ok(found),
-        _ => bail!("the kernel does not tell all of {SYMBOLS:?}: {listing}"),
+        _ => bail!("{} does not have all of {SYMBOLS:?}", map.display()),
     }
 }
 
-/// The same session with us and with QEMU, and what gdb shows of the registers in both.
-fn compare(armlet: &Path) -> Result<()> {
+/// The same sessions with us and with QEMU, and what gdb shows of the registers in both.
+fn compare(armlet: &Path, ours: Session) -> Result<()> {
     let (guest, peer) = (guest()?, Peer::prepare()?);
     run::say(&format!("comparing with {}", peer.version()?));
-    let show = |mut c: Command, socket: &Socket, more: &[(&str, &str)]| -> Result<BTreeMap<String, String>> {
-        let _session = Session::start(&mut c, Duration::from_secs(160), false)?;
-        let mut settings = vec![("DEBUG_TRANSCRIPT".to_owned(), "1".to_owned())];
-        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let program = Some(guest.elf());
-        let text = Client { script: "bare.py", address: socket.path(), program, settings }.run()?;
-        let told = text.lines().filter(|l| l.starts_with("the reference differs"));
-        told.for_each(|line| println!("{line}"));
-        Ok(text.lines().filter_map(register).collect())
-    };
-    let (socket, other) = (Socket::new("gdb-ours")?, Socket::new("gdb-theirs")?);
-    let mut c = guest.armlet(armlet);
-    c.args(["--paused", "--gdb", &socket.option()]);
-    let ours = show(c, &socket, &[])?;
-    let theirs =
-        show(peer.debugged(guest.elf(), guest.smp(), &other.path()), &other, &[("DEBUG_REFERENCE", "1")])?;
-    let mut differ: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut same = 0;
-    for (place, value) in &ours {
-        match theirs.get(place) {
-            Some(other) if other == value => same += 1,
-            Some(other) => {
-                let name = place.rsplit(' ').next().unwrap_or_default();
-                differ.entry(name).or_default().push(format!("{value} here, {other} there"));
-            }
-            None => {}
-        }
-    }
-    for (name, values) in &differ {
-        println!("{name}: {}, and {} more", values[0], values.len() - 1);
-    }
-    run::say(&format!("{same} values are the same"));
+    let theirs = Session { reference: true, ..ours };
+    let socket = Socket::new("gdb-theirs")?;
+    let mut c = peer.debugged(guest.elf(), guest.smp(), &socket.path());
+    let (other, _) = hold(&mut c, &guest, &socket, theirs)?;
     // System registers have values of the implementation's choice.
-    let general = differ.keys().filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).count();
-    if general == 0 && same > 1000 { Ok(()) } else { bail!("{general} general registers differ") }
+    Comparison::new(&bare(armlet, ours)?, &other).judge("the bare-metal program", 1000)?;
+
+    let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-linux-ours")?);
+    let map = linux.map(armlet)?;
+    let mut c = linux.command(armlet, CPUS, WORDS);
+    c.args(["--paused", "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
+    let text = sessions_with_linux(&mut c, &socket, &map, ours)?;
+    let socket = Socket::new("gdb-linux-theirs")?;
+    let mut c = peer.debugged_linux(&linux, CPUS, WORDS, &socket.path());
+    let other = sessions_with_linux(&mut c, &socket, &map, theirs)?;
+    Comparison::new(&text, &other).judge("Linux", 1000)
+}
+
+/// Values that two implementations show.
+#[derive(Default)]
+struct Comparison {
+    same: usize,
+    /// By register: both values, and where.
+    differ: BTreeMap<String, Vec<String>>,
+}
+
+impl Comparison {
+    fn new(ours: &str, theirs: &str) -> Self {
+        theirs.lines().filter(|l| l.starts_with("the reference differs")).for_each(|line| println!("{line}"));
+        let theirs: BTreeMap<String, String> = theirs.lines().filter_map(register).collect();
+        let mut all = Self::default();
+        for (place, value) in ours.lines().filter_map(register) {
+            match theirs.get(&place) {
+                Some(other) if *other == value => all.same += 1,
+                Some(other) => {
+                    let name = place.rsplit(' ').next().unwrap_or_default().to_owned();
+                    let told = format!("{value} here, {other} there, at {place}");
+                    all.differ.entry(name).or_default().push(told);
+                }
+                None => {}
+            }
+        }
+        all
+    }
+
+    /// Shows what differs; nothing but system registers may.
+    fn judge(&self, what: &str, least: usize) -> Result<()> {
+        for (name, values) in &self.differ {
+            println!("{name}: {}, and {} more", values[0], values.len() - 1);
+        }
+        run::say(&format!("{what}: {} values are the same", self.same));
+        let general =
+            self.differ.keys().filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).count();
+        if general == 0 && self.same > least { Ok(()) } else { bail!("{general} general registers differ") }
+    }
 }
 
 /// A line of the transcript: where and which register, and its value.

@@ -48,12 +48,15 @@ impl Session {
     /// # Errors
     /// The time is over or the guest ended first.
     pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        // What has been looked through already is long where a guest writes much.
+        let mut from = self.mark;
         loop {
-            if let Some(at) = self.seen[self.mark..].find(text) {
-                let before = self.seen[self.mark..self.mark + at].to_owned();
-                self.mark += at + text.len();
+            if let Some(at) = self.seen[from..].find(text) {
+                let before = self.seen[self.mark..from + at].to_owned();
+                self.mark = from + at + text.len();
                 return Ok(before);
             }
+            from = self.mark.max(self.seen.floor_char_boundary(self.seen.len().saturating_sub(text.len())));
             if !self.more()? {
                 bail!("the guest ended before it said {text:?}; its last lines:\n{}", self.tail());
             }

@@ -254,9 +254,19 @@ impl Target {
         self.points = Points::default();
         self.plan = Plan::default();
         self.asked.clear();
-        if let Err(error) = self.go() {
-            tracing::info!(error, "the machine does not go on without the debugger");
+        if let Err(error) = self.let_all_go() {
+            tracing::warn!(error, "the machine does not go on without the debugger");
         }
+    }
+
+    /// Whatever state the machine is in: others may pause and resume it meanwhile.
+    fn let_all_go(&mut self) -> Result<(), String> {
+        for vcpu in self.machine.engine().vcpus() {
+            // What it has met before has asked for its pause by now, and nothing will after this.
+            self.ask(vcpu, DebugRequest::default())?;
+        }
+        self.machine.engine().freeze(|_| false).map_err(|e| e.to_string())?;
+        self.machine.resume("the debugger has gone").map_err(|e| e.to_string())
     }
 
     /// What to tell the client about a stop; `met` is what a vCPU has met, if that is the reason.
@@ -366,7 +376,9 @@ impl Target {
             }
             written
         };
-        match self.machine.engine().run_exclusive(vcpu, write) {
+        // Whose addresses they are does not matter any more; the first one stays, whoever is unplugged.
+        let first = self.machine.engine().vcpus().first().copied().unwrap_or(vcpu);
+        match self.machine.engine().run_exclusive(first, write) {
             Ok(true) => Ok(()),
             Ok(false) => Err(TargetError::Errno(BAD_ADDRESS)),
             Err(_) => Err(TargetError::Errno(INVALID)),

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use armlet_engine::MachineState;
 use armlet_machine::config::AcceleratorKind;
@@ -147,6 +148,10 @@ fn memory_and_registers_are_written() {
     client.does("Qqemu.PhyMemMode:1");
     assert_eq!(client.ask("qqemu.PhyMemMode"), "1");
     assert_eq!(client.ask(&format!("m{LOOP:x},4")), "42080091");
+    // Physical memory belongs to no CPU: not to one that is gone either.
+    client.does("Hgp1.9");
+    client.does(&format!("M{COUNTER:x},2:0102"));
+    assert_eq!(client.ask(&format!("m{COUNTER:x},2")), "0102");
 }
 
 #[test]
@@ -252,6 +257,47 @@ fn a_pause_and_a_resume_by_others_are_no_trouble() {
         assert!(client.ask("vCont;c").starts_with("T05thread:p01.01;swbreak:;"));
         rig.machine.resume("the test").unwrap();
     }
+}
+
+/// Whatever they do in the middle of what the debugger does, nobody stays stopped when it has gone.
+#[test]
+fn others_pause_and_resume_all_the_while() {
+    let rig = Rig::new(2);
+    rig.machine.engine().power().power_on(1, LOOP - 4, 7).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = rig.machine.pause("the test");
+                rig.machine.resume("the test").unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let x2 = |cpu| rig.machine.engine().run_on(cpu, |cpu| cpu.state().x[2]).unwrap();
+        let visits = || {
+            for round in 0..40 {
+                let mut client = rig.client();
+                client.send(&framed(["vCont;c:p1.1", "vCont;s:p1.2", "vCont;c"][round % 3].as_bytes()));
+                client.send(CTRL_C);
+                while !client.packet().unwrap().starts_with('T') {}
+                if round % 2 == 0 {
+                    client.does("D");
+                }
+                drop(client);
+                // Until it is seen that the client has gone, and then all of them.
+                let (start, before) = (Instant::now(), [x2(0), x2(1)]);
+                while x2(0) == before[0] || x2(1) == before[1] {
+                    if start.elapsed() > Duration::from_secs(10) {
+                        return Err(format!("round {round}: a vCPU stands still"));
+                    }
+                }
+            }
+            Ok(())
+        };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(visits));
+        over.store(true, Ordering::Relaxed);
+        result.unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -261,14 +261,15 @@ impl Control {
         self.wait("Pausing the machine", lock(&self.inner), done).1
     }
 
-    /// Chooses the vCPUs that stay stopped when the machine is resumed. Only for a machine that has stopped.
+    /// Chooses the vCPUs that stay stopped while the machine runs. If it runs already, the chosen ones stop soon.
     pub(crate) fn freeze(&self, chosen: impl Fn(usize) -> bool) -> Result<(), EngineError> {
         let mut inner = lock(&self.inner);
         inner.alive()?;
-        if !matches!(inner.state, MachineState::Created | MachineState::Paused) {
-            return Err(EngineError::BadState { operation: "freeze", state: inner.state });
-        }
         inner.slots.iter_mut().for_each(|slot| slot.frozen = chosen(slot.vcpu.index()));
+        // Somebody else may have resumed it since the caller has paused it.
+        if inner.state == MachineState::Running {
+            inner.slots.iter().filter(|slot| slot.released).for_each(|slot| slot.vcpu.hold(slot.frozen));
+        }
         Ok(())
     }
 

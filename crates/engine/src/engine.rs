@@ -228,11 +228,12 @@ impl Engine {
         self.core.control.resume(reason)
     }
 
-    /// Chooses the vCPUs that stay stopped when the machine is resumed, until this is called again: a debugger's
-    /// way of running some of them only. Their work is done all the same.
+    /// Chooses the vCPUs that stay stopped while the machine runs, until this is called again: a debugger's way of
+    /// running some of them only. Their work is done all the same. If the machine runs already, the chosen ones stop
+    /// soon.
     ///
     /// # Errors
-    /// The machine is not paused.
+    /// The machine is shutting down.
     pub fn freeze(&self, chosen: impl Fn(usize) -> bool) -> Result<(), EngineError> {
         self.core.control.freeze(chosen)
     }

@@ -53,6 +53,8 @@ impl Reader {
             ["STORM-BEAT", _] => self.watch.beat(),
             ["STORM-DONE", status] => drop(self.answers.send(*status == "0")),
             ["STORM-STRESS", "0"] => self.watch.count("runs of stress-ng"),
+            // It leaves out what the guest has no resources for at the moment; nothing was wrong.
+            ["STORM-STRESS", "3"] => self.watch.count("runs of stress-ng without all of it"),
             ["STORM-STRESS", status] => {
                 self.watch.fails("stress-ng", format!("ended with {status}:\n{}", self.last()));
             }

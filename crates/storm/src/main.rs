@@ -35,8 +35,9 @@ use watch::{History, Needs, Watch};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two samples of what the process needs.
 const SAMPLE: Duration = Duration::from_secs(2);
-/// What the process may need more at the end: the allocator's fragments, not a leak.
-const MORE_MEMORY: u64 = 48 << 10;
+/// What the process may need more at the end, in KiB: the allocator's fragments. glibc gives the threads of CPUs that
+/// come and go areas of their own, and keeps them; it is to be told to have few (`MALLOC_ARENA_MAX`).
+const MORE_MEMORY: u64 = 24 << 10;
 /// Clients and their threads come and go.
 const MORE_OTHERS: u64 = 8;
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Run;
 use crate::apt::Release;
+use crate::boot::Linux;
 use crate::{cache, run};
 
 /// The peer's folder.
@@ -71,6 +72,14 @@ impl Peer {
         c.args(["-nodefaults", "-serial", "stdio", "-monitor", "none", "-semihosting", "-smp", smp]);
         c.arg("-chardev").arg(format!("socket,id=gdb,path={},server=on,wait=off", socket.display()));
         c.args(["-gdb", "chardev:gdb", "-kernel"]).arg(program);
+        c
+    }
+
+    /// Linux that waits for gdb at `socket` before its first instruction.
+    pub fn debugged_linux(&self, linux: &Linux, smp: u32, words: &str, socket: &Path) -> Command {
+        let mut c = self.debugged(&linux.image, &smp.to_string(), socket);
+        c.arg("-initrd").arg(&linux.initrd).arg("-no-reboot");
+        c.args(["-append", &format!("console=ttyAMA0 {words}")]);
         c
     }
 

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use armlet_arm::sysop::TlbiTarget;
 use armlet_engine::Kick;
 
+/// Requests that wait at most. A vCPU that is switched off, or sleeps for long, does not look at its mailbox meanwhile.
+const MAX_WAITING: usize = 1024;
+
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub enum Maintenance {
@@ -43,6 +46,9 @@ impl Remote {
         {
             let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
             mailbox.push(m);
+            if mailbox.len() > MAX_WAITING {
+                gather(&mut mailbox);
+            }
             self.posted.fetch_add(1, Ordering::SeqCst);
         }
         if let Some(k) = self.kick.get() {
@@ -72,6 +78,15 @@ impl Remote {
     pub fn acknowledge(&self, count: u64) {
         self.handled.store(count, Ordering::Release);
     }
+}
+
+/// Few requests in place of many, which ask for more than those did.
+fn gather(mailbox: &mut Vec<Maintenance>) {
+    let code = mailbox.iter().any(|m| matches!(m, Maintenance::CodePage(_) | Maintenance::AllCode));
+    mailbox.clear();
+    // Entries of the TLB that are made anew ask for write permission anew.
+    mailbox.push(Maintenance::Tlb(TlbiTarget::All));
+    mailbox.extend(code.then_some(Maintenance::AllCode));
 }
 
 /// While this exists, its vCPU may execute guest code.
@@ -134,6 +149,31 @@ impl Remotes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vcpu_that_sleeps_for_long_is_not_buried_in_requests() {
+        let (all, me, other) = (Remotes::default(), Arc::<Remote>::default(), Arc::<Remote>::default());
+        all.add(me.clone());
+        all.add(other.clone());
+        let page = |va| Maintenance::Tlb(TlbiTarget::Va { va, asid: None });
+        (0..MAX_WAITING as u64).for_each(|va| all.post(&me, page(va)));
+        let (few, count) = other.take();
+        assert_eq!((few.len(), count), (MAX_WAITING, MAX_WAITING as u64));
+        other.acknowledge(count);
+        for round in 0..20 {
+            (0..MAX_WAITING as u64).for_each(|va| all.post(&me, page(va)));
+            if round % 2 == 1 {
+                all.post(&me, Maintenance::CodePage(7));
+            }
+        }
+        let (many, count) = other.take();
+        assert!(many.len() <= MAX_WAITING);
+        assert!(many.iter().any(|m| matches!(m, Maintenance::Tlb(TlbiTarget::All))));
+        assert!(many.iter().any(|m| matches!(m, Maintenance::AllCode)));
+        assert!(other.pending());
+        other.acknowledge(count);
+        assert!(!other.pending());
+    }
 
     #[test]
     fn nobody_waits_for_a_vcpu_that_panicked() {
