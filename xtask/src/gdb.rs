@@ -85,6 +85,7 @@ pub fn main(o: &Options) -> Result<()> {
         return compare(&armlet, session);
     }
     print!("{}{}", steps(&bare(&armlet, session)?), steps(&linux(&armlet, o.steps)?));
+    print!("{}", steps(&backwards(&armlet)?));
     run::say("gdb has no complaint");
     Ok(())
 }
@@ -173,6 +174,27 @@ pub fn linux(armlet: &Path, steps: u32) -> Result<String> {
     c.args(["--paused", "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
     let session = Session { steps, reference: false, transcript: false };
     sessions_with_linux(&mut c, &socket, &linux.map(armlet)?, session)
+}
+
+/// Debian's kernel with 4 CPUs that share a thread: forwards, backwards to its beginning, and to its end after all.
+///
+/// # Errors
+/// gdb has seen something that is not as it should be.
+pub fn backwards(armlet: &Path) -> Result<String> {
+    let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-back")?);
+    let mut c = linux.command(armlet, CPUS, WORDS);
+    c.args(["--accel", "jit,thread=single,sleep=off", "--paused", "--gdb", &socket.option()]);
+    c.stderr(std::process::Stdio::null());
+    let session = Session { steps: 40, reference: false, transcript: false };
+    let mut s = Guest::start(&mut c, Duration::from_secs(u64::from(2 * session.limit())), false)?;
+    let more = symbols(&linux.map(armlet)?)?;
+    let text = Client { session, script: "reverse.py", address: socket.path(), program: None, more }.run()?;
+    s.wait_for(PROMPT).context("the guest does not come to its shell after all")?;
+    s.send_line("poweroff -f")?;
+    match s.finish()?.0.code() {
+        Some(0) => Ok(text),
+        other => bail!("armlet ended with {other:?}"),
+    }
 }
 
 /// From the first instruction of a kernel that waits for gdb to its end.

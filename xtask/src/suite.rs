@@ -88,6 +88,7 @@ pub fn main(o: &Options) -> Result<()> {
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
         tally.check("gdb debugs a bare-metal program", || gdb::bare_metal(&armlet));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet, 1000).map(drop));
+        tally.check("gdb debugs Linux backwards", || gdb::backwards(&armlet).map(drop));
         tally.check("Linux sees CPUs as they are arranged", || topology::linux(&armlet));
         tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));

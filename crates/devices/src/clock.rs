@@ -46,6 +46,13 @@ impl Clock {
         Self::with_source(frequency, Source::Host(Instant::now()))
     }
 
+    /// The same, but stopped at 0 until [`Self::resume`].
+    pub fn stopped(frequency: u64) -> Self {
+        let clock = Self::new(frequency);
+        clock.state.store(PAUSED, Ordering::Release);
+        clock
+    }
+
     /// A running clock that stands still until [`Self::advance`] moves it: for tests and for deterministic runs.
     pub fn manual(frequency: u64) -> Self {
         Self::with_source(frequency, Source::Manual(AtomicU64::new(0)))
@@ -225,6 +232,17 @@ mod tests {
             assert!(clock.now_ns() >= 1 << 62, "the end of time is no beginning");
         }
         assert_eq!(Clock::manual(COUNTER_FREQUENCY).count_of(5), NEVER);
+    }
+
+    #[test]
+    fn stopped_it_begins_at_0() {
+        let clock = Clock::stopped(COUNTER_FREQUENCY);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert_eq!(clock.now_ns(), 0);
+        clock.resume();
+        while clock.now_ns() == 0 {
+            std::hint::spin_loop();
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Times {
     pub(crate) fn new(counted: Option<(&Arc<InstructionCount>, u32)>) -> Self {
         let clock = match counted {
             Some((count, shift)) => Clock::counting(COUNTER_FREQUENCY, Arc::clone(count), shift),
-            None => Clock::new(COUNTER_FREQUENCY),
+            None => Clock::stopped(COUNTER_FREQUENCY),
         };
         Self { clock: Arc::new(clock), counted: counted.is_some() }
     }
