@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use armlet_machine::config::{AcceleratorKind, DriveConfig, OnReset};
-use armlet_machine::{Cause, End, Machine, MachineConfig, Notice, NoticeListener, RunState, spec};
+use armlet_machine::{Cause, End, Machine, MachineConfig, Notice, NoticeListener, PlugError, RunState, spec};
 use armlet_memory::AccessSize;
 
 struct Folder(PathBuf);
@@ -235,4 +235,34 @@ fn time_goes_exactly_while_the_machine_runs() {
         handle.resume("test").unwrap();
         assert!(moves());
     }
+}
+
+fn deterministic(folder: &Folder) -> MachineConfig {
+    let mut config = config(folder);
+    config.accelerator.kind = AcceleratorKind::Jit;
+    config.accelerator.options = vec![("thread".into(), "single".into())];
+    config
+}
+
+#[test]
+fn a_machine_that_is_recorded_keeps_its_cpus() {
+    let folder = Folder::new("recorded");
+    let mut config = deterministic(&folder);
+    config.max_cpus = Some(3);
+    config.record = Some(folder.0.join("run.rec"));
+    let machine = Machine::new(config).unwrap();
+    assert!(matches!(machine.handle().plug_cpu(2), Err(PlugError::Recorded)));
+    assert!(matches!(machine.handle().unplug_cpu(1), Err(PlugError::Recorded)));
+    assert!(!folder.0.join("run.rec").exists(), "nothing has happened yet");
+}
+
+#[test]
+fn the_seeds_of_a_deterministic_machine_are_the_same_every_time() {
+    let folder = Folder::new("seeds");
+    let tree = |config: &MachineConfig| Machine::device_tree(config).unwrap();
+    let mut same = deterministic(&folder);
+    same.boot.kaslr = true;
+    assert_eq!(tree(&same), tree(&same));
+    same.accelerator.options.clear();
+    assert_ne!(tree(&same), tree(&same));
 }

@@ -121,8 +121,10 @@ pub(crate) struct Recorder {
     identity: Identity,
     file: Option<BufWriter<File>>,
     last: u64,
-    /// The first error, after which nothing is written any more.
+    /// The first error, until it is told.
     failed: Option<std::io::Error>,
+    /// There was one: nothing is written any more.
+    broken: bool,
 }
 
 impl Recorder {
@@ -133,35 +135,40 @@ impl Recorder {
     pub(crate) fn new(path: &Path, identity: Identity) -> Result<Self, RecordingError> {
         let failed = |source| RecordingError::Write { path: path.into(), source };
         check_writable(path).map_err(failed)?;
-        Ok(Self { path: path.into(), identity, file: None, last: 0, failed: None })
+        Ok(Self { path: path.into(), identity, file: None, last: 0, failed: None, broken: false })
     }
 
     /// Creates the file, or empties it. What goes wrong is told by [`Self::error`].
     pub(crate) fn begin(&mut self) {
-        if self.file.is_some() || self.failed.is_some() {
+        if self.file.is_some() || self.broken {
             return;
         }
         let begun = File::create(&self.path).and_then(|file| {
             let file = self.file.insert(BufWriter::new(file));
             format::write_head(file, &self.identity).and_then(|()| file.flush())
         });
-        self.failed = begun.err();
+        self.check(begun);
     }
 
     /// Writes `item`, which happened at `count`, and sees that the host has it. After an error, nothing.
     pub(crate) fn note(&mut self, count: u64, item: &Item) {
         self.begin();
-        let Some(file) = self.file.as_mut().filter(|_| self.failed.is_none()) else { return };
+        let Some(file) = self.file.as_mut().filter(|_| !self.broken) else { return };
         let passed = count.saturating_sub(self.last);
         self.last = self.last.max(count);
-        self.failed = format::write_item(file, passed, item).and_then(|()| file.flush()).err();
+        let written = format::write_item(file, passed, item).and_then(|()| file.flush());
+        self.check(written);
     }
 
     /// The error because of which the recording is not whole; told once.
     pub(crate) fn error(&mut self) -> Option<RecordingError> {
         let source = self.failed.take()?;
-        self.failed = Some(source.kind().into());
         Some(RecordingError::Write { path: self.path.clone(), source })
+    }
+
+    fn check(&mut self, written: std::io::Result<()>) {
+        self.broken |= written.is_err();
+        self.failed = written.err();
     }
 }
 

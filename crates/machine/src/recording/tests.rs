@@ -235,6 +235,8 @@ fn a_file_that_cannot_be_written_is_told() {
     recorder.note(5, &Item::Checkpoint(0));
     let error = recorder.error().map(|error| error.to_string());
     assert!(error.as_ref().is_some_and(|text| text.contains("No space")), "{error:?}");
+    recorder.note(6, &Item::Checkpoint(0));
+    assert!(recorder.error().is_none(), "told once");
     for path in ["/proc/none", "/", "/nowhere/at/all"] {
         let refused = Recorder::new(Path::new(path), identity()).map(drop);
         assert!(matches!(refused, Err(RecordingError::Write { .. })), "{path}");
