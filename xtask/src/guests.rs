@@ -178,6 +178,14 @@ pub fn build_tests() -> Result<Vec<TestGuest>> {
         .collect()
 }
 
+/// Builds a guest of `guests/bench` into the target folder.
+///
+/// # Errors
+/// The cross compiler is missing or fails.
+pub fn build_bench(name: &str) -> Result<PathBuf> {
+    build(&format!("bench-{name}"), &Path::new("guests/bench").join(name).with_extension("c"), &[])
+}
+
 impl TestGuest {
     /// The program, with its symbols.
     pub fn elf(&self) -> &Path {

@@ -4,6 +4,7 @@
 
 mod disk;
 mod figures;
+mod latency;
 pub mod peer;
 mod promises;
 pub mod soak;
@@ -44,6 +45,9 @@ pub struct Options {
     /// CPU model of the guests
     #[arg(long, default_value = "neoverse-n1")]
     cpu: String,
+    /// Latencies only
+    #[arg(long)]
+    latency: bool,
     /// Leave out the workload: boots and single figures only
     #[arg(long)]
     no_workload: bool,
@@ -85,6 +89,10 @@ struct Contestant {
 /// Something could not be built or run, or a promise was not kept.
 pub fn main(o: &Options) -> Result<()> {
     let armlet = run::build_armlet()?;
+    if o.latency {
+        let peer = if o.alone { None } else { Some(Peer::prepare()?) };
+        return judge(&latency::measure(&armlet, peer.as_ref())?);
+    }
     let linux = Linux::prepare(Version::V6_12)?;
     let disk = if o.no_workload { PathBuf::new() } else { disk::prepare()? };
     let mut contestants = Vec::new();
@@ -114,9 +122,16 @@ pub fn main(o: &Options) -> Result<()> {
         }
     }
     let mut promises = promises::single(&armlet, &linux)?;
+    let peer = if o.alone { None } else { Some(Peer::prepare()?) };
+    promises.extend(latency::measure(&armlet, peer.as_ref())?);
     promises.extend(report(&contestants));
+    judge(&promises)
+}
+
+/// Tells which promises were kept.
+fn judge(promises: &[promises::Promise]) -> Result<()> {
     println!();
-    for p in &promises {
+    for p in promises {
         println!("{p}");
     }
     let missed = promises.iter().filter(|p| !p.kept()).count();

@@ -65,13 +65,29 @@ impl Peer {
         c
     }
 
+    /// A bare-metal program, with its console on standard output.
+    pub fn bare(&self, program: &Path, smp: &str) -> Command {
+        let mut c = self.program();
+        c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "1024", "-display", "none"]);
+        c.args(["-nodefaults", "-serial", "stdio", "-monitor", "none", "-semihosting", "-smp", smp]);
+        c.arg("-kernel").arg(program);
+        c
+    }
+
     /// A bare-metal program that waits for gdb at `socket`.
     pub fn debugged(&self, program: &Path, smp: &str, socket: &Path) -> Command {
-        let mut c = self.program();
-        c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "1024", "-S", "-display", "none"]);
-        c.args(["-nodefaults", "-serial", "stdio", "-monitor", "none", "-semihosting", "-smp", smp]);
-        c.arg("-chardev").arg(format!("socket,id=gdb,path={},server=on,wait=off", socket.display()));
-        c.args(["-gdb", "chardev:gdb", "-kernel"]).arg(program);
+        let mut c = self.bare(program, smp);
+        c.arg("-S")
+            .arg("-chardev")
+            .arg(format!("socket,id=gdb,path={},server=on,wait=off", socket.display()));
+        c.args(["-gdb", "chardev:gdb"]);
+        c
+    }
+
+    /// A bare-metal program that is not started and listens for QMP clients at `socket`.
+    pub fn controlled(&self, program: &Path, smp: &str, socket: &Path) -> Command {
+        let mut c = self.bare(program, smp);
+        c.arg("-S").arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
         c
     }
 
