@@ -1,4 +1,5 @@
-//! The software TLB: per vCPU, one set for EL1 and several for the address spaces of EL0.
+//! The software TLB: per vCPU, several sets for EL1, by the table and address space
+//! identifier of the upper half, and several for the address spaces of EL0.
 //!
 //! A set holds separate tables for reads and writes, so a hit implies the permission; a table for
 //! instruction pages; and the jump cache, which maps virtual addresses of branch targets to host code. The
@@ -8,4 +9,4 @@ mod access;
 mod sets;
 
 pub use access::{Place, SideEntry, SlowAccess};
-pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};
+pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, LowerKey, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};

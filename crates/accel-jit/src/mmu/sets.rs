@@ -12,6 +12,8 @@ pub const JUMP_CACHE_ENTRIES: usize = 4096;
 const NO_TAG: u64 = u64::MAX;
 /// Address spaces of EL0 that are kept.
 const EL0_SETS: usize = 15;
+/// Upper halves of EL1 that are kept: a kernel that unmaps itself from its programs has two for each of them.
+const EL1_SETS: usize = 12;
 
 /// One data translation: host address = virtual address + addend.
 #[derive(Clone, Copy, Debug)]
@@ -223,11 +225,6 @@ impl TlbSet {
         self.used = false;
     }
 
-    /// True if there may be non-global lines of the upper half.
-    pub fn has_upper_non_global(&self) -> bool {
-        self.upper_non_global
-    }
-
     /// Forgets write permissions to a page of host memory.
     pub fn forget_writes_to(&mut self, host_page: u64) {
         for line in &mut self.write {
@@ -316,6 +313,38 @@ pub struct SpaceKey {
     pub ttbr1: u64,
 }
 
+/// What translations of the lower half depend on at EL1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LowerKey {
+    /// TTBR0_EL1.
+    pub ttbr0: u64,
+    /// The current address space identifier.
+    pub asid: u16,
+    /// PSTATE.PAN.
+    pub pan: bool,
+}
+
+/// A set of EL1.
+struct Kernel {
+    /// The table in TTBR1_EL1.
+    table: u64,
+    /// Of its non-global lines.
+    asid: u16,
+    lower: LowerKey,
+    set: Box<TlbSet>,
+    last_used: u64,
+}
+
+impl Kernel {
+    fn new(table: u64, asid: u16) -> Self {
+        Self { table, asid, lower: LowerKey::default(), set: empty_set(), last_used: 0 }
+    }
+
+    fn is_for(&self, table: u64, asid: u16) -> bool {
+        self.table == table && (self.asid == asid || !self.set.upper_non_global)
+    }
+}
+
 struct Space {
     key: SpaceKey,
     asid: u16,
@@ -325,7 +354,8 @@ struct Space {
 
 /// All sets of a vCPU.
 pub struct TlbSets {
-    el1: Box<TlbSet>,
+    kernels: Vec<Kernel>,
+    current_kernel: usize,
     spaces: Vec<Space>,
     current: usize,
     clock: u64,
@@ -355,12 +385,46 @@ impl TlbSets {
     /// Empty.
     pub fn new() -> Self {
         let space = Space { key: SpaceKey::default(), asid: 0, set: empty_set(), last_used: 0 };
-        Self { el1: empty_set(), spaces: vec![space], current: 0, clock: 0 }
+        let kernels = vec![Kernel::new(0, 0)];
+        Self { kernels, current_kernel: 0, spaces: vec![space], current: 0, clock: 0 }
     }
 
-    /// EL1's set.
+    /// EL1's current set.
     pub fn el1(&mut self) -> &mut TlbSet {
-        &mut self.el1
+        &mut self.kernels[self.current_kernel].set
+    }
+
+    /// Makes the set for this table in TTBR1_EL1 and this ASID EL1's current one.
+    pub fn switch_el1(&mut self, table: u64, asid: u16) {
+        self.clock += 1;
+        if let Some(i) = self.kernels.iter().position(|k| k.is_for(table, asid)) {
+            self.current_kernel = i;
+        } else if self.kernels.len() < EL1_SETS {
+            self.current_kernel = self.kernels.len();
+            self.kernels.push(Kernel::new(table, asid));
+        } else {
+            let oldest = self.kernels.iter().enumerate().min_by_key(|(_, k)| k.last_used);
+            self.current_kernel = oldest.map_or(0, |(i, _)| i);
+            self.kernels[self.current_kernel].set.clear();
+        }
+        let k = &mut self.kernels[self.current_kernel];
+        (k.table, k.asid, k.last_used) = (table, asid, self.clock);
+    }
+
+    /// The lower half that EL1 sees now.
+    pub fn set_lower(&mut self, key: LowerKey) {
+        let k = &mut self.kernels[self.current_kernel];
+        if k.lower != key {
+            k.lower = key;
+            k.set.clear_lower();
+        }
+    }
+
+    /// Forgets the branch targets of EL1.
+    pub fn clear_el1_jumps(&mut self) {
+        for k in &mut self.kernels {
+            k.set.clear_jumps();
+        }
     }
 
     /// The set of EL0's current address space.
@@ -400,7 +464,9 @@ impl TlbSets {
     }
 
     fn for_each(&mut self, mut f: impl FnMut(&mut TlbSet)) {
-        f(&mut self.el1);
+        for k in &mut self.kernels {
+            f(&mut k.set);
+        }
         for s in &mut self.spaces {
             f(&mut s.set);
         }
@@ -427,10 +493,12 @@ impl TlbSets {
                         s.set.clear();
                     }
                 }
-                if self.el1.upper_non_global {
-                    self.el1.clear();
-                } else {
-                    self.el1.clear_lower();
+                for k in &mut self.kernels {
+                    if k.asid == asid && k.set.upper_non_global {
+                        k.set.clear();
+                    } else if k.lower.asid == asid {
+                        k.set.clear_lower();
+                    }
                 }
             }
             // An ASID is not compared here: more goes than has to.
@@ -451,6 +519,68 @@ mod tests {
         for va in ODD {
             assert_eq!(set.jump(va), None, "{va:#x}");
         }
+    }
+
+    const UPPER: u64 = 0xffff_8000_0000_1000;
+    const LOWER: u64 = 0x1000;
+
+    /// Whether EL1's current set has the line of `va`.
+    fn has(sets: &mut TlbSets, va: u64) -> bool {
+        sets.el1().read[TlbSet::index(va)].tag == va
+    }
+
+    #[test]
+    fn a_kernel_finds_its_upper_halves_again() {
+        let mut sets = TlbSets::new();
+        sets.switch_el1(0x1000, 5);
+        sets.el1().fill(UPPER, 0, false, 12, true);
+        sets.switch_el1(0x2000, 4);
+        assert!(!has(&mut sets, UPPER), "another table");
+        sets.el1().fill(UPPER, 0, false, 12, false);
+        sets.switch_el1(0x1000, 6);
+        assert!(!has(&mut sets, UPPER), "non-global, and another address space");
+        sets.switch_el1(0x2000, 6);
+        assert!(has(&mut sets, UPPER), "global");
+        sets.switch_el1(0x1000, 5);
+        assert!(has(&mut sets, UPPER), "as it was");
+        sets.invalidate(TlbiTarget::Asid(4));
+        assert!(has(&mut sets, UPPER));
+        sets.invalidate(TlbiTarget::Asid(5));
+        assert!(!has(&mut sets, UPPER));
+        sets.switch_el1(0x2000, 5);
+        assert!(has(&mut sets, UPPER), "global lines stay");
+        // Many others come between.
+        for table in 0..100 {
+            sets.switch_el1(0x10_0000 + table, 0);
+            sets.el1().fill(UPPER, 0, false, 12, false);
+        }
+        sets.switch_el1(0x2000, 5);
+        assert!(!has(&mut sets, UPPER), "forgotten, and not another's");
+    }
+
+    #[test]
+    fn the_lower_half_is_only_that_of_now() {
+        let mut sets = TlbSets::new();
+        let key = |ttbr0, asid, pan| LowerKey { ttbr0, asid, pan };
+        let fill = |sets: &mut TlbSets| {
+            sets.el1().fill(UPPER, 0, false, 12, false);
+            sets.el1().fill(LOWER, 0, false, 12, true);
+        };
+        sets.set_lower(key(1, 1, false));
+        fill(&mut sets);
+        sets.set_lower(key(1, 1, false));
+        assert!(has(&mut sets, LOWER));
+        for other in [key(2, 1, false), key(2, 2, false), key(2, 2, true)] {
+            sets.set_lower(other);
+            assert!(!has(&mut sets, LOWER), "{other:?}");
+            fill(&mut sets);
+        }
+        // The change is seen also in a set that was not the current one then.
+        sets.switch_el1(0x2000, 0);
+        sets.set_lower(key(3, 3, false));
+        sets.switch_el1(0, 0);
+        sets.set_lower(key(3, 3, false));
+        assert!(!has(&mut sets, LOWER));
     }
 
     #[test]

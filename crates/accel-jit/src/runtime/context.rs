@@ -6,7 +6,7 @@ use armlet_arm::{Pstate, SysReg};
 use super::vcpu::JitCore;
 use crate::host::x86_64::generate::Options;
 use crate::lift::LiftContext;
-use crate::mmu::SpaceKey;
+use crate::mmu::{LowerKey, SpaceKey};
 
 const SCTLR_M: u64 = 1 << 0;
 const SCTLR_A: u64 = 1 << 1;
@@ -48,14 +48,12 @@ impl JitCore {
         let el = s.cpu.el();
         let context = self.context_bits();
         let pan = s.cpu.pstate.contains(Pstate::PAN);
-        if pan != self.pan {
-            self.pan = pan;
-            self.sets.el1().clear_lower();
-        }
+        self.pan = pan;
+        self.sets.set_lower(LowerKey { ttbr0: self.regime.ttbr0, asid: self.mmu.asid(), pan });
         if self.el_context[el & 1] != context {
             self.el_context[el & 1] = context;
             // Branch targets found under another context lead to blocks made for it.
-            if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.el1().clear_jumps() }
+            if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.clear_el1_jumps() }
         }
         self.context = context;
         self.lift_base = self.lift_context();
@@ -84,15 +82,9 @@ impl JitCore {
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
         if (now.sctlr, now.tcr, now.mair) != (old.sctlr, old.tcr, old.mair) {
             self.sets.clear();
-        } else if (now.ttbr1 ^ old.ttbr1) & TTBR_TABLE != 0 {
-            self.sets.el1().clear();
-        } else if now.ttbr0 != old.ttbr0 {
-            self.sets.el1().clear_lower();
-        }
-        if self.sets.el1().has_upper_non_global() && now.ttbr1 != old.ttbr1 {
-            self.sets.el1().clear();
         }
         let asid = self.mmu.asid();
+        self.sets.switch_el1(now.ttbr1 & TTBR_TABLE, asid);
         self.sets.switch(SpaceKey { ttbr0: now.ttbr0, ttbr1: now.ttbr1 }, asid);
     }
 
