@@ -228,6 +228,24 @@ pub fn bug_unplug_loop_that_never_exits(subject: &dyn Subject) {
     assert!(matches!(machine.engine.unplug(0), Err(EngineError::NoSuchVcpu(0))));
 }
 
+/// Where vCPUs share a thread all but one wait for their turn, and where they do not all compute: each does its work soon.
+pub fn bug_work_of_a_vcpu_that_is_not_current_never_run(subject: &dyn Subject) {
+    let machine = Plan::new(subject, COUNT).start(4);
+    let done = Arc::new(AtomicUsize::new(0));
+    for round in 0..20 {
+        for index in 0..4 {
+            machine.engine.run_on(index, |_| ()).expect("runs");
+            let count = Arc::clone(&done);
+            let later = move |_: &mut VcpuAccess<'_>| {
+                count.fetch_add(1, Ordering::SeqCst);
+            };
+            machine.engine.run_on_async(index, later).expect("is queued");
+            machine.engine.run_exclusive((index + round) % 4, |_| ()).expect("runs");
+        }
+        eventually("what was queued is done", || done.load(Ordering::SeqCst) == 4 * (round + 1));
+    }
+}
+
 /// Somebody who asks for a pause does not declare anybody stopped: while the vCPU is busy, it is not, and neither is the
 /// machine.
 pub fn bug_stopped_declared_by_another_thread(subject: &dyn Subject) {

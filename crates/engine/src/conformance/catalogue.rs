@@ -135,7 +135,14 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
             Suite("g17_reset_decides_about_power"),
         ],
     ),
-    (18, "the same input gives the same run", &[Open("belongs to the single-threaded mode")]),
+    (
+        18,
+        "the same input gives the same run",
+        &[
+            File("xtask/src/repeat.rs", "pub fn linux_twice"),
+            File("crates/machine/tests/rewind.rs", "fn the_past_comes_again_as_it_was"),
+        ],
+    ),
     (
         19,
         "every wait has an end, and a vCPU's death is told",
@@ -179,7 +186,7 @@ pub const MISTAKES: &[(&str, &[Shown])] = &[
     ),
     (
         "work of a non-current CPU never run in single-thread mode",
-        &[Open("belongs to the single-threaded mode")],
+        &[Suite("bug_work_of_a_vcpu_that_is_not_current_never_run")],
     ),
     (
         "IRQ taken between the two halves of a watchpoint",

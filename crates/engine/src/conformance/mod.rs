@@ -149,6 +149,7 @@ macro_rules! conformance_tests {
             bugs: bug_exclusive_section_not_released_on_a_panic,
             bugs: bug_reset_while_another_thread_waits_for_pause,
             bugs: bug_unplug_loop_that_never_exits,
+            bugs: bug_work_of_a_vcpu_that_is_not_current_never_run,
             bugs: bug_stopped_declared_by_another_thread,
             bugs: bug_pause_told_to_one_of_two_waiters,
             bugs: bug_tlb_flush_run_on_the_wrong_thread,
