@@ -38,6 +38,8 @@ use crate::points::{BreakKind, Points};
 use crate::registers::{Cpu, EXPEDITED, FIRST_SYSTEM, Layout};
 use crate::reverse::Arrived;
 
+/// How often the machine is asked to stop when somebody else resumes it each time.
+const STOP_TRIES: usize = 1000;
 /// EFAULT, and EINVAL, as clients know them.
 const BAD_ADDRESS: u8 = 14;
 const INVALID: u8 = 22;
@@ -193,14 +195,14 @@ impl Target {
 
     /// Stops the machine, and returns when it stands still.
     pub(crate) fn stop(&self) -> Result<(), EngineError> {
-        let mut left = 3;
-        loop {
+        for _ in 0..STOP_TRIES {
             match self.machine.pause("the debugger") {
                 // Somebody else has resumed it meanwhile.
-                Err(EngineError::PauseCancelled) if left > 0 => left -= 1,
+                Err(EngineError::PauseCancelled) => {}
                 other => return other,
             }
         }
+        Err(EngineError::PauseCancelled)
     }
 
     /// Carries out the plan.

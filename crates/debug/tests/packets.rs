@@ -23,7 +23,7 @@ fn a_machine_that_waits_begins_at_its_first_instruction() {
     assert_eq!(unhex(&client.ask("qThreadExtraInfo,p1.2")), "CPU 1 (powered off)");
     client.does("Hgp1.1");
     assert_eq!(client.register(PC), LOOP - 68);
-    assert_eq!(rig.machine.state(), MachineState::Created);
+    assert_eq!((rig.machine.state(), rig.machine.time()), (MachineState::Created, Duration::ZERO));
     client.does(&format!("Z0,{STORE:x},4"));
     assert!(client.ask("vCont;c").starts_with("T05thread:p01.01;swbreak:;"));
     assert_eq!((client.register(PC), client.register(2), rig.count()), (STORE, 1, 0));
