@@ -19,7 +19,7 @@ def begins_before_the_first_instruction():
         for text in ["CPU 0 (EL1h)", "CPU 1 (powered off)"]:
             check(text, text in texts, True)
         text = run("monitor status")
-        check("time in " + text, "guest time 0.0000" in text, True)
+        check("time in " + text, "guest time 0.000000" in text, True)
 
 
 def breakpoints_stop_before_their_instruction():

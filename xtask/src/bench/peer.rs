@@ -95,7 +95,8 @@ impl Peer {
     pub fn debugged_linux(&self, linux: &Linux, smp: u32, words: &str, socket: &Path) -> Command {
         let mut c = self.debugged(&linux.image, &smp.to_string(), socket);
         c.arg("-initrd").arg(&linux.initrd).arg("-no-reboot");
-        c.args(["-append", &format!("console=ttyAMA0 {words}")]);
+        // It gives the kernel a seed for its address otherwise.
+        c.args(["-append", &format!("console=ttyAMA0 nokaslr {words}")]);
         c
     }
 
