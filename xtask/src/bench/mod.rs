@@ -4,6 +4,7 @@
 
 mod disk;
 mod figures;
+mod inside;
 mod latency;
 pub mod peer;
 mod promises;

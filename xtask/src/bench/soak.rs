@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{Run, disk, to_the_end};
+use super::{Run, disk, inside, to_the_end};
 use crate::boot::{Linux, complaints};
 use crate::kernel::Version;
 use crate::{run, suite};
@@ -40,6 +40,12 @@ pub struct Options {
     /// How often each of three CPUs is plugged and unplugged, on each accelerator
     #[arg(long, default_value_t = 10_000)]
     cycles: u32,
+    /// Debian's gdb and perf inside a guest, and nothing else
+    #[arg(long)]
+    debuggers: bool,
+    /// Debuggers: a guest of the peer instead
+    #[arg(long, requires = "debuggers")]
+    reference: bool,
     /// Everything that can happen to a running machine, at random and at once, and nothing else
     #[arg(long)]
     storm: bool,
@@ -58,6 +64,9 @@ pub struct Options {
 pub fn main(o: &Options) -> Result<()> {
     if o.storm {
         return storm(o.kernel, o.minutes, o.seed);
+    }
+    if o.debuggers {
+        return inside::debuggers(o.kernel, o.reference);
     }
     if o.engine {
         return engine(o.schedules, o.cycles);
@@ -84,11 +93,11 @@ pub fn main(o: &Options) -> Result<()> {
     let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("VERIFY ")).collect();
     let bad: Vec<&str> = lines.iter().copied().filter(|l| !l.trim_end().ends_with(" 0")).collect();
     println!("{} of {} self-checking programs went well", lines.len() - bad.len(), lines.len());
-    if bad.is_empty() {
-        engine(o.schedules, o.cycles)
-    } else {
-        bail!("these did not: {}\n{text}", bad.join(", "))
+    if !bad.is_empty() {
+        bail!("these did not: {}\n{text}", bad.join(", "));
     }
+    inside::debuggers(o.kernel, false)?;
+    engine(o.schedules, o.cycles)
 }
 
 /// Many random schedules of the engine's threads; many CPUs that come and go under load.
