@@ -175,6 +175,8 @@ impl Engine {
                 }
                 Err(error) => promise.answer(Ok(Err(error))),
             }
+            // Who waits for the thread's end finds nothing of the machine left here.
+            drop(core);
             vcpu.finish();
         };
         let name = format!("CPU {index}/{}", self.core.accelerator.name());

@@ -180,6 +180,8 @@ struct Single {
     turn_ends: u64,
     /// The count when somebody was chosen last.
     chosen_at: u64,
+    /// Whose threads count as ended next.
+    gone: Vec<Arc<Vcpu>>,
 }
 
 fn run(core: Arc<Core>) {
@@ -193,22 +195,28 @@ fn run(core: Arc<Core>) {
         current: None,
         turn_ends: 0,
         chosen_at: 0,
+        gone: Vec::new(),
         core: Arc::clone(&core),
     };
-    single.run(crew);
+    let last = single.run(crew);
+    // Who waits for this finds nothing of the machine left here.
+    drop(core);
+    last.iter().for_each(|vcpu| vcpu.finish());
 }
 
 impl Single {
-    fn run(mut self, crew: &Crew) {
+    /// Until nobody is left; who was it last.
+    fn run(mut self, crew: &Crew) -> Vec<Arc<Vcpu>> {
         loop {
             crew.take_joining().into_iter().for_each(|joining| self.admit(joining));
             self.attend_to_all();
             if self.members.is_empty() {
                 if crew.close() {
-                    return;
+                    return self.gone;
                 }
                 continue;
             }
+            self.gone.drain(..).for_each(|vcpu| vcpu.finish());
             match self.choose() {
                 Ok(member) => self.turn(member),
                 Err(Nobody::Held) => {
@@ -294,7 +302,7 @@ impl Single {
         if member.thread.state == VcpuState::Gone {
             // Its accelerator's part goes before its thread counts as ended.
             self.pool.remove(&vcpu);
-            vcpu.finish();
+            self.gone.push(vcpu);
         }
         result
     }
