@@ -1,7 +1,5 @@
 //! The machine-side handle: creates vCPUs, runs work on them, starts, pauses, resets and ends them.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -9,7 +7,7 @@ use std::time::{Duration, Instant};
 use armlet_arm::CpuState;
 
 use crate::accel::{Accelerator, AcceleratorError};
-use crate::access::{VcpuAccess, job, panic_message};
+use crate::access::{VcpuAccess, job};
 use crate::control::{Control, MachineState};
 use crate::error::EngineError;
 use crate::event::{ExitHandler, MachineEvent, MachineListener};
@@ -20,9 +18,9 @@ use crate::queue::{Job, Work};
 use crate::reply::reply;
 use crate::report::{Report, VcpuReport};
 use crate::shared::VcpuShared;
-use crate::single::{Crew, Joining};
-use crate::sync::{lock, thread as threads};
-use crate::thread;
+use crate::single::Crew;
+use crate::sync::lock;
+use crate::thread::{self, Joining};
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
 /// What an engine is made of.
@@ -151,37 +149,12 @@ impl Engine {
     fn spawn(&self, vcpu: &Arc<Vcpu>, state: CpuState, power: Power) -> Result<(), EngineError> {
         let index = vcpu.index();
         let (promise, answer) = reply::<Result<(), AcceleratorError>>(index, None);
-        let (core, vcpu) = (Arc::clone(&self.core), Arc::clone(vcpu));
         let first = if power == Power::On { Then::Run } else { Then::PoweredOff };
-        if let Some(crew) = &self.core.crew {
-            let joining = Joining { vcpu, state, first, promise };
-            let joined = crew.join(&self.core, joining);
-            joined.map_err(|source| EngineError::Thread { vcpu: index, source })?;
-            let created = answer.wait(self.core.patience);
-            return Ok(created.unwrap_or_else(|| Err(self.core.timeout("Creating a vCPU", vec![index])))??);
-        }
-        let body = move || {
-            thread::enter_vcpu_thread();
-            vcpu.note_thread();
-            promise.begin();
-            let shared = Arc::clone(&vcpu.shared);
-            let make = AssertUnwindSafe(|| core.accelerator.create_vcpu(shared, state));
-            match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
-                Ok(backend) => {
-                    vcpu.shared.set_kick(backend.kick_handle());
-                    vcpu.publish(VcpuState::Stopped(first));
-                    promise.answer(Ok(Ok(())));
-                    thread::run(&core, &vcpu, backend, first);
-                }
-                Err(error) => promise.answer(Ok(Err(error))),
-            }
-            // Who waits for the thread's end finds nothing of the machine left here.
-            drop(core);
-            vcpu.finish();
+        let joining = Joining { vcpu: Arc::clone(vcpu), state, first, promise };
+        let spawned = match &self.core.crew {
+            Some(crew) => crew.join(&self.core, joining),
+            None => thread::spawn(&self.core, joining),
         };
-        let name = format!("CPU {index}/{}", self.core.accelerator.name());
-        let spawned = threads::Builder::new().name(name).spawn(body);
-        // The thread is joined by its last act (`Vcpu::finish`), which can be waited for with a limit.
         spawned.map_err(|source| EngineError::Thread { vcpu: index, source })?;
         let created = answer.wait(self.core.patience);
         Ok(created.unwrap_or_else(|| Err(self.core.timeout("Creating a vCPU", vec![index])))??)
@@ -465,8 +438,4 @@ impl Drop for Engine {
 
 fn outside_vcpus() -> Result<(), EngineError> {
     if thread::on_vcpu_thread() { Err(EngineError::OnVcpuThread) } else { Ok(()) }
-}
-
-pub(crate) fn creation_panicked(panic: &(dyn Any + Send)) -> AcceleratorError {
-    AcceleratorError(format!("The accelerator panicked while it made a vCPU: {}", panic_message(panic)))
 }

@@ -1,8 +1,8 @@
 //! Time that is made of instructions: what a machine needs whose vCPUs share one thread in a deterministic order.
 //!
 //! The *count* rises by one with every instruction that any vCPU executes, or tries to and takes an exception, and
-//! with every interrupt that one takes. It skips ahead while no vCPU has anything to do. It is the only time there is for the guest: the same guest with the
-//! same inputs at the same counts does the same, to the instruction.
+//! with every interrupt that one takes. It skips ahead while no vCPU has anything to do. It is the only time there is
+//! for the guest: the same guest with the same inputs at the same counts does the same, to the instruction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use armlet_arm::Pstate;
 
-use crate::accel::Kick;
+use crate::accel::{Halt, Kick};
 use crate::sleeper::Sleeper;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock, step};
 
@@ -29,8 +29,7 @@ impl Common {
     /// Gets the thread's attention.
     fn request_exit(&self) {
         if let Some(vcpu) = &*lock(&self.executing) {
-            vcpu.exit_request.store(true, Ordering::Release);
-            vcpu.kick();
+            vcpu.request_own_exit();
         }
     }
 }
@@ -97,6 +96,14 @@ impl VcpuShared {
         pstate.takes(self.irq(), self.fiq())
     }
 
+    /// True if there is something that ends a halt of a vCPU with these masks.
+    pub(crate) fn ends(&self, halt: Halt, pstate: Pstate) -> bool {
+        match halt {
+            Halt::Interrupt => self.interrupt_pending(),
+            Halt::Event => self.event_pending() || self.interrupt_unmasked(pstate),
+        }
+    }
+
     /// Drives the IRQ line (interrupt controllers only). A rising level gets the vCPU's attention.
     pub fn set_irq(&self, level: bool) {
         if !self.irq.swap(level, Ordering::AcqRel) && level {
@@ -150,26 +157,26 @@ impl VcpuShared {
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
         step("kick: wake of the sleeper", || self.sleeper().wake());
-        step("kick: kick of the accelerator", || self.kick());
-    }
-
-    fn kick(&self) {
-        if let Some(kick) = self.kick.get() {
-            kick.kick();
+        if let Some(k) = self.kick.get() {
+            step("kick: kick of the accelerator", || k.kick());
         }
     }
 
     /// Asks `run` to return soon (work, pause, exclusive section, shutdown). The reason must have been
     /// stored before.
     pub fn request_exit(&self) {
+        self.request_own_exit();
+        if let Some(common) = self.common.get() {
+            common.request_exit();
+        }
+    }
+
+    fn request_own_exit(&self) {
         // Exchanges, here and where it is taken: between a store and another thread's exchange the models know no order.
         step("kick: store of the exit request", || {
             self.exit_request.swap(true, Ordering::AcqRel);
         });
         self.notify();
-        if let Some(common) = self.common.get() {
-            common.request_exit();
-        }
     }
 
     /// True if the engine wants the vCPU's thread back: an accelerator that has seen a kick must then leave

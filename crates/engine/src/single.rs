@@ -10,28 +10,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use armlet_arm::CpuState;
-
-use crate::accel::{AcceleratorError, Halt};
+use crate::accel::Halt;
 use crate::access::{Body, Seat, VcpuAccess, panic_message};
-use crate::engine::{Core, creation_panicked};
+use crate::engine::Core;
 use crate::pace::{NEVER, Pace};
-use crate::reply::Promise;
 use crate::shared::Common;
 use crate::sync::{Mutex, lock, thread as threads};
-use crate::thread::{self, VcpuThread, resumed};
+use crate::thread::{self, Joining, VcpuThread, resumed};
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
 /// Somebody who asks for something all the time does not keep the guest from executing.
 const MOST_ROUNDS: usize = 64;
-
-/// A vCPU that is to be made by the thread.
-pub(crate) struct Joining {
-    pub(crate) vcpu: Arc<Vcpu>,
-    pub(crate) state: CpuState,
-    pub(crate) first: Then,
-    pub(crate) promise: Promise<Result<(), AcceleratorError>>,
-}
 
 struct Queue {
     joining: Vec<Joining>,
@@ -233,12 +222,8 @@ impl Single {
         if !promise.begin() {
             return vcpu.finish();
         }
-        vcpu.note_thread();
-        let (core, shared) = (Arc::clone(&self.core), Arc::clone(&vcpu.shared));
-        let make = AssertUnwindSafe(|| core.accelerator.create_vcpu(shared, state));
-        match catch_unwind(make).unwrap_or_else(|panic| Err(creation_panicked(&*panic))) {
+        match thread::make(&self.core, &vcpu, state, first) {
             Ok(backend) => {
-                vcpu.shared.set_kick(backend.kick_handle());
                 self.pool.add(&vcpu, Body { backend, next: None });
                 let thread = VcpuThread::new(&self.core, &vcpu, Seat(None), first);
                 self.members.push(Member { thread, wake_at: NEVER, halted: None });
@@ -342,11 +327,11 @@ impl Single {
 
     /// One execution of a vCPU, unless something happens first.
     fn turn(&mut self, i: usize) {
-        let now = self.pace.count().now();
-        if self.pace.next() <= now {
+        let (now, next) = (self.pace.count().now(), self.pace.next());
+        if next <= now {
             return self.happen();
         }
-        let until = self.turn_ends.min(self.pace.next());
+        let until = self.turn_ends.min(next);
         let pace = Arc::clone(&self.pace);
         self.common.set_executing(Some(&self.members[i].thread.vcpu.shared));
         if !self.is_asked() {
@@ -389,15 +374,8 @@ impl Single {
     fn is_awake(&self, member: &Member) -> bool {
         let VcpuState::Halted(halt) = member.thread.state else { return false };
         let vcpu = &member.thread.vcpu;
-        let pstate =
-            self.pool.with(vcpu, |place| place.body.as_ref().map(|body| body.backend.state().pstate));
-        match halt {
-            Halt::Interrupt => vcpu.shared.interrupt_pending(),
-            Halt::Event => {
-                let unmasked = |pstate| vcpu.shared.interrupt_unmasked(pstate);
-                vcpu.shared.event_pending() || pstate.flatten().is_some_and(unmasked)
-            }
-        }
+        let ends = |body: &Body| vcpu.shared.ends(halt, body.backend.state().pstate);
+        self.pool.with(vcpu, |place| place.body.as_ref().is_some_and(ends)) == Some(true)
     }
 }
 

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::accel::{Halt, VcpuBackend, VcpuExit};
+use armlet_arm::CpuState;
+
+use crate::accel::{AcceleratorError, Halt, VcpuBackend, VcpuExit};
 use crate::access::{Body, Seat, VcpuAccess, panic_message};
 use crate::engine::Core;
 use crate::event::{AfterExit, MachineEvent};
 use crate::power::{Power, PowerControl};
+use crate::reply::Promise;
 use crate::single::Pool;
-use crate::sync::thread_local;
+use crate::sync::{thread as threads, thread_local};
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
 /// Shortest and longest sleep of a WFE that waits for a memory location (an armed exclusive monitor):
@@ -71,8 +74,56 @@ impl ExitCounters {
     }
 }
 
+/// A vCPU that is to be made on the thread that will run it.
+pub(crate) struct Joining {
+    pub(crate) vcpu: Arc<Vcpu>,
+    pub(crate) state: CpuState,
+    pub(crate) first: Then,
+    pub(crate) promise: Promise<Result<(), AcceleratorError>>,
+}
+
+/// Starts a thread for one vCPU. It is joined by its last act ([`Vcpu::finish`]), which can be waited for with a limit.
+pub(crate) fn spawn(core: &Arc<Core>, joining: Joining) -> std::io::Result<()> {
+    let name = format!("CPU {}/{}", joining.vcpu.index(), core.accelerator.name());
+    let core = Arc::clone(core);
+    let body = move || {
+        enter_vcpu_thread();
+        let Joining { vcpu, state, first, promise } = joining;
+        promise.begin();
+        match make(&core, &vcpu, state, first) {
+            Ok(backend) => {
+                promise.answer(Ok(Ok(())));
+                run(&core, &vcpu, backend, first);
+            }
+            Err(error) => promise.answer(Ok(Err(error))),
+        }
+        // Who waits for the thread's end finds nothing of the machine left here.
+        drop(core);
+        vcpu.finish();
+    };
+    threads::Builder::new().name(name).spawn(body).map(drop)
+}
+
+/// Makes the accelerator's vCPU, on the calling thread, which is to be `vcpu`'s.
+pub(crate) fn make(
+    core: &Core,
+    vcpu: &Vcpu,
+    state: CpuState,
+    first: Then,
+) -> Result<Box<dyn VcpuBackend>, AcceleratorError> {
+    vcpu.note_thread();
+    let create = AssertUnwindSafe(|| core.accelerator.create_vcpu(Arc::clone(&vcpu.shared), state));
+    let backend = catch_unwind(create).unwrap_or_else(|panic| {
+        let reason = panic_message(&*panic);
+        Err(AcceleratorError(format!("The accelerator panicked while it made a vCPU: {reason}")))
+    })?;
+    vcpu.shared.set_kick(backend.kick_handle());
+    vcpu.publish(VcpuState::Stopped(first));
+    Ok(backend)
+}
+
 /// Runs a vCPU until it leaves, and tells everybody however it ends.
-pub(crate) fn run(core: &Arc<Core>, vcpu: &Arc<Vcpu>, backend: Box<dyn VcpuBackend>, first: Then) {
+fn run(core: &Arc<Core>, vcpu: &Arc<Vcpu>, backend: Box<dyn VcpuBackend>, first: Then) {
     let seat = Seat(Some(Body { backend, next: None }));
     let body = || VcpuThread::new(core, vcpu, seat, first).run();
     let end = catch_unwind(AssertUnwindSafe(body));
@@ -121,10 +172,6 @@ impl VcpuThread {
             halt_limit: None,
             wake_at: None,
         }
-    }
-
-    fn state_mut(&mut self) -> &mut armlet_arm::CpuState {
-        self.seat.body_mut().backend.state_mut()
     }
 
     fn run(mut self) {
@@ -219,14 +266,7 @@ impl VcpuThread {
 
     /// Something ends the halt.
     pub(crate) fn is_awake(&self, halt: Halt) -> bool {
-        let shared = &self.vcpu.shared;
-        match halt {
-            Halt::Interrupt => shared.interrupt_pending(),
-            Halt::Event => {
-                let pstate = self.seat.body().backend.state().pstate;
-                shared.event_pending() || shared.interrupt_unmasked(pstate)
-            }
-        }
+        self.vcpu.shared.ends(halt, self.seat.body().backend.state().pstate)
     }
 
     pub(crate) fn end_halt(&self, halt: Halt) -> VcpuState {
@@ -258,8 +298,7 @@ impl VcpuThread {
 
     /// What an exit leads to. Knows nothing of the accelerator, so tests feed it any exit.
     pub(crate) fn handle(&mut self, exit: VcpuExit) -> VcpuState {
-        let vcpu = Arc::clone(&self.vcpu);
-        let exits = &vcpu.exits;
+        let exits = &self.vcpu.exits;
         let index = self.vcpu.index();
         match exit {
             VcpuExit::Kicked => {
@@ -280,14 +319,14 @@ impl VcpuThread {
             }
             VcpuExit::Hypercall(imm) => {
                 ExitCounters::count(&exits.hypercall);
-                let (handler, power) = (Arc::clone(&self.core.handler), self.power.clone());
-                let after = handler.hypercall(&power, index, imm, self.state_mut());
+                let state = self.seat.body_mut().backend.state_mut();
+                let after = self.core.handler.hypercall(&self.power, index, imm, state);
                 self.after(after)
             }
             VcpuExit::Semihosting => {
                 ExitCounters::count(&exits.semihosting);
-                let handler = Arc::clone(&self.core.handler);
-                let after = handler.semihosting(index, self.state_mut());
+                let state = self.seat.body_mut().backend.state_mut();
+                let after = self.core.handler.semihosting(index, state);
                 self.after(after)
             }
             VcpuExit::Debug(stop) => {
