@@ -324,41 +324,73 @@ pub struct LowerKey {
     pub pan: bool,
 }
 
-/// A set of EL1.
+/// A set, and what it is for.
+struct Kept<K> {
+    key: K,
+    set: Box<TlbSet>,
+    last_used: u64,
+}
+
+/// Sets that are kept, one of which is the current one.
+struct Shelf<K> {
+    kept: Vec<Kept<K>>,
+    current: usize,
+    most: usize,
+    clock: u64,
+}
+
+impl<K> Shelf<K> {
+    fn new(first: K, most: usize) -> Self {
+        let kept = vec![Kept { key: first, set: empty_set(), last_used: 0 }];
+        Self { kept, current: 0, most, clock: 0 }
+    }
+
+    fn current(&mut self) -> &mut Kept<K> {
+        &mut self.kept[self.current]
+    }
+
+    /// Makes the set that `fits` the current one; else a set with nothing in it, for `key`.
+    fn choose(&mut self, key: K, fits: impl Fn(&Kept<K>) -> bool) {
+        self.clock += 1;
+        if let Some(i) = self.kept.iter().position(fits) {
+            self.current = i;
+        } else if self.kept.len() < self.most {
+            self.current = self.kept.len();
+            self.kept.push(Kept { key, set: empty_set(), last_used: 0 });
+        } else {
+            let oldest = self.kept.iter().enumerate().min_by_key(|(_, kept)| kept.last_used);
+            self.current = oldest.map_or(0, |(i, _)| i);
+            let kept = self.current();
+            kept.set.clear();
+            kept.key = key;
+        }
+        self.kept[self.current].last_used = self.clock;
+    }
+
+    fn for_each(&mut self, mut f: impl FnMut(&mut TlbSet)) {
+        self.kept.iter_mut().for_each(|kept| f(&mut kept.set));
+    }
+}
+
+/// What a set of EL1 is for.
 struct Kernel {
     /// The table in TTBR1_EL1.
     table: u64,
     /// Of its non-global lines.
     asid: u16,
     lower: LowerKey,
-    set: Box<TlbSet>,
-    last_used: u64,
 }
 
-impl Kernel {
-    fn new(table: u64, asid: u16) -> Self {
-        Self { table, asid, lower: LowerKey::default(), set: empty_set(), last_used: 0 }
-    }
-
-    fn is_for(&self, table: u64, asid: u16) -> bool {
-        self.table == table && (self.asid == asid || !self.set.upper_non_global)
-    }
-}
-
+/// What a set of EL0 is for.
 struct Space {
     key: SpaceKey,
     asid: u16,
-    set: Box<TlbSet>,
-    last_used: u64,
 }
 
 /// All sets of a vCPU.
 pub struct TlbSets {
-    kernels: Vec<Kernel>,
-    current_kernel: usize,
-    spaces: Vec<Space>,
-    current: usize,
-    clock: u64,
+    kernels: Shelf<Kernel>,
+    spaces: Shelf<Space>,
 }
 
 /// A set with nothing in it, made on the heap without passing over the stack.
@@ -384,78 +416,53 @@ impl Default for TlbSets {
 impl TlbSets {
     /// Empty.
     pub fn new() -> Self {
-        let space = Space { key: SpaceKey::default(), asid: 0, set: empty_set(), last_used: 0 };
-        let kernels = vec![Kernel::new(0, 0)];
-        Self { kernels, current_kernel: 0, spaces: vec![space], current: 0, clock: 0 }
+        let kernel = Kernel { table: 0, asid: 0, lower: LowerKey::default() };
+        let space = Space { key: SpaceKey::default(), asid: 0 };
+        Self { kernels: Shelf::new(kernel, EL1_SETS), spaces: Shelf::new(space, EL0_SETS) }
     }
 
     /// EL1's current set.
     pub fn el1(&mut self) -> &mut TlbSet {
-        &mut self.kernels[self.current_kernel].set
+        &mut self.kernels.current().set
     }
 
     /// Makes the set for this table in TTBR1_EL1 and this ASID EL1's current one.
     pub fn switch_el1(&mut self, table: u64, asid: u16) {
-        self.clock += 1;
-        if let Some(i) = self.kernels.iter().position(|k| k.is_for(table, asid)) {
-            self.current_kernel = i;
-        } else if self.kernels.len() < EL1_SETS {
-            self.current_kernel = self.kernels.len();
-            self.kernels.push(Kernel::new(table, asid));
-        } else {
-            let oldest = self.kernels.iter().enumerate().min_by_key(|(_, k)| k.last_used);
-            self.current_kernel = oldest.map_or(0, |(i, _)| i);
-            self.kernels[self.current_kernel].set.clear();
-        }
-        let k = &mut self.kernels[self.current_kernel];
-        (k.table, k.asid, k.last_used) = (table, asid, self.clock);
+        let key = Kernel { table, asid, lower: LowerKey::default() };
+        self.kernels.choose(key, |kept| {
+            kept.key.table == table && (kept.key.asid == asid || !kept.set.upper_non_global)
+        });
+        self.kernels.current().key.asid = asid;
     }
 
     /// The lower half that EL1 sees now.
-    pub fn set_lower(&mut self, key: LowerKey) {
-        let k = &mut self.kernels[self.current_kernel];
-        if k.lower != key {
-            k.lower = key;
-            k.set.clear_lower();
+    pub fn set_lower(&mut self, lower: LowerKey) {
+        let kept = self.kernels.current();
+        if kept.key.lower != lower {
+            kept.key.lower = lower;
+            kept.set.clear_lower();
         }
     }
 
     /// Forgets the branch targets of EL1.
     pub fn clear_el1_jumps(&mut self) {
-        for k in &mut self.kernels {
-            k.set.clear_jumps();
-        }
+        self.kernels.for_each(TlbSet::clear_jumps);
     }
 
     /// The set of EL0's current address space.
     pub fn el0(&mut self) -> &mut TlbSet {
-        &mut self.spaces[self.current].set
+        &mut self.spaces.current().set
     }
 
     /// Forgets the branch targets of EL0.
     pub fn clear_el0_jumps(&mut self) {
-        for s in &mut self.spaces {
-            s.set.clear_jumps();
-        }
+        self.spaces.for_each(TlbSet::clear_jumps);
     }
 
     /// Makes `key` EL0's current address space.
     pub fn switch(&mut self, key: SpaceKey, asid: u16) {
-        self.clock += 1;
-        if let Some(i) = self.spaces.iter().position(|s| s.key == key) {
-            self.current = i;
-        } else if self.spaces.len() < EL0_SETS {
-            self.current = self.spaces.len();
-            self.spaces.push(Space { key, asid, set: empty_set(), last_used: 0 });
-        } else {
-            let oldest = self.spaces.iter().enumerate().min_by_key(|(_, s)| s.last_used);
-            self.current = oldest.map_or(0, |(i, _)| i);
-            self.spaces[self.current].set.clear();
-        }
-        let s = &mut self.spaces[self.current];
-        s.key = key;
-        s.asid = asid;
-        s.last_used = self.clock;
+        self.spaces.choose(Space { key, asid }, |kept| kept.key.key == key);
+        self.spaces.current().key.asid = asid;
     }
 
     /// Forgets write permissions to a page of host memory.
@@ -464,12 +471,8 @@ impl TlbSets {
     }
 
     fn for_each(&mut self, mut f: impl FnMut(&mut TlbSet)) {
-        for k in &mut self.kernels {
-            f(&mut k.set);
-        }
-        for s in &mut self.spaces {
-            f(&mut s.set);
-        }
+        self.kernels.for_each(&mut f);
+        self.spaces.for_each(f);
     }
 
     /// Forgets everything.
@@ -488,16 +491,14 @@ impl TlbSets {
             TlbiTarget::Nothing => {}
             TlbiTarget::All => self.clear(),
             TlbiTarget::Asid(asid) => {
-                for s in &mut self.spaces {
-                    if s.asid == asid {
-                        s.set.clear();
-                    }
+                for space in self.spaces.kept.iter_mut().filter(|space| space.key.asid == asid) {
+                    space.set.clear();
                 }
-                for k in &mut self.kernels {
-                    if k.asid == asid && k.set.upper_non_global {
-                        k.set.clear();
-                    } else if k.lower.asid == asid {
-                        k.set.clear_lower();
+                for kernel in &mut self.kernels.kept {
+                    if kernel.key.asid == asid && kernel.set.upper_non_global {
+                        kernel.set.clear();
+                    } else if kernel.key.lower.asid == asid {
+                        kernel.set.clear_lower();
                     }
                 }
             }

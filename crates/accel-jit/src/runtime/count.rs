@@ -65,12 +65,14 @@ impl JitCore {
         self.counted() || !self.debug.steps()
     }
 
-    /// An interrupt was taken: that counts, so that there is one state for each count.
-    pub(super) fn count_interrupt(&mut self) {
-        if self.counted() {
+    /// An interrupt was taken: that counts, so that there is one state for each count. True if so.
+    pub(super) fn count_interrupt(&mut self) -> bool {
+        let counted = self.counted();
+        if counted {
             self.state_mut().count += 1;
             self.debug.stepped();
         }
+        counted
     }
 
     /// A fetch that failed counts as an instruction, so that time goes on whatever happens.

@@ -316,10 +316,7 @@ impl JitCore {
         let access = SlowAccess::new(offset as u16, 3).with_write(true).with_aligned(true).with_atomic(true);
         let p = match self.atomic_target(start, bytes, access) {
             Ok(p) => p,
-            Err(Trouble::Alone) => {
-                self.state_mut().cpu.pc = self.state().page_va + offset;
-                return Ok(LEAVE);
-            }
+            Err(Trouble::Alone) => return Ok(self.leave_in(offset, Trouble::Alone)),
             Err(Trouble::Exception(_)) => {
                 // The syndrome has the address as given.
                 let el = u8::from(self.state().cpu.el() > 0);

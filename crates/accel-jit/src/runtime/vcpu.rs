@@ -309,8 +309,7 @@ impl JitCore {
             if self.is_at_limit() {
                 return VcpuExit::Kicked;
             }
-            if self.takes_interrupts() && self.take_interrupts() {
-                self.count_interrupt();
+            if self.takes_interrupts() && self.take_interrupts() && self.count_interrupt() {
                 continue;
             }
             self.update_context();
@@ -360,11 +359,11 @@ impl JitCore {
     /// Runs translated code at PC; chains the exit `link` to it.
     fn enter(&mut self, link: Option<Link>, missed: bool) -> Result<Exit, Exception> {
         let pc = self.state().cpu.pc;
-        if self.each() {
+        let each = self.each();
+        if each {
             // So that no branch finds its way to other code.
             self.poll_soon();
         }
-        let each = self.each();
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
         let known = if missed || link.is_some() || each { None } else { set.jump(pc) };
         let code = match known {
@@ -377,13 +376,13 @@ impl JitCore {
                 let id = self.block_at(pc, careful)?;
                 if let Some(link) = link
                     && self.cache.statistics.flushes == flushes
-                    && !self.each()
+                    && !each
                     && !self.debug.stops_in(pc)
                 {
                     self.cache.chain(link.number, id);
                 }
                 let code = self.cache.outer(id);
-                if careful || self.each() || self.debug.stops_in(pc) {
+                if careful || each || self.debug.stops_in(pc) {
                     return Ok(self.execute_at(code, pc));
                 }
                 let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };

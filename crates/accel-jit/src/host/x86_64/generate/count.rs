@@ -39,14 +39,14 @@ impl Generator {
         });
     }
 
-    /// At the start of an instruction, which consists of `insts` up to the next start.
-    pub(super) fn start_counting(&mut self, insts: &[Inst]) {
+    /// At the start of an instruction, which consists of what is from `first` on up to the next start.
+    pub(super) fn start_counting(&mut self, block: &Block, first: usize) {
         self.count += 1;
         if !self.options.counted {
             return;
         }
-        let mut own = insts.iter().take_while(|inst| !matches!(inst, Inst::Start { .. }));
-        if own.any(|inst| inst.facts().leaves) {
+        let own = block.insts[first..].iter().take_while(|inst| !matches!(inst, Inst::Start { .. })).count();
+        if self.effects[first..first + own].iter().any(|effect| effect.leaves) {
             self.asm.store_imm(false, field(std::mem::offset_of!(JitState, position)), self.count as i32);
         }
         self.trace_instruction();

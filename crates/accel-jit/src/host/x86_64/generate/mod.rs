@@ -196,7 +196,7 @@ impl Generator {
         for (i, inst) in block.insts.iter().enumerate() {
             if let Inst::Start { offset, word } = *inst {
                 (self.offset, self.word, self.accesses) = (offset, word, 0);
-                self.start_counting(&block.insts[i + 1..]);
+                self.start_counting(block, i + 1);
                 continue;
             }
             self.index = i;
@@ -253,7 +253,8 @@ impl Generator {
             let facts = inst.facts();
             live = facts.reads_flags || facts.leaves || (live && !facts.writes_flags);
             self.nzcv_live[i] = live;
-            self.effects[i] = Effect { definitions: facts.definitions, change: facts.change };
+            let (definitions, change) = (facts.definitions, facts.change);
+            self.effects[i] = Effect { definitions, change, leaves: facts.leaves };
             self.locations.note_uses(i, &facts.uses);
             if self.options.windows {
                 self.plan.add(i, &facts);

@@ -42,16 +42,17 @@ pub(super) struct Plan {
     rise: [i32; 32],
 }
 
-/// What an instruction means for bases.
+/// What an instruction means for bases, and whether it may leave the block.
 #[derive(Clone, Copy)]
 pub(super) struct Effect {
     pub definitions: [Reg; 2],
     pub change: Change,
+    pub leaves: bool,
 }
 
 impl Default for Effect {
     fn default() -> Self {
-        Self { definitions: [Reg::NONE; 2], change: Change::Definitions }
+        Self { definitions: [Reg::NONE; 2], change: Change::Definitions, leaves: false }
     }
 }
 
@@ -174,7 +175,7 @@ impl Generator {
         if !self.sp_aligned && !self.locations.has_windows() {
             return;
         }
-        let Effect { definitions, change } = self.effects[i];
+        let Effect { definitions, change, .. } = self.effects[i];
         match change {
             Change::Rise(by) => {
                 self.locations.raise_windows(definitions[0], by);
