@@ -25,24 +25,22 @@ fn compare(cases: &[Case], pieces: &[u64]) {
     }
 }
 
-#[test]
-fn of_single_instructions() {
+/// The cases that `make` makes of the first `count` numbers, each for its place.
+fn compare_all(count: u64, make: impl Fn(&Plan, u64, usize) -> Option<Case>) {
     let plan = Plan::new(features("neoverse-n1").expect("the model exists"), SEED, None);
     let mut cases = Vec::new();
-    for number in 0..1500 {
-        let index = cases.len();
-        cases.extend(plan.case(number, index));
+    for number in 0..count {
+        cases.extend(make(&plan, number, cases.len()));
     }
     compare(&cases, &[1, 7, 40, 300]);
 }
 
 #[test]
+fn of_single_instructions() {
+    compare_all(1500, Plan::case);
+}
+
+#[test]
 fn of_sequences() {
-    let plan = Plan::new(features("neoverse-n1").expect("the model exists"), SEED, None);
-    let mut cases = Vec::new();
-    for number in 0..400 {
-        let index = cases.len();
-        cases.extend(plan.sequence(number, index));
-    }
-    compare(&cases, &[1, 7, 40, 300]);
+    compare_all(400, Plan::sequence);
 }

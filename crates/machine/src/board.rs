@@ -175,11 +175,6 @@ impl Board {
         self.gic.connect(index, vcpu);
     }
 
-    /// Presses the power key.
-    pub(crate) fn press_power_key(&self) {
-        self.gpio.press_power_button();
-    }
-
     /// Ends the devices' threads after the work that the guest has handed over; `false` if that took too long.
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
         // Every one is told, also after one that did not make it.

@@ -160,13 +160,13 @@ fn cpu_map(w: &mut FdtWriter, t: &Topology) -> Result<(), Error> {
             let cluster = w.begin_node(&format!("cluster{cluster}"))?;
             for core in 0..t.cores {
                 let core = w.begin_node(&format!("core{core}"))?;
-                if t.threads == 1 {
-                    cpu(w)?;
-                }
-                for thread in 0..if t.threads == 1 { 0 } else { t.threads } {
-                    let thread = w.begin_node(&format!("thread{thread}"))?;
-                    cpu(w)?;
-                    w.end_node(thread)?;
+                match t.threads {
+                    1 => cpu(w)?,
+                    threads => (0..threads).try_for_each(|thread| {
+                        let thread = w.begin_node(&format!("thread{thread}"))?;
+                        cpu(w)?;
+                        w.end_node(thread)
+                    })?,
                 }
                 w.end_node(core)?;
             }

@@ -14,6 +14,7 @@ use crate::error::PlugError;
 use crate::lock;
 use crate::machine::{BOOT_CPU, Shared};
 use crate::notice::{Cause, Notice, NoticeListener, Request};
+use crate::pace::Apply as _;
 use crate::recording::Input;
 use crate::topology::Topology;
 
@@ -51,13 +52,18 @@ impl MachineHandle {
         let _ = self.0.requests.send(Request::Quit { cause, reason: reason.into() });
     }
 
+    /// Gives the machine what comes from outside, at a count of its own where time is made of instructions.
+    fn input(&self, input: Input) {
+        match &self.0.pace {
+            Some(pace) => pace.submit(input),
+            None => drop(self.0.hands.apply(&input)),
+        }
+    }
+
     /// Asks for a reset of the machine. The machine's thread carries it out; [`Notice::Reset`] tells when. A replay
     /// takes no such requests.
     pub fn reset(&self, cause: Cause) {
-        match &self.0.pace {
-            Some(pace) => pace.submit(Input::Reset(cause)),
-            None => drop(self.0.requests.send(Request::Reset(cause))),
-        }
+        self.input(Input::Reset(cause));
     }
 
     /// Stops the vCPUs and returns when every one has stopped.
@@ -222,19 +228,12 @@ impl MachineHandle {
 
     /// Presses the power key: a guest that listens shuts down in order.
     pub fn press_power_key(&self) {
-        if let Some(pace) = &self.0.pace {
-            return pace.submit(Input::PowerKey);
-        }
-        self.0.notices.tell(&Notice::PowerKey);
-        self.0.board.press_power_key();
+        self.input(Input::PowerKey);
     }
 
     /// Sends a break condition on the serial line.
     pub fn send_break(&self) {
-        match &self.0.pace {
-            Some(pace) => pace.submit(Input::Break),
-            None => self.0.board.uart.receive_break(),
-        }
+        self.input(Input::Break);
     }
 
     /// For input that nobody types (a script): it waits for the guest's driver instead of being lost to early
@@ -243,11 +242,9 @@ impl MachineHandle {
         if !matches!(self.0.boot.kernel().kind(), KernelKind::Linux(_)) {
             return;
         }
-        match &self.0.pace {
-            // In a replay, what was so when it was recorded is.
-            Some(pace) if pace.is_replay() => {}
-            Some(pace) => pace.submit(Input::Hold),
-            None => self.0.board.uart.hold_input_for_driver(),
+        // In a replay, what was so when it was recorded is.
+        if !self.0.pace.as_ref().is_some_and(|pace| pace.is_replay()) {
+            self.input(Input::Hold);
         }
     }
 

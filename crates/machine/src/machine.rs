@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) requests: Sender<Request>,
     pub(crate) notices: Arc<Notices>,
+    /// What comes from outside goes through them.
+    pub(crate) hands: Arc<Hands>,
     /// Where time is made of instructions.
     pub(crate) pace: Option<Arc<MachinePace>>,
     /// Held while a vCPU is plugged or unplugged, and while all are reset. Taken before anything else.
@@ -221,17 +223,17 @@ impl Machine {
         let (sender, requests) = mpsc::channel();
         let name = accelerator.name();
         let notices = Arc::new(Notices::default());
+        let hands = Arc::new(Hands {
+            uart: Arc::clone(&board.uart),
+            gpio: Arc::clone(&board.gpio),
+            input: Arc::clone(&console.input),
+            output: Arc::clone(&console.output),
+            notices: Arc::clone(&notices),
+            requests: sender.clone(),
+        });
         let pace = count.zip(pace).map(|(count, options)| {
-            let hands = Hands {
-                uart: Arc::clone(&board.uart),
-                gpio: Arc::clone(&board.gpio),
-                input: Arc::clone(&console.input),
-                output: Arc::clone(&console.output),
-                notices: Arc::clone(&notices),
-                requests: sender.clone(),
-            };
             let (time, vcpus) = (Arc::clone(&board.time), cpus.clone());
-            MachinePace::new(PaceParts { count, options, time, vcpus, hands: Box::new(hands) })
+            MachinePace::new(PaceParts { count, options, time, vcpus, hands: Arc::clone(&hands) as _ })
         });
         let pace = connect_pace(pace, &config, identity, player, &console)?;
         let (time, told) = (Arc::clone(&board.time), Arc::clone(&notices));
@@ -254,6 +256,7 @@ impl Machine {
             engine,
             requests: sender,
             notices,
+            hands,
             pace,
             plugging: Mutex::default(),
         };

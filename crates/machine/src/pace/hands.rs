@@ -1,4 +1,4 @@
-//! What the vCPUs' thread does to the machine for somebody outside.
+//! What is done to the machine for somebody outside: by the vCPUs' thread where time is made of instructions.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

@@ -104,7 +104,7 @@ pub(crate) struct MachinePace {
     options: PaceOptions,
     time: Arc<TimerQueue>,
     vcpus: Vec<Arc<VcpuShared>>,
-    hands: Box<dyn Apply>,
+    hands: Arc<dyn Apply>,
     inbox: Mutex<Vec<Input>>,
     /// The inbox has something, or the machine's thread is awaited: [`Pace::happen`] is due.
     due: AtomicBool,
@@ -126,7 +126,7 @@ pub(crate) struct PaceParts {
     pub(crate) options: PaceOptions,
     pub(crate) time: Arc<TimerQueue>,
     pub(crate) vcpus: Vec<Arc<VcpuShared>>,
-    pub(crate) hands: Box<dyn Apply>,
+    pub(crate) hands: Arc<dyn Apply>,
 }
 
 impl MachinePace {
@@ -254,9 +254,8 @@ impl MachinePace {
         let mut done = 0;
         for input in &inputs {
             self.note(&Item::Input(input.clone()));
-            self.past.note(self.count.now(), input);
             done += 1;
-            if self.hands.apply(input) == Applied::Awaits {
+            if self.apply(input) == Applied::Awaits {
                 self.await_machine();
                 break;
             }
@@ -269,7 +268,8 @@ impl MachinePace {
         }
     }
 
-    fn apply_noted(&self, input: &Input) -> Applied {
+    /// Applies an input, which becomes part of the past.
+    fn apply(&self, input: &Input) -> Applied {
         self.past.note(self.count.now(), input);
         self.hands.apply(input)
     }
@@ -289,7 +289,7 @@ impl MachinePace {
                 return self.over(Outcome::Differs(differs(now, "it came past an input without a stop")));
             }
             match item {
-                Item::Input(input) => match self.apply_noted(&input) {
+                Item::Input(input) => match self.apply(&input) {
                     Applied::Done => {}
                     Applied::Awaits => self.await_machine(),
                     Applied::Impossible => {

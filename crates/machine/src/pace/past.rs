@@ -26,8 +26,8 @@ struct State {
     cursor: usize,
     /// The machine is to pause at this count.
     stop_at: Option<u64>,
-    /// The last two stretches that each vCPU has executed, the last one second.
-    stretches: Vec<[Option<(u64, u64)>; 2]>,
+    /// The count behind the last instruction that each vCPU has executed; 0 if it has executed none.
+    ends: Vec<u64>,
 }
 
 impl Default for Past {
@@ -51,14 +51,10 @@ impl Past {
             return;
         }
         let mut state = lock(&self.state);
-        if state.stretches.len() <= vcpu {
-            state.stretches.resize(vcpu + 1, [None; 2]);
+        if state.ends.len() <= vcpu {
+            state.ends.resize(vcpu + 1, 0);
         }
-        let [before, last] = &mut state.stretches[vcpu];
-        match last {
-            Some((_, end)) if *end == from => *end = to,
-            _ => (*before, *last) = (*last, Some((from, to))),
-        }
+        state.ends[vcpu] = to;
     }
 
     fn plan(&self, state: &State) {
@@ -84,7 +80,7 @@ impl MachinePace {
         let present = self.past.present.load(Ordering::Acquire).max(self.count.now());
         self.past.present.store(present, Ordering::Release);
         (state.cursor, state.stop_at) = (0, None);
-        state.stretches.clear();
+        state.ends.clear();
         self.count.restart();
         self.hands.mute(true);
         self.past.plan(&state);
@@ -99,9 +95,7 @@ impl MachinePace {
 
     /// The count at which `vcpu` began its last instruction.
     pub(crate) fn last_instruction(&self, vcpu: usize) -> Option<u64> {
-        let state = lock(&self.past.state);
-        let (_, end) = (*state.stretches.get(vcpu)?)[1]?;
-        end.checked_sub(1)
+        lock(&self.past.state).ends.get(vcpu)?.checked_sub(1)
     }
 
     /// Applies what came from outside at this count, and notices the present.

@@ -58,7 +58,7 @@ fn rig(options: PaceOptions) -> Rig {
     let clock = Arc::new(Clock::counting(COUNTER_FREQUENCY, Arc::clone(&count), options.shift));
     let time = TimerQueue::new(clock);
     let diary = Arc::new(Diary::default());
-    let hands = Box::new(Noting { diary: Arc::clone(&diary), count: Arc::clone(&count) });
+    let hands = Arc::new(Noting { diary: Arc::clone(&diary), count: Arc::clone(&count) });
     let vcpu = Arc::new(VcpuShared::new(0));
     let vcpus = vec![Arc::clone(&vcpu)];
     let pace = MachinePace::new(PaceParts { count, options, time: Arc::clone(&time), vcpus, hands });
