@@ -143,7 +143,8 @@ impl Machine for Memory<'_> {
                 Ok(0)
             }
             SystemOp::Sys { enc, value } if MAINTENANCE.contains(&enc) => match self.home(untagged(value)) {
-                Home::Nowhere => Err(Fault::Address(untagged(value))),
+                // Whether that fails is the implementation's choice.
+                Home::Nowhere => Err(Fault::Unknown),
                 _ => Ok(0),
             },
             SystemOp::Read { enc: DIT } => Ok((cpu.pstate & Pstate::DIT).bits().into()),

@@ -1,6 +1,6 @@
 //! Instructions are counted exactly: however a run is cut into pieces, it does the same at the same count.
 
-use armlet_conform::generate::Plan;
+use armlet_conform::generate::{Plan, Reach};
 use armlet_conform::jit::{Counted, execute_counted};
 use armlet_conform::program::Layout;
 use armlet_conform::random::Random;
@@ -34,7 +34,7 @@ fn plan() -> Plan {
 fn of_single_instructions() {
     let plan = plan();
     let mut layout = Layout::default();
-    let list = plan.encodings.iter().copied().filter(|&e| plan.features.has(e.feature()));
+    let list = plan.encodings.iter().copied().filter(|&e| plan.reach(e) == Reach::User);
     let cases: Vec<_> = list.flat_map(|e| plan.cases(e, 0, 1, &mut layout)).collect();
     compare(&cases, &[1, 7, 40, 300]);
 }

@@ -11,7 +11,7 @@ pub(super) fn word(r: &mut Random, features: &FeatureSet, enc: Enc) -> Option<Wo
     let mut body = vec![word];
     let exclusive_store = matches!(enc.class(), Class::Ldstexclr | Class::Ldstexclp) && word & (1 << 22) == 0;
     if exclusive_store && features.has(enc.feature()) {
-        body.insert(0, load_exclusive_for(r, word));
+        body.insert(0, load_exclusive_for(r, word, false));
     }
     Some(Word { enc, body })
 }
@@ -126,7 +126,10 @@ fn pstate_field(r: &mut Random, features: &FeatureSet, word: u32) -> Option<u32>
             list.push(op2);
         }
     }
-    let op2 = if list.is_empty() { return None } else { r.of(&list) };
+    // SPSel, which is UNDEFINED at EL0, where there is nothing else.
+    let Some(&op2) = list.get(r.below(list.len().max(1) as u64) as usize) else {
+        return Some(word & !(7 << 16 | 7 << 5) | 5 << 5);
+    };
     Some(word & !(7 << 16 | 7 << 5 | 15 << 8) | 3 << 16 | op2 << 5 | (r.next() as u32 & 1) << 8)
 }
 
@@ -142,8 +145,8 @@ fn maintenance(r: &mut Random, features: &FeatureSet, word: u32) -> u32 {
     word & !(0x3fff << 5) | 3 << 16 | 7 << 12 | crm << 8 | op2 << 5
 }
 
-/// The load-exclusive that makes a store-exclusive succeed, mostly: of the same size at the same address.
-fn load_exclusive_for(r: &mut Random, word: u32) -> u32 {
+/// The load-exclusive that makes a store-exclusive succeed, always or mostly: of the same size at the same address.
+pub(super) fn load_exclusive_for(r: &mut Random, word: u32, always: bool) -> u32 {
     let load = word | 1 << 22 | 0x1f << 16;
     // Into registers that the store does not use, so that the address and the data stay.
     let used = [word & 31, word >> 5 & 31, word >> 10 & 31];
@@ -151,5 +154,5 @@ fn load_exclusive_for(r: &mut Random, word: u32) -> u32 {
     let (a, b) = (free.next().unwrap_or(0), free.next().unwrap_or(1));
     let load = load & !31 | a;
     let load = if load & (1 << 21) != 0 { load & !(31 << 10) | b << 10 } else { load };
-    if r.one_in(8) { load ^ 1 << 30 } else { load }
+    if !always && r.one_in(8) { load ^ 1 << 30 } else { load }
 }

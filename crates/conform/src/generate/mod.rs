@@ -157,13 +157,14 @@ impl Plan {
         let mut record = state::random(r, &self.features);
         let w = word.under_test();
         match word.enc.class() {
-            Class::BranchReg => {
+            Class::BranchReg if word.enc.mask() >> 5 & 31 == 0 => {
                 let n = (w >> 5 & 31) as usize;
                 if n == 31 {
                     return None;
                 }
                 record.x[n] = place.code + 4 + program::TAKEN_OFFSET;
             }
+            Class::Systeminstrs if w & 31 == 31 => return None,
             Class::Systeminstrs => record.x[(w & 31) as usize] = place.memory() + r.below(1024),
             Class::Systemmove => {
                 // Bits that some versions of the oracle keep and others do not.

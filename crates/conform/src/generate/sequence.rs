@@ -2,6 +2,7 @@
 //! survive, and often end in a fault. Built instruction by instruction along what the interpreter executes.
 
 use armlet_accel_jit::ir::interp::{Exit, run};
+use armlet_accel_jit::lift::is_data_simd;
 use armlet_arm::{Class, CpuState, Enc, Pstate};
 
 use super::{Plan, Reach, fill, hash, is_unmapped, state};
@@ -63,6 +64,8 @@ struct Making<'a> {
     steps: usize,
     /// Where an open loop begins.
     open: Option<usize>,
+    /// The branch that closed the last loop, and what was then.
+    closed: Option<(usize, Before, Vec<u8>)>,
     /// Whether a fault may end it.
     may_fault: bool,
 }
@@ -112,6 +115,7 @@ impl Plan {
             length,
             steps: 0,
             open: None,
+            closed: None,
             may_fault,
         };
         let mut bytes = record.memory.clone();
@@ -145,13 +149,17 @@ impl Making<'_> {
                 match self.step(&mut cpu, memory, self.body[at]) {
                     Step::Went => {}
                     Step::Ended => break,
+                    Step::Bad if self.open_up(&mut cpu, memory) => {}
                     Step::Bad => return false,
                 }
             } else if self.body.len() >= self.length {
                 return true;
             } else if at > self.body.len() {
                 // Jumped over, this time.
-                if let Some((word, _)) = self.random_word(r) {
+                if let Some((word, enc)) = self.random_word(r)
+                    && !fill::is_memory(enc.class())
+                    && !self.plan.is_undefined(cpu.pc, word)
+                {
                     self.body.push(word);
                 }
             } else {
@@ -184,27 +192,60 @@ impl Making<'_> {
                     return count;
                 }
                 let (from, to) = (4 * (here as u64 + 1), 4 * start as u64);
+                self.closed = Some((here + 1, Before::of(cpu), memory.bytes.to_vec()));
                 return self.push(cpu, memory, asm::cbnz_w(COUNTER, from, to));
             }
             _ => {}
         }
+        if r.one_in(20) {
+            return self.new_pointer(r, cpu, memory);
+        }
         let Some((word, enc)) = self.random_word(r) else { return Step::Bad };
-        if let Some(first) = before_msr(word) {
-            let step = self.push(cpu, memory, first);
+        if let Some(first) = before(r, enc, word) {
+            let step = self.try_push(cpu, memory, first);
             if !matches!(step, Step::Went) {
                 return step;
             }
         }
-        let before = Before::of(cpu);
-        let step = self.push(cpu, memory, word);
-        match step {
-            Step::Bad => {
-                self.body.pop();
-                before.put_back(cpu, memory);
-            }
-            _ => self.last = Some(enc),
+        let step = self.try_push(cpu, memory, word);
+        if !matches!(step, Step::Bad) {
+            self.last = Some(enc);
         }
         step
+    }
+
+    /// Points a register into the memory again.
+    fn new_pointer(&mut self, r: &mut Random, cpu: &mut CpuState, memory: &mut Memory<'_>) -> Step {
+        let n = r.of(&POINTERS[..5]);
+        let step = if r.one_in(2) { 16 } else { 1 };
+        let to = self.place.memory() + 256 + r.below(512 / step) * step;
+        self.push(cpu, memory, asm::movz(n, to as u32 & 0xffff, 0));
+        self.push(cpu, memory, asm::movk(n, (to >> 16) as u32, 1))
+    }
+
+    /// As [`Self::push`], taken back if it does what may not be done.
+    fn try_push(&mut self, cpu: &mut CpuState, memory: &mut Memory<'_>, word: u32) -> Step {
+        let before = Before::of(cpu);
+        let step = self.push(cpu, memory, word);
+        if matches!(step, Step::Bad) {
+            self.body.pop();
+            before.put_back(cpu, memory);
+        }
+        step
+    }
+
+    /// Makes the last loop none, since going round it once more does what may not be done. False if there is none.
+    fn open_up(&mut self, cpu: &mut CpuState, memory: &mut Memory<'_>) -> bool {
+        let Some((at, before, bytes)) = self.closed.take() else { return false };
+        if let Some(journal) = &mut memory.journal {
+            journal.clear();
+        }
+        before.put_back(cpu, memory);
+        memory.bytes.copy_from_slice(&bytes);
+        self.body.truncate(at);
+        self.body.push(asm::NOP);
+        cpu.pc += 4;
+        true
     }
 
     fn push(&mut self, cpu: &mut CpuState, memory: &mut Memory<'_>, word: u32) -> Step {
@@ -241,13 +282,26 @@ impl Making<'_> {
         let room = self.length.saturating_sub(self.body.len()).max(1) as u32;
         let word = suit(r, enc, word, room);
         let uses_counter = [0, 5, 10, 16].iter().any(|at| word >> at & 31 == COUNTER);
-        (!uses_counter && armlet_arm::decode(word) == Some(enc)).then_some((word, enc))
+        // Most pointers and indices stay what they are, or the sequence would soon end.
+        let kept = |n: u32| POINTERS.contains(&n) || INDICES.contains(&n);
+        let written = match enc.class() {
+            c if is_data_simd(c) => false,
+            c if fill::is_memory(c) => [0, 10, 16].iter().any(|at| kept(word >> at & 31)),
+            Class::AddsubImm | Class::AddsubExt | Class::LogImm => kept(word & 31),
+            _ => word & 31 != 31 && kept(word & 31),
+        };
+        let fits = !uses_counter && (!written || r.one_in(16));
+        (fits && armlet_arm::decode(word) == Some(enc)).then_some((word, enc))
     }
 }
 
-/// What leaves in Xt only bits that every executor's FPCR or FPSR has, before an MSR from there.
-fn before_msr(word: u32) -> Option<u32> {
+/// What an instruction needs before it: a store-exclusive its load; an MSR to FPCR or FPSR only bits in Xt that every
+/// executor has.
+fn before(r: &mut Random, enc: Enc, word: u32) -> Option<u32> {
     let t = word & 31;
+    if enc.class() == Class::Ldstexclr && word >> 22 & 1 == 0 {
+        return Some(fill::load_exclusive_for(r, word, true));
+    }
     // AND Xt, Xt, #0x07c00000 and AND Xt, Xt, #0x1f.
     match word & !31 {
         0xd51b_4400 if t != 31 => Some(0x926a_1000 | t << 5 | t),
