@@ -77,7 +77,7 @@ impl Symbols {
     }
 
     fn sorted(mut symbols: Vec<Symbol>) -> Self {
-        symbols.sort_by(|a, b| a.address.cmp(&b.address));
+        symbols.sort_by_key(|s| s.address);
         // Of several names the first is as good as the others.
         symbols.dedup_by_key(|s| s.address);
         Self(symbols)
