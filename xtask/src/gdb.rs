@@ -272,8 +272,11 @@ fn compare(armlet: &Path, ours: Session) -> Result<()> {
 struct Moved {
     place: &'static str,
     register: &'static str,
-    same: fn(value: u64, at: &dyn Fn(&str) -> Option<u64>) -> Option<u64>,
+    same: fn(value: u64, at: At<'_>) -> Option<u64>,
 }
+
+/// The value of a register at the same place.
+type At<'a> = &'a dyn Fn(&str) -> Option<u64>;
 
 /// Where the loader puts the kernel and its device tree is its own choice, and where the kernel has its stacks and
 /// tasks depends on it.
