@@ -13,6 +13,7 @@ mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod profile;
 mod qmp;
 mod repeat;
 mod run;
@@ -55,6 +56,8 @@ enum Command {
     Gdb(gdb::Options),
     /// Boot Linux with CPUs in sockets, clusters, cores and threads, and ask it how it sees them
     Topology,
+    /// Compare the symbols that kernels' images carry with what they tell themselves, and profile a boot
+    Profile,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
     /// Fetch and build everything that the other commands need
@@ -84,6 +87,7 @@ fn work() -> Result<()> {
         Command::Qmp(o) => qmp::main(&o),
         Command::Gdb(o) => gdb::main(&o),
         Command::Topology => topology::linux(&run::build_armlet()?),
+        Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
