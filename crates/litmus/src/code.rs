@@ -1,6 +1,6 @@
 //! A test as A64 code: for each thread a function that runs it on one set of locations after the other.
 //!
-//! The functions are called with the address of a parameter block ([`SYNC`] and so on), and keep to AAPCS64. Before
+//! The functions are called with the address of a parameter block (`SYNC` and so on), and keep to AAPCS64. Before
 //! each round a function tells the others how far it is and waits for them, at most for a time; then it waits a little
 //! more, differently in each round, so that the threads meet at different moments.
 
