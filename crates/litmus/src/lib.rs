@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`test`] | a test: a few threads of a few accesses each |
+//! | [`mod@test`] | a test: a few threads of a few accesses each |
 //! | [`shapes`] | the classic shapes, and variants of them |
 //! | [`model`] | which outcomes a memory model allows: Arm's, sequential consistency, x86-TSO |
 //! | [`code`] | a test as A64 code for a bare-metal guest |
