@@ -118,8 +118,8 @@ pub fn short(armlet: &Path) -> Result<()> {
     }
     // Without barriers and ordered accesses, a store and a later load change places.
     let tests = judged(&options(10, Some("SB")), 2)?;
-    for round in 0..20 {
-        let plan = Plan { runs: 100_000, seed: round, cpus: 2, broken: true, program: Program::Armlet };
+    for round in 0..60 {
+        let plan = Plan { runs: 20_000, seed: round, cpus: 2, broken: true, program: Program::Armlet };
         if plan.run(&tests)?.values().any(|r| r.forbidden != 0 && r.relaxed != 0) {
             return Ok(());
         }
