@@ -6,6 +6,7 @@ pub mod asm;
 pub mod explain;
 pub mod generate;
 pub mod interp;
+#[cfg(target_arch = "x86_64")]
 pub mod jit;
 pub mod line;
 pub mod program;

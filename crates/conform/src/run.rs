@@ -13,7 +13,7 @@ use crate::generate::{Plan, Reach};
 use crate::interp::Spoil;
 use crate::program::Layout;
 use crate::record::{self, Record};
-use crate::{Case, Executor, interp, jit, program, qemu};
+use crate::{Case, Executor, interp, program, qemu};
 
 /// What to run, and by whom.
 #[derive(Clone, Debug)]
@@ -283,7 +283,10 @@ impl Run {
     fn execute(&self, by: Executor, cases: &[Case], code: &[u8], report: &mut Report) -> Result<Vec<Record>> {
         match by {
             Executor::Qemu => qemu::execute(&self.model, &self.plan.features, cases, code),
-            Executor::Jit => jit::execute(&self.model, cases, code),
+            #[cfg(target_arch = "x86_64")]
+            Executor::Jit => crate::jit::execute(&self.model, cases, code),
+            #[cfg(not(target_arch = "x86_64"))]
+            Executor::Jit => anyhow::bail!("this host has no translator"),
             Executor::Interpreter => {
                 let mut out = Vec::new();
                 for case in cases {

@@ -12,10 +12,10 @@ pub fn fpcr_mask(features: &FeatureSet) -> u32 {
         mask |= fp::FPCR_FZ16;
     }
     if features.has(Feature::Afp) {
-        mask |= 7; // FIZ, AH, NEP
+        mask |= fp::FPCR_AH | fp::FPCR_FIZ | fp::FPCR_NEP;
     }
     if features.has(Feature::Ebf16) {
-        mask |= 1 << 13; // EBF
+        mask |= fp::FPCR_EBF;
     }
     mask
 }
