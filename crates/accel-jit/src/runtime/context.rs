@@ -17,7 +17,7 @@ const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | 7;
 
 /// Bits of a block's context.
 mod bit {
-    pub const EL1: u16 = 1 << 0;
+    pub const EL1: u16 = crate::cache::EL1;
     pub const SP_EL1: u16 = 1 << 1;
     pub const FP: u16 = 1 << 2;
     pub const FP_INLINE: u16 = 1 << 3;
@@ -133,6 +133,7 @@ impl JitCore {
             spsr_mask: self.machine.model.spsr_mask(),
             counted: self.machine.options.counter.is_some(),
             trace: self.machine.options.trace,
+            marks: self.machine.options.samples.is_some(),
         }
     }
 }
