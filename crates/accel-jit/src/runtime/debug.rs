@@ -125,9 +125,8 @@ impl Debug {
         hit.then(Exception::breakpoint)
     }
 
-    /// The guest's software step that is due before the instruction at PC.
-    fn software_step(&mut self, cpu: &CpuState) -> Option<Exception> {
-        let stepped = self.guest_stepped.take();
+    /// The guest's software step that is due before the instruction at PC; `stepped` as in `guest_stepped`.
+    fn software_step(&self, cpu: &CpuState, stepped: Option<bool>) -> Option<Exception> {
         let due = self.armed.each && debug::step(cpu) == Step::Pending;
         due.then(|| Exception::software_step(stepped))
     }
@@ -194,15 +193,17 @@ impl JitCore {
     /// The exception that is due before the instruction at PC executes, other than that of its fetch (Arm ARM
     /// D1.3.5, synchronous exception prioritization).
     pub(super) fn exception_before(&mut self) -> Option<Exception> {
-        let mut debug = std::mem::take(&mut self.debug);
+        let stepped = self.debug.guest_stepped.take();
         let cpu = &self.state().cpu;
-        let step = debug.software_step(cpu);
+        let step = self.debug.software_step(cpu, stepped);
+        if step.is_some() {
+            return step;
+        }
         let illegal = cpu.pstate.contains(Pstate::IL);
-        let behind_fetch = debug.breakpoint(cpu).or_else(|| illegal.then(Exception::illegal_state));
-        let pc = cpu.pc;
-        self.debug = debug;
+        let behind_fetch = self.debug.breakpoint(cpu).or_else(|| illegal.then(Exception::illegal_state))?;
         // A fetch that fails comes first, and will fail again.
-        step.or_else(|| behind_fetch.filter(|_| self.fetch(pc).is_ok()))
+        let pc = cpu.pc;
+        self.fetch(pc).is_ok().then_some(behind_fetch)
     }
 
     /// What is to be known of the instruction at PC to step over it: whether it is a load-exclusive, and how many
