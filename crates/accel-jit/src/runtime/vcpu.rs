@@ -189,6 +189,8 @@ impl JitCore {
             el: 0,
             fp_enabled: false,
             fp_inline: false,
+            fp_alternate: false,
+            fp_merge: false,
             check_sp: false,
             offset: 0,
         };

@@ -12,6 +12,7 @@ mod float;
 mod int;
 mod locate;
 mod mem;
+mod products;
 mod system;
 mod vector;
 mod vector_more;
