@@ -21,10 +21,7 @@ impl JitCore {
     /// # Errors
     /// The exception of the instruction fetch.
     pub(super) fn block_at(&mut self, pc: u64, careful: bool) -> Result<BlockId, Exception> {
-        if pc & 3 != 0 {
-            return Err(Exception::pc_alignment(pc));
-        }
-        let page = self.fetch_page(pc)?;
+        let page = self.fetch(pc)?;
         let extra = if self.each() {
             STEP
         } else if careful {
@@ -38,6 +35,21 @@ impl JitCore {
             return Ok(id);
         }
         self.translate(key, pc)
+    }
+
+    /// Physical address of the page that the instruction at `pc` is in.
+    ///
+    /// # Errors
+    /// The exception of the instruction fetch.
+    pub(super) fn fetch(&mut self, pc: u64) -> Result<u64, Exception> {
+        if pc & 3 != 0 { Err(Exception::pc_alignment(pc)) } else { self.fetch_page(pc) }
+    }
+
+    /// The word of the instruction at `pc`.
+    pub(super) fn instruction_at(&mut self, pc: u64) -> Option<u32> {
+        let page = self.fetch(pc).ok()?;
+        let machine = self.machine.clone();
+        PageWords::new(machine.memory.ram(), page).get((pc & (PAGE - 1)) as u32)
     }
 
     /// Physical address of the page of `pc`.
