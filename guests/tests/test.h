@@ -38,6 +38,8 @@ static volatile struct {
 static volatile uint64_t resume;
 // Called for debug exceptions; they return to where they came from.
 static void (*volatile on_debug)(struct frame *f);
+// Called for any synchronous exception, to look at the state that it was entered with.
+static void (*volatile on_entry)(struct frame *f);
 // Called for interrupts.
 static void (*volatile on_irq)(uint32_t intid);
 
@@ -76,6 +78,8 @@ void guest_exception(struct frame *f, uint64_t vector) {
     caught.far = f->far;
     caught.elr = f->elr;
     caught.spsr = f->spsr;
+    if (on_entry)
+        on_entry(f);
     if (on_debug && EC(f->esr) >= EC_BREAKPOINT_LOWER && EC(f->esr) <= EC_WATCHPOINT) {
         on_debug(f);
         return;
@@ -88,7 +92,7 @@ void guest_exception(struct frame *f, uint64_t vector) {
         f->elr = resume;
     else if (EC(f->esr) != EC_SVC)
         f->elr += 4;
-    f->spsr &= ~(1ul << 20); // IL
+    f->spsr &= ~(1ul << 20 | 3ul << 10); // IL, BTYPE
 }
 
 // Runs `code` and gives the syndrome of the one exception that it takes, or ~0.

@@ -106,6 +106,7 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
         fp_enabled: true,
         fp_inline: cpu.fp.fpcr & FPCR_SPECIAL == 0,
         check_sp: false,
+        guarded: false,
         offset: (pc & 0xfff) as u32,
     }
 }

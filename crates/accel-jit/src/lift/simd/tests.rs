@@ -6,7 +6,7 @@ use crate::ir::interp::{self, Exit};
 use crate::ir::{Builder, Inst, Mem, Raise};
 
 fn context(features: FeatureSet, fp_inline: bool) -> LiftContext {
-    LiftContext { features, el: 0, fp_enabled: true, fp_inline, check_sp: false, offset: 0 }
+    LiftContext { features, el: 0, fp_enabled: true, fp_inline, check_sp: false, guarded: false, offset: 0 }
 }
 
 fn features(model: &str) -> FeatureSet {
