@@ -64,7 +64,6 @@ static void waits(void) {
         uint64_t until = now() + READ_SYSREG(cntfrq_el0) / 1000;
         el0_wfit(until);
         CHECK((int64_t)(now() - until) >= 0);
-        __asm__ volatile("wfe" : : : "memory"); // Perhaps an event from before
         until = now() + READ_SYSREG(cntfrq_el0) / 1000;
         register uint64_t x6 __asm__("x6") = until;
         __asm__ volatile("sevl\n wfe\n .inst 0xd5031006" : : "r"(x6) : "memory"); // wfet x6

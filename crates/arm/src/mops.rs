@@ -185,7 +185,7 @@ fn prepare(state: &mut CpuState, fields: &Fields) {
 
 /// Backward if the end of the source would be overwritten; tags do not count.
 fn is_forward(to: u64, from: u64, size: u64) -> bool {
-    let bare = |a: u64| a & (1 << 56) - 1;
+    let bare = |a: u64| a & ((1 << 56) - 1);
     let (to, from) = (bare(to), bare(from));
     !(from < to && bare(from.wrapping_add(size)) > to)
 }

@@ -269,7 +269,8 @@ impl Rules<'_> {
             return Ok(original);
         }
         // The top two bits of the code tell which key it was.
-        let (lsb, error) = (if field.mask >> 63 != 0 { 61 } else { 53 }, if name.is_b() { 0b10 } else { 0b01 });
+        let (lsb, error) =
+            (if field.mask >> 63 != 0 { 61 } else { 53 }, if name.is_b() { 0b10 } else { 0b01 });
         Ok(original & !(3 << lsb) | error << lsb)
     }
 }

@@ -23,4 +23,5 @@ pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
     NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec, topology,
 };
+pub use armlet_profile as profile;
 pub use serial::SerialError;

@@ -64,8 +64,7 @@ mod tests {
     #[test]
     fn the_same_instruction_gets_the_same_number() {
         let count = Arc::new(InstructionCount::default());
-        let random =
-            RandomNumbers::new(Arc::new(Clock::counting(COUNTER_FREQUENCY, Arc::clone(&count), 0)));
+        let random = RandomNumbers::new(Arc::new(Clock::counting(COUNTER_FREQUENCY, Arc::clone(&count), 0)));
         let run = || {
             let numbers = |n| {
                 count.set(n);

@@ -46,6 +46,8 @@ pub struct MachineConfig {
     pub record: Option<PathBuf>,
     /// Such a file, of a machine like this one, whose run is to be repeated.
     pub replay: Option<PathBuf>,
+    /// Samples where guest code executes, for [`Machine::profile`](crate::Machine::profile).
+    pub profile: bool,
 }
 
 impl Default for MachineConfig {
@@ -67,6 +69,7 @@ impl Default for MachineConfig {
             count: false,
             record: None,
             replay: None,
+            profile: false,
         }
     }
 }

@@ -377,7 +377,11 @@ impl<M: Machine> Frame<'_, M> {
             | Inst::WaitUntil { .. }
             | Inst::Hint(_) => self.control(inst)?,
             Inst::Mops { word } => self.move_memory(word)?,
-            Inst::Pauth { .. } | Inst::SysRead { .. } | Inst::SysWrite { .. } | Inst::PstateImm { .. } | Inst::Sys { .. } => {
+            Inst::Pauth { .. }
+            | Inst::SysRead { .. }
+            | Inst::SysWrite { .. }
+            | Inst::PstateImm { .. }
+            | Inst::Sys { .. } => {
                 self.system(inst)?;
             }
             _ if self.integer(inst) => {}

@@ -143,7 +143,9 @@ pub fn is_data_simd(c: Class) -> bool {
 fn lift_encoding(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     use Class::*;
     match enc.class() {
-        Pcreladdr | MinmaxImm | AddsubImm | LogImm | Movewide | Bitfield | Extract => dp_imm::lift(b, ctx, enc, word),
+        Pcreladdr | MinmaxImm | AddsubImm | LogImm | Movewide | Bitfield | Extract => {
+            dp_imm::lift(b, ctx, enc, word)
+        }
         LogShift | AddsubShift | AddsubExt | AddsubCarry | CondcmpImm | CondcmpReg | Condsel | Dp1src
         | Dp2src | Dp3src | Rmif | Setf => dp_reg::lift(b, ctx, enc, word),
         BranchReg if enc.feature() == Feature::PAuth => pointer::branch(b, ctx, enc, word),

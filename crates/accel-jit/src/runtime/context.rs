@@ -17,7 +17,7 @@ const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | 7;
 
 /// Bits of a block's context.
 pub(super) mod bit {
-    pub const EL1: u16 = 1 << 0;
+    pub const EL1: u16 = crate::cache::EL1;
     pub const SP_EL1: u16 = 1 << 1;
     pub const FP: u16 = 1 << 2;
     pub const FP_INLINE: u16 = 1 << 3;
@@ -154,6 +154,7 @@ impl JitCore {
             pauth: self.machine.model.has(Feature::PAuth),
             pauth_inline: pauth::is_fast(&self.machine.model),
             lse2: self.machine.model.has(Feature::Lse2),
+            marks: self.machine.options.samples.is_some(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod count;
 mod debug;
 mod maintenance;
 mod mops;
+mod profile;
 mod slow;
 mod slow_mem;
 mod translate;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use armlet_arm::mmu::{Access, AccessKind};
+use armlet_arm::model::COUNTER_FREQUENCY;
 use armlet_arm::sysop::{SysEncoding, SysOp, address_translate, decode_sys};
 use armlet_arm::sysreg::Effects;
-use armlet_arm::model::COUNTER_FREQUENCY;
 use armlet_arm::{Exception, Pstate, SysReg, crypto, pauth, sysreg};
 use armlet_engine::Halt;
 

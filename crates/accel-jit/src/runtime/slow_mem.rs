@@ -144,7 +144,13 @@ impl JitCore {
         }
     }
 
-    pub(super) fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Trouble> {
+    pub(super) fn write(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        value: u128,
+        access: SlowAccess,
+    ) -> Result<(), Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut data = value.to_le_bytes();

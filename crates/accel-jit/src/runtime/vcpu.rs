@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use armlet_arm::exception::{take, take_fiq, take_irq};
 use armlet_arm::mmu::Context;
-use armlet_arm::spec::sctlr;
 use armlet_arm::pauth::{self, Key, Operation};
+use armlet_arm::spec::sctlr;
 use armlet_arm::{CpuState, Exception, Feature, Pstate, SysReg};
 use armlet_engine::{
     AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared,
@@ -19,6 +19,7 @@ use super::count::Counting;
 use super::debug::Debug;
 use super::exit::Exit;
 use super::maintenance::Remote;
+use super::profile::{Sampling, Tick};
 use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
 use super::{slow, slow_mem};
 use crate::MachineShared;
@@ -135,6 +136,8 @@ pub struct JitCore {
     pub(super) counters: Counters,
     pub(super) debug: Debug,
     pub(super) counting: Counting,
+    /// For samples of where guest code executes.
+    pub(super) tick: Option<Box<Tick>>,
     /// The state was changed from outside.
     changed: bool,
 }
@@ -184,6 +187,8 @@ impl JitCore {
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);
         let cell = Arc::new(StateCell(UnsafeCell::new(JitState::new(state))));
+        let code = memory.next_address()..memory.address(0) + machine.options.code_size as u64;
+        let tick = machine.options.samples.as_ref().map(|_| Tick::new(cell.0.get(), code));
         let remote = Arc::new(Remote::default());
         remote.set_kick(cell.clone());
         machine.remotes.add(remote.clone());
@@ -215,6 +220,7 @@ impl JitCore {
             counters: Counters::default(),
             debug: Debug::default(),
             counting: Counting::default(),
+            tick,
             changed: true,
         })
     }
@@ -308,6 +314,7 @@ impl JitCore {
         loop {
             if self.state().poll.swap(0, Ordering::SeqCst) != 0 {
                 self.handle_mailbox();
+                self.take_sample();
                 if self.shared.exit_requested() {
                     return VcpuExit::Kicked;
                 }
@@ -606,7 +613,12 @@ impl VcpuBackend for JitCore {
     fn run(&mut self) -> VcpuExit {
         let executing = self.remote.begin();
         self.handle_mailbox();
+        let sampling = match (&self.tick, &self.machine.options.samples) {
+            (Some(tick), Some(samples)) => Some(Sampling::begin(tick, samples.period())),
+            _ => None,
+        };
         let exit = self.execute();
+        drop(sampling);
         drop(executing);
         self.publish_state();
         exit

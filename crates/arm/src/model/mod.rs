@@ -65,7 +65,9 @@ pub enum ModelError {
     #[error("CPU feature '{0}' is given as on and as off: leave one of them out")]
     Contradiction(&'static str),
     /// Features of which there can be only one.
-    #[error("CPU features '{first}' and '{second}' cannot both be on: write {first}=off, or {choice}=... for one of them")]
+    #[error(
+        "CPU features '{first}' and '{second}' cannot both be on: write {first}=off, or {choice}=... for one of them"
+    )]
     Exclusive {
         /// The name for all of them.
         choice: &'static str,
@@ -157,8 +159,9 @@ impl CpuModel {
         let mut changes = Vec::new();
         for part in parts {
             let (name, value) = part.split_once('=').ok_or_else(|| ModelError::NoValue(part.to_owned()))?;
-            if let Some(choice) = property::choice(name, value) {
-                let none = |values| ModelError::NoSuchChoice { name: name.into(), value: value.into(), values };
+            if let Some(choice) = Property::choice(name, value) {
+                let none =
+                    |values| ModelError::NoSuchChoice { name: name.into(), value: value.into(), values };
                 changes.extend(choice.map_err(none)?);
                 continue;
             }

@@ -34,26 +34,8 @@ const QARMA5: &[(IdReg, u32, u8, u8)] = &[(R::ISAR1, 4, 5, 0), (R::ISAR1, 24, 1,
 
 /// Properties of which one at most can be on, and the one name for all of them: its values are the rest of their
 /// names, or `off`, or `on` for the first.
-pub(super) const CHOICES: &[(&str, &[&str])] = &[("pauth", &["pauth-impdef", "pauth-qarma5", "pauth-qarma3"])];
-
-/// What `name=value` means if `name` is a choice among properties: all of these. None if it is none; the values that
-/// there are if it has no such value.
-pub(super) fn choice(name: &str, value: &str) -> Option<Result<Vec<(&'static str, bool)>, String>> {
-    let (name, among) = CHOICES.iter().find(|(choice, _)| *choice == name)?;
-    let value_of = |property: &'static str| &property[name.len() + 1..];
-    let wanted = match value {
-        "off" => None,
-        "on" => among.first().copied(),
-        _ => match among.iter().find(|property| value_of(property) == value) {
-            Some(property) => Some(*property),
-            None => {
-                let values: Vec<_> = among.iter().map(|property| value_of(property)).collect();
-                return Some(Err(format!("{}, on or off", values.join(", "))));
-            }
-        },
-    };
-    Some(Ok(among.iter().map(|property| (*property, Some(*property) == wanted)).collect()))
-}
+pub(super) const CHOICES: &[(&str, &[&str])] =
+    &[("pauth", &["pauth-impdef", "pauth-qarma5", "pauth-qarma3"])];
 
 /// All switches, by name. SHA-1 and SHA-256 come together (Arm ARM, ID_AA64ISAR0_EL1).
 pub(super) const ALL: &[Property] = &[
@@ -175,6 +157,25 @@ impl Property {
     /// True if the ID registers have every field at its "on" value or above.
     pub fn is_on(&self, ids: &IdRegisters) -> bool {
         self.fields.iter().all(|&(reg, lsb, on, _)| ids.field(reg, lsb) >= on)
+    }
+
+    /// What `name=value` means if `name` is a choice among properties: all of these. None if it is none; the values that
+    /// there are if it has no such value.
+    pub fn choice(name: &str, value: &str) -> Option<Result<Vec<(&'static str, bool)>, String>> {
+        let (name, among) = CHOICES.iter().find(|(choice, _)| *choice == name)?;
+        let value_of = |property: &'static str| &property[name.len() + 1..];
+        let wanted = match value {
+            "off" => None,
+            "on" => among.first().copied(),
+            _ => match among.iter().find(|property| value_of(property) == value) {
+                Some(property) => Some(*property),
+                None => {
+                    let values: Vec<_> = among.iter().map(|property| value_of(property)).collect();
+                    return Some(Err(format!("{}, on or off", values.join(", "))));
+                }
+            },
+        };
+        Some(Ok(among.iter().map(|property| (*property, Some(*property) == wanted)).collect()))
     }
 
     fn apply(&self, ids: &mut IdRegisters, on: bool) {

@@ -152,7 +152,10 @@ fn every_pair_of_properties_is_what_was_asked_for_or_an_error_with_a_mend() {
                     bad += 1;
                 }
                 Err(ModelError::Exclusive { first, second, .. }) => {
-                    assert!(pair.iter().any(|(asked, on)| *on && [first, second].contains(asked)), "{pair:?}");
+                    assert!(
+                        pair.iter().any(|(asked, on)| *on && [first, second].contains(asked)),
+                        "{pair:?}"
+                    );
                     assert!(mended(&model, &pair) > 0);
                     bad += 1;
                 }

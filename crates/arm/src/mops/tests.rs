@@ -140,7 +140,9 @@ fn a_sequence_of_the_other_option_is_refused() {
 fn undefined_where_registers_overlap_or_el1_says_so() {
     assert!(is_defined(CPYP) && is_defined(SETP));
     // d = s, d = n, s = n, and register 31 in each role; it can be the source of a set.
-    for word in [CPYP & !(31 << 16), CPYP & !(31 << 5), CPYP & !(31 << 16) | 2 << 16, CPYP | 31, CPYP | 31 << 5] {
+    for word in
+        [CPYP & !(31 << 16), CPYP & !(31 << 5), CPYP & !(31 << 16) | 2 << 16, CPYP | 31, CPYP | 31 << 5]
+    {
         assert!(!is_defined(word), "{word:#x}");
     }
     assert!(!is_defined(CPYP | 31 << 16) && is_defined(SETP | 31 << 16));

@@ -2,13 +2,8 @@
 //! R. Avanzi, "The QARMA Block Cipher Family").
 
 const ALPHA: u64 = 0xc0ac_29b7_c97c_50dd;
-const ROUND_CONSTANTS: [u64; 5] = [
-    0,
-    0x1319_8a2e_0370_7344,
-    0xa409_3822_299f_31d0,
-    0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377,
-];
+const ROUND_CONSTANTS: [u64; 5] =
+    [0, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89, 0x4528_21e6_38d0_1377];
 
 /// σ2, its inverse, and σ1, which is its own.
 const SIGMA2: [u8; 16] = [11, 6, 8, 15, 12, 0, 9, 14, 3, 7, 4, 5, 13, 2, 1, 10];

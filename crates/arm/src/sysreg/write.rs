@@ -92,7 +92,7 @@ fn store(state: &mut CpuState, model: &CpuModel, reg: SysReg, value: u64) {
     }
 }
 
-fn store_special(state: &mut CpuState, model: &CpuModel, reg: SysReg, value: u64) {
+pub(super) fn store_special(state: &mut CpuState, model: &CpuModel, reg: SysReg, value: u64) {
     match reg {
         SysReg::SctlrEl1 => state.sys[reg] = value & sctlr_mask(model) | model.sctlr_res1(),
         SysReg::TcrEl1 => state.sys[reg] = value & tcr_mask(model),
@@ -105,7 +105,7 @@ fn store_special(state: &mut CpuState, model: &CpuModel, reg: SysReg, value: u64
         SysReg::CntkctlEl1 => state.sys[reg] = value & cntkctl_mask(model),
         SysReg::SpEl0 => state.sp_el[0] = value,
         SysReg::Fpcr => state.fp.fpcr = (value & fpcr_mask(model)) as u32,
-        SysReg::Fpsr => state.fp.fpsr = (value & (fpsr::CUMULATIVE | fpsr::QC)) as u32,
+        SysReg::Fpsr => state.fp.fpsr = (value & FPSR_MASK) as u32,
         SysReg::MdscrEl1 => store_mdscr(state, value),
         SysReg::OslarEl1 => {
             let locked = if value & 1 != 0 { oslsr::OSLK } else { 0 };
@@ -207,10 +207,17 @@ fn cntkctl_mask(model: &CpuModel) -> u64 {
     with_features(model, base, &[(Feature::Ecv, EVNTIS)])
 }
 
+const FPSR_MASK: u64 = fpsr::CUMULATIVE | fpsr::QC;
+
 fn fpcr_mask(model: &CpuModel) -> u64 {
     use fpcr::*;
     let optional = [(Feature::Fp16, FZ16), (Feature::Afp, FIZ | AH | NEP), (Feature::Ebf16, EBF)];
     with_features(model, RMODE | FZ | DN | AHP, &optional)
+}
+
+/// The bits of FPCR and of FPSR that exist.
+pub(super) fn fp_masks(model: &CpuModel) -> (u64, u64) {
+    (fpcr_mask(model), FPSR_MASK)
 }
 
 /// MSR (immediate): sets a field of PSTATE. `op1` and `op2` select it, `imm` is CRm.
