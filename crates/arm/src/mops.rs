@@ -133,6 +133,13 @@ pub fn is_defined(word: u32) -> bool {
     Fields::of(word).is_some_and(|fields| fields.is_defined())
 }
 
+/// The register with the remaining size, if `word` is the last instruction of a sequence: it only reads that register
+/// if it is zero, and PSTATE.C clear.
+pub fn left_for_epilogue(word: u32) -> Option<u8> {
+    let fields = Fields::of(word).filter(|fields| fields.stage == Stage::Epilogue)?;
+    Some(fields.n as u8)
+}
+
 /// Executes the instruction `word`, which [`is_defined`]. Once `limit` bytes have been moved it may stop with
 /// [`Progress::More`].
 ///

@@ -4,10 +4,15 @@
 //! if the page is not there *or* the access crosses into another, so unaligned accesses need no test of
 //! their own. Where alignment is demanded the low bits stay in the comparison instead.
 
+use armlet_arm::mops;
+
 use super::locate::{Loc, spill_slot};
 use super::*;
 use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
+
+/// NOT C in the form in which NZCV is kept.
+const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
 struct Probed {
@@ -663,10 +668,28 @@ impl Generator {
 
     fn move_memory(&mut self, word: u32) {
         self.clobber_flags();
+        // The last instruction of a sequence has mostly nothing left to do.
+        let left = mops::left_for_epilogue(word).filter(|_| !self.options.el0);
+        let nothing = left.map(|n| {
+            let option = self.nzcv_slot();
+            self.asm.test_imm(false, option, NOT_CARRY);
+            let other_option = self.asm.jcc(Cc::E);
+            match self.loc(Reg(n)) {
+                Loc::Host(g) => self.asm.test(true, g, g),
+                Loc::Memory(m) => self.asm.op_imm(Op2::Cmp, true, m, 0),
+            }
+            let nothing = self.asm.jcc(Cc::E);
+            self.asm.bind(other_option);
+            nothing
+        });
+        self.leave_entry();
         self.asm.push_imm(word as i32);
         self.asm.push_imm(i32::from(self.offset));
         self.call_thunk(self.thunks.mops);
         self.pop_words(2);
+        if let Some(nothing) = nothing {
+            self.asm.bind(nothing);
+        }
         self.locations.drop_copies();
         self.vectors.clear();
     }

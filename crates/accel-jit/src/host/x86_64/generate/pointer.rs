@@ -31,6 +31,7 @@ impl Generator {
             {
                 self.pauth_inline(op, key, d, pointer, modifier);
             }
+            Operation::Strip { data } => self.strip(data, d, pointer),
             _ => {
                 let (pointer, modifier) = (self.held(pointer), self.held(modifier));
                 self.pauth_call(op, self.offset, pointer, modifier);
@@ -40,6 +41,23 @@ impl Generator {
                 self.done(d, g);
             }
         }
+    }
+
+    /// Where a pointer is extended does not depend on the algorithm.
+    fn strip(&mut self, data: bool, d: Reg, pointer: Opnd) {
+        let (half, mask) = (self.scratch(), self.scratch());
+        let table = usize::from(data) * 16;
+        let of_half = |offset: usize| M { index: Some((half, 3)), ..field(offset + table) };
+        self.move_into(Width::X, RAX, pointer);
+        self.asm.mov(half, RAX);
+        self.asm.shift_imm(Shift::Shr, true, half, 55);
+        self.asm.op_imm(Op2::And, false, half, 1);
+        self.asm.load(true, mask, of_half(std::mem::offset_of!(JitState, pauth_mask)));
+        self.asm.andn(true, RAX, mask, RAX);
+        self.asm.op(Op2::Or, true, RAX, of_half(std::mem::offset_of!(JitState, pauth_ones)));
+        let g = self.dest(d, RAX);
+        self.asm.mov(g, RAX);
+        self.done(d, g);
     }
 
     fn held(&mut self, o: Opnd) -> Held {
