@@ -11,7 +11,7 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, qmp, repeat, run, topology};
+use crate::{cache, drivers, gdb, guests, host, litmus, qmp, repeat, run, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -86,6 +86,7 @@ pub fn main(o: &Options) -> Result<()> {
         boots(&mut tally)?;
         let armlet = run::build_armlet()?;
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
+        tally.check("the memory model, and atomics under contention", || litmus::short(&armlet));
         tally.check("gdb debugs a bare-metal program", || gdb::bare_metal(&armlet));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet, 1000).map(drop));
         tally.check("gdb debugs Linux backwards", || gdb::backwards(&armlet).map(drop));

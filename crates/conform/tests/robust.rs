@@ -27,6 +27,8 @@ fn contexts(features: FeatureSet) -> Vec<LiftContext> {
             el,
             fp_enabled: on,
             fp_inline: on,
+            fp_alternate: !on,
+            fp_merge: !on,
             check_sp: on,
             guarded: on,
             offset,

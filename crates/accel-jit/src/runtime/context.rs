@@ -1,5 +1,6 @@
 //! The translation context: what blocks and TLB sets depend on, kept in step with the system registers.
 
+use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
 use armlet_arm::mmu::Context;
 use armlet_arm::{Feature, Pstate, SysReg, pauth};
 
@@ -13,7 +14,7 @@ const SCTLR_A: u64 = 1 << 1;
 const SCTLR_SA: u64 = 1 << 3;
 const SCTLR_SA0: u64 = 1 << 4;
 /// FPCR bits that inline floating point cannot honour: AHP, DN, FZ, FZ16 and the later AH, FIZ, NEP.
-const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | 7;
+const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | FPCR_FIZ | FPCR_AH | FPCR_NEP;
 
 /// Bits of a block's context.
 pub(super) mod bit {
@@ -25,8 +26,10 @@ pub(super) mod bit {
     pub const ALIGN: u16 = 1 << 5;
     /// Made for debugging.
     pub const DEBUG: u16 = 1 << 6;
+    pub const FP_ALTERNATE: u16 = 1 << 7;
+    pub const FP_MERGE: u16 = 1 << 8;
     /// In a guarded page. Only in the keys of blocks.
-    pub const GUARDED: u16 = 1 << 7;
+    pub const GUARDED: u16 = 1 << 9;
 }
 
 /// System registers that TLB contents were made under.
@@ -114,6 +117,8 @@ impl JitCore {
         set(self.debug.shapes_code(), bit::DEBUG);
         set(!armlet_arm::sysreg::fp_access_trapped(cpu), bit::FP);
         set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
+        set(cpu.fp.fpcr & FPCR_AH != 0, bit::FP_ALTERNATE);
+        set(cpu.fp.fpcr & FPCR_NEP != 0, bit::FP_MERGE);
         set(sctlr & if el1 { SCTLR_SA } else { SCTLR_SA0 } != 0, bit::CHECK_SP);
         set(sctlr & SCTLR_A != 0 || sctlr & SCTLR_M == 0, bit::ALIGN);
         bits
@@ -126,6 +131,8 @@ impl JitCore {
             el: u8::from(on(bit::EL1)),
             fp_enabled: on(bit::FP),
             fp_inline: on(bit::FP_INLINE),
+            fp_alternate: on(bit::FP_ALTERNATE),
+            fp_merge: on(bit::FP_MERGE),
             check_sp: on(bit::CHECK_SP),
             guarded: false,
             offset: 0,

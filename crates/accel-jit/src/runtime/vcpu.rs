@@ -197,6 +197,8 @@ impl JitCore {
             el: 0,
             fp_enabled: false,
             fp_inline: false,
+            fp_alternate: false,
+            fp_merge: false,
             check_sp: false,
             guarded: false,
             offset: 0,

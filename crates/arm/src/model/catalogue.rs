@@ -67,6 +67,14 @@ const ISAR2_SYSTEM: u64 = 1 << 52 | 1 << 28 | 1 << 16 | 2;
 const MMFR0_SYSTEM: u64 = 1 << 60;
 /// LSE2.
 const MMFR2_SYSTEM: u64 = 1 << 32;
+/// Vectors and floating point on top: FHM.
+const ISAR0_VECTOR: u64 = 1 << 48;
+/// FCMA, FRINTTS, BF16 with EBF16, I8MM.
+const ISAR1_VECTOR: u64 = 1 << 16 | 1 << 32 | 2 << 44 | 1 << 52;
+/// RPRES.
+const ISAR2_VECTOR: u64 = 1 << 4;
+/// AFP.
+const MMFR1_VECTOR: u64 = 1 << 44;
 
 pub(super) const ALL: &[Entry] = &[
     Entry {
@@ -146,12 +154,12 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV | PFR0_SYSTEM),
             (IdReg::PFR1, 2 << 4 | PFR1_SYSTEM),
             (IdReg::DFR0, DFR0_BASE | 8),
-            (IdReg::ISAR0, ISAR0_MAX | ISAR0_SYSTEM),
-            (IdReg::ISAR1, ISAR1_MAX | ISAR1_SYSTEM),
-            (IdReg::ISAR2, ISAR2_MAX | ISAR2_SYSTEM),
+            (IdReg::ISAR0, ISAR0_MAX | ISAR0_VECTOR | ISAR0_SYSTEM),
+            (IdReg::ISAR1, ISAR1_MAX | ISAR1_VECTOR | ISAR1_SYSTEM),
+            (IdReg::ISAR2, ISAR2_MAX | ISAR2_VECTOR | ISAR2_SYSTEM),
             // LPA (52 bits), and LPA2 for the 4K and the 16K granule.
             (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6 | MMFR0_SYSTEM),
-            (IdReg::MMFR1, MMFR1_V8_2),
+            (IdReg::MMFR1, MMFR1_V8_2 | MMFR1_VECTOR),
             (IdReg::MMFR2, MMFR2_MAX | MMFR2_SYSTEM),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],

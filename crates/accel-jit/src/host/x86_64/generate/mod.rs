@@ -13,6 +13,7 @@ mod int;
 mod locate;
 mod mem;
 pub(super) mod pointer;
+mod products;
 mod system;
 mod vector;
 mod vector_more;
