@@ -266,6 +266,10 @@ mod tests {
     fn cpus_accelerators_serials_and_times() {
         assert_eq!(cpu("max,lse=off").unwrap().features, [("lse".to_string(), false)]);
         assert!(cpu("max,lse").is_err());
+        let algorithm = cpu("max,pauth=qarma3").unwrap().features;
+        assert!(algorithm.contains(&("pauth-qarma3".into(), true)), "{algorithm:?}");
+        assert!(algorithm.contains(&("pauth-impdef".into(), false)), "{algorithm:?}");
+        assert!(cpu("max,pauth=sha1").unwrap_err().contains("qarma5"));
         assert_eq!(accelerator("jit,smc=strict").unwrap().options, [("smc".into(), "strict".into())]);
         assert!(accelerator("tcg").is_err());
         assert_eq!(serial("file:/tmp/a:b"), Ok(Serial::File("/tmp/a:b".into())));
