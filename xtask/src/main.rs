@@ -15,6 +15,7 @@ mod host;
 mod initrd;
 mod kernel;
 mod litmus;
+mod profile;
 mod qmp;
 mod repeat;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Gdb(gdb::Options),
     /// Boot Linux with CPUs in sockets, clusters, cores and threads, and ask it how it sees them
     Topology,
+    /// Compare the symbols that kernels' images carry with what they tell themselves, and profile a boot
+    Profile,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
     /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
@@ -90,6 +93,7 @@ fn work() -> Result<()> {
         Command::Qmp(o) => qmp::main(&o),
         Command::Gdb(o) => gdb::main(&o),
         Command::Topology => topology::linux(&run::build_armlet()?),
+        Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
