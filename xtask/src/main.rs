@@ -6,6 +6,7 @@
 mod apt;
 mod bench;
 mod boot;
+mod build;
 mod cache;
 mod drivers;
 mod fuzz;
@@ -14,6 +15,7 @@ mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod kvm;
 mod litmus;
 mod profile;
 mod qmp;
@@ -62,10 +64,14 @@ enum Command {
     Profile,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
+    /// Build armlet for a host of another architecture
+    Build(build::Options),
     /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
     Litmus(litmus::Options),
     /// Give any bytes to what takes bytes from outside, under libFuzzer
     Fuzz(fuzz::Options),
+    /// Test armlet with KVM for arm64, on a host that the peer emulates
+    TestKvm(kvm::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -95,8 +101,10 @@ fn work() -> Result<()> {
         Command::Topology => topology::linux(&run::build_armlet()?),
         Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
+        Command::Build(o) => build::main(&o),
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
+        Command::TestKvm(o) => kvm::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

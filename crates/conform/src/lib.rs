@@ -7,6 +7,7 @@
 pub mod asm;
 pub mod generate;
 pub mod interp;
+#[cfg(target_arch = "x86_64")]
 pub mod jit;
 pub mod program;
 pub mod qemu;
@@ -132,7 +133,12 @@ impl Comparison {
     fn execute(&self, by: Executor, plan: &Plan, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> {
         match by {
             Executor::Qemu => qemu::execute(cases, code),
+            #[cfg(target_arch = "x86_64")]
             Executor::Jit => jit::execute(&self.model, cases, code),
+            #[cfg(not(target_arch = "x86_64"))]
+            Executor::Jit => {
+                anyhow::bail!("this host cannot translate: leave the jit out with --test interpreter")
+            }
             Executor::Interpreter => Ok(cases
                 .iter()
                 .enumerate()

@@ -1,4 +1,5 @@
 //! Instructions are counted exactly: however a run is cut into pieces, it does the same at the same count.
+#![cfg(target_arch = "x86_64")]
 
 use armlet_conform::generate::Plan;
 use armlet_conform::jit::{Counted, execute_counted};
