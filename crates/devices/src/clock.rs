@@ -94,6 +94,14 @@ impl Clock {
         }
     }
 
+    /// How many instructions have executed, if the clock's time is made of them.
+    pub fn instructions(&self) -> Option<u64> {
+        match &self.source {
+            Source::Instructions { count, .. } => Some(count.now()),
+            _ => None,
+        }
+    }
+
     fn counts(&self) -> bool {
         matches!(self.source, Source::Instructions { .. })
     }

@@ -14,6 +14,7 @@ use crate::clock::{Clock, NEVER};
 use crate::gic::GicV3;
 use crate::line::InterruptLine;
 use crate::lock;
+use crate::random::RandomNumbers;
 use crate::timer_queue::{TimerKey, TimerQueue};
 
 /// Register encodings and fields.
@@ -250,16 +251,18 @@ impl GenericTimers {
     }
 }
 
-/// The system registers of the board's interrupt controller and timers, for an accelerator.
+/// The system registers of the board's interrupt controller, timers and random numbers, for an accelerator.
 pub struct BoardRegisters {
     gic: Arc<GicV3>,
     timers: Arc<GenericTimers>,
+    random: RandomNumbers,
 }
 
 impl BoardRegisters {
     /// Of `gic` and `timers`.
     pub fn new(gic: Arc<GicV3>, timers: Arc<GenericTimers>) -> Self {
-        Self { gic, timers }
+        let random = RandomNumbers::new(Arc::clone(&timers.clock));
+        Self { gic, timers, random }
     }
 
     /// CRn 14 is the generic timers' space.
@@ -270,7 +273,11 @@ impl BoardRegisters {
 
 impl ExternalRegisters for BoardRegisters {
     fn read(&self, cpu: usize, reg: SysReg) -> u64 {
-        if Self::is_timer(reg) { self.timers.read(cpu, reg) } else { self.gic.read_icc(cpu, reg) }
+        match reg {
+            SysReg::Rndr | SysReg::Rndrrs => self.random.next(cpu),
+            _ if Self::is_timer(reg) => self.timers.read(cpu, reg),
+            _ => self.gic.read_icc(cpu, reg),
+        }
     }
 
     fn write(&self, cpu: usize, reg: SysReg, value: u64) {
