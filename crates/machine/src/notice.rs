@@ -189,7 +189,7 @@ impl MachineListener for Ear {
                 self.time.resume();
                 self.notices.tell_running(true);
             }
-            MachineState::Pausing => self.time.pause(),
+            MachineState::Pausing | MachineState::Held => self.time.pause(),
             MachineState::Paused => self.notices.tell_running(false),
             _ => {}
         }

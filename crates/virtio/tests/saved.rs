@@ -42,13 +42,13 @@ fn requests_go_on_where_they_were() {
     {
         let image = TempImage::new(&vec![0; DISK]);
         let mut d = Driver::start(disk::served(storage(&image), service), without);
-        for round in 0..600_u64 {
-            if round % 7 == 3 {
+        for round in 0..120_u64 {
+            if round % 11 == 3 {
                 transplant(&mut d, disk::served(unlocked(&image), service));
             }
             disk::write(&mut d, round, &pattern(512, round + 1));
         }
-        for round in 0..600 {
+        for round in 0..120 {
             assert_eq!(disk::read(&mut d, round, 512), pattern(512, round + 1));
         }
     }
