@@ -11,6 +11,7 @@ use armlet_devices::{
 };
 use armlet_engine::{InstructionCount, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_saved::{SavedGic, SavedGpio, SavedRtc, SavedTimers, SavedUart, SavedVirtio, Unfit};
 use armlet_virtio::{MmioTransport, VirtioDevice};
 
 use crate::config::{ConsoleDevice, MachineConfig};
@@ -34,6 +35,18 @@ pub(crate) struct Board {
     /// Where time is made of instructions, nobody waits for it.
     _timer_thread: Option<TimerThread>,
     pub(crate) transports: Vec<Arc<MmioTransport>>,
+}
+
+/// All devices of a board, saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    pub(crate) gic: SavedGic,
+    pub(crate) timers: SavedTimers,
+    pub(crate) uart: SavedUart,
+    pub(crate) rtc: SavedRtc,
+    pub(crate) gpio: SavedGpio,
+    /// In the order of their slots.
+    pub(crate) virtio: Vec<SavedVirtio>,
 }
 
 /// What a board is made from.
@@ -167,6 +180,47 @@ impl Board {
         self.rtc.power_on();
         self.gpio.power_on();
         self.time.cancel_all();
+    }
+
+    /// Returns when no device works for the guest; none begins until [`Self::resume`].
+    pub(crate) fn quiesce(&self) {
+        self.transports.iter().for_each(|transport| transport.quiesce());
+    }
+
+    /// Lets the devices work again.
+    pub(crate) fn resume(&self) {
+        self.transports.iter().for_each(|transport| transport.resume());
+    }
+
+    /// Saves all devices. They must be quiet, the vCPUs stopped and time with them.
+    pub(crate) fn save(&self) -> Devices {
+        Devices {
+            gic: self.gic.save(),
+            timers: self.timers.save(),
+            uart: self.uart.save(),
+            rtc: self.rtc.save(),
+            gpio: self.gpio.save(),
+            virtio: self.transports.iter().map(|transport| transport.save()).collect(),
+        }
+    }
+
+    /// Restores all devices, in a machine that was not started, and leaves those with work of their own quiet. RAM must
+    /// have been restored before.
+    ///
+    /// # Errors
+    /// What differs. The devices must not be used then.
+    pub(crate) fn restore(&self, saved: &Devices) -> Result<(), Unfit> {
+        let (then, now) = (saved.virtio.len(), self.transports.len());
+        Unfit::unless(then == now, || format!("it had {then} virtio devices and has {now}"))?;
+        self.gic.check(&saved.gic)?;
+        // Time first: the others work out when something is due.
+        self.timers.check(&saved.timers)?;
+        self.gic.restore(&saved.gic)?;
+        self.timers.restore(&saved.timers)?;
+        self.uart.restore(&saved.uart)?;
+        self.rtc.restore(&saved.rtc)?;
+        self.gpio.restore(&saved.gpio);
+        self.transports.iter().zip(&saved.virtio).try_for_each(|(transport, saved)| transport.restore(saved))
     }
 
     /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.

@@ -22,6 +22,7 @@ mod pace;
 pub mod psci;
 mod recording;
 mod rewind;
+mod saved;
 pub mod semihosting;
 pub mod spec;
 mod statistics;
@@ -36,6 +37,7 @@ pub use machine::{End, Machine};
 pub use notice::{Cause, Notice, NoticeListener};
 pub use recording::RecordingError;
 pub use rewind::RewindError;
+pub use saved::{RestoreError, SaveError, SaveReport, SavedThen};
 pub use statistics::Statistics;
 
 /// Locks `mutex`; a holder that panicked does not take the machine down with it.
