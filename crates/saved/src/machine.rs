@@ -35,7 +35,7 @@ saved! {
         "3" cpu: String,
         /// `--cpu`: its features, switched on or off, in order.
         "4" features: Vec<(String, bool)>,
-        /// MIDR_EL1 and the ID registers of the model: name and value.
+        /// MIDR_EL1, CTR_EL0, CLIDR_EL1, DCZID_EL0 and the ID registers of the model: name and value.
         "5" id_registers: Vec<(String, u64)>,
         /// `--smp`: CPUs at the start.
         "6" cpus: u32,

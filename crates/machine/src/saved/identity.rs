@@ -78,7 +78,14 @@ fn absolute(path: &Path) -> String {
 
 fn id_registers(model: &CpuModel) -> Vec<(String, u64)> {
     let named = IdReg::NAMED.iter().map(|(reg, name)| ((*name).to_owned(), model.ids().get(*reg)));
-    std::iter::once(("MIDR_EL1".to_owned(), model.midr())).chain(named).collect()
+    // Guests remember these as well: the sizes of caches' lines and of DC ZVA.
+    let others = [
+        ("MIDR_EL1", model.midr()),
+        ("CTR_EL0", model.ctr()),
+        ("CLIDR_EL1", model.clidr()),
+        ("DCZID_EL0", model.dczid()),
+    ];
+    others.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(named).collect()
 }
 
 const fn console(console: ConsoleDevice) -> &'static str {
