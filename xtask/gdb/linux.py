@@ -52,17 +52,22 @@ def an_idle_machine_is_interrupted():
     check(f"most wait: {waiting}", len(waiting) >= 2, True)
 
 
+def physical_memory(address, length):
+    run("maintenance packet Qqemu.PhyMemMode:1")
+    run("maintenance flush dcache")
+    found = bytes(gdb.selected_inferior().read_memory(address, length))
+    run("maintenance packet Qqemu.PhyMemMode:0")
+    run("maintenance flush dcache")
+    return found
+
+
 def memory_of_the_kernel_is_read():
     inferior = gdb.selected_inferior()
     banner = bytes(inferior.read_memory(SYMBOLS["linux_banner"], 19))
     check("banner", banner, b"Linux version 6.12.")
     text = run(f"monitor gva2gpa {SYMBOLS['linux_banner']:#x}")
     physical = int(text.split(": 0x")[1] if REFERENCE else text.split(" is at ")[1].split(":")[0], 16)
-    run("maintenance packet Qqemu.PhyMemMode:1")
-    run("maintenance flush dcache")
-    check("banner by its physical address", bytes(inferior.read_memory(physical, 19)), banner)
-    run("maintenance packet Qqemu.PhyMemMode:0")
-    run("maintenance flush dcache")
+    check("banner by its physical address", physical_memory(physical, 19), banner)
     if REFERENCE:
         return
     check("the kernel's text is executable", "EL1 r-x" in run(f"monitor translate {SYMBOLS['_stext']:#x}"), True)
@@ -218,6 +223,8 @@ def the_kernel_is_stopped_at_its_start():
     check("MMU", value("$SCTLR_EL1") & 1, 1)
     check("interrupts are masked", value("$cpsr") & IRQ, IRQ)
     point.delete()
+    # The boot protocol's X0, which the kernel keeps there.
+    check("device tree", physical_memory(value("$x21"), 4), bytes.fromhex("d00dfeed"))
     transcript("start_kernel")
 
 

@@ -255,7 +255,7 @@ fn compare(armlet: &Path, ours: Session) -> Result<()> {
     let mut c = peer.debugged(guest.elf(), guest.smp(), &socket.path());
     let (other, _) = hold(&mut c, &guest, &socket, theirs)?;
     // System registers have values of the implementation's choice.
-    Comparison::new(&bare(armlet, ours)?, &other).judge("the bare-metal program", 1000)?;
+    Comparison::new(&bare(armlet, ours)?, &other, &[]).judge("the bare-metal program", 1000)?;
 
     let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-linux-ours")?);
     let map = linux.map(armlet)?;
@@ -265,25 +265,79 @@ fn compare(armlet: &Path, ours: Session) -> Result<()> {
     let socket = Socket::new("gdb-linux-theirs")?;
     let mut c = peer.debugged_linux(&linux, CPUS, WORDS, &socket.path());
     let other = sessions_with_linux(&mut c, &socket, &map, theirs)?;
-    Comparison::new(&text, &other).judge("Linux", 1000)
+    Comparison::new(&text, &other, MOVED).judge("Linux", 1000)
+}
+
+/// A register that holds an address which the loader or the kernel has chosen: what must be the same about it.
+struct Moved {
+    place: &'static str,
+    register: &'static str,
+    same: fn(value: u64, at: At<'_>) -> Option<u64>,
+}
+
+/// The value of a register at the same place.
+type At<'a> = &'a dyn Fn(&str) -> Option<u64>;
+
+/// Where the loader puts the kernel and its device tree is its own choice, and where the kernel has its stacks and
+/// tasks depends on it.
+const MOVED: &[Moved] = &[
+    // The device tree, which the script looks at.
+    Moved { place: "start_kernel", register: "x21", same: |value, _| Some(value % 8) },
+    // A physical address inside the kernel: the same virtual one, which is X4 further.
+    Moved { place: "start_kernel", register: "x3", same: |value, at| Some(value.wrapping_add(at("x4")?)) },
+    // From the kernel's physical addresses to its virtual ones: it is loaded at multiples of 2 MiB.
+    Moved { place: "start_kernel", register: "x4", same: |value, _| Some(value % (2 << 20)) },
+    // Stacks have 16 KiB.
+    Moved { place: "CPU ", register: "sp", same: |value, _| Some(value % (16 << 10)) },
+    Moved { place: "CPU ", register: "x29", same: |value, _| Some(value % (16 << 10)) },
+    // The CPU's own variables and its task are also in system registers.
+    Moved { place: "CPU ", register: "x1", same: |value, at| Some(value.wrapping_sub(at("SYS TPIDR_EL1")?)) },
+    Moved { place: "CPU ", register: "x2", same: |value, at| Some(value.wrapping_sub(at("SYS SP_EL0")?)) },
+];
+
+/// Values by where and in which register they were.
+type Registers = BTreeMap<String, String>;
+
+impl Moved {
+    /// True if this is about `place`, and holds of both.
+    fn is_same(&self, place: &str, ours: &Registers, theirs: &Registers) -> bool {
+        let Some((at, register)) = place.rsplit_once(' ') else { return false };
+        if !at.starts_with(self.place) || register != self.register {
+            return false;
+        }
+        let form = |all: &Registers| {
+            let value = |name: &str| all.get(&format!("{at} {name}")).and_then(|v| number(v));
+            (self.same)(value(register)?, &value)
+        };
+        form(ours).is_some_and(|ours| Some(ours) == form(theirs))
+    }
+}
+
+/// A hexadecimal number.
+fn number(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 /// Values that two implementations show.
 #[derive(Default)]
 struct Comparison {
     same: usize,
+    /// Addresses that are the same but for where things are.
+    moved: usize,
     /// By register: both values, and where.
     differ: BTreeMap<String, Vec<String>>,
 }
 
 impl Comparison {
-    fn new(ours: &str, theirs: &str) -> Self {
+    fn new(ours: &str, theirs: &str, moved: &[Moved]) -> Self {
         theirs.lines().filter(|l| l.starts_with("the reference differs")).for_each(|line| println!("{line}"));
-        let theirs: BTreeMap<String, String> = theirs.lines().filter_map(register).collect();
+        let theirs: Registers = theirs.lines().filter_map(register).collect();
+        let ours: Registers = ours.lines().filter_map(register).collect();
         let mut all = Self::default();
-        for (place, value) in ours.lines().filter_map(register) {
-            match theirs.get(&place) {
-                Some(other) if *other == value => all.same += 1,
+        for (place, value) in &ours {
+            match theirs.get(place) {
+                Some(other) if other == value => all.same += 1,
+                Some(_) if moved.iter().any(|m| m.is_same(place, &ours, &theirs)) => all.moved += 1,
                 Some(other) => {
                     let name = place.rsplit(' ').next().unwrap_or_default().to_owned();
                     let told = format!("{value} here, {other} there, at {place}");
@@ -300,7 +354,11 @@ impl Comparison {
         for (name, values) in &self.differ {
             println!("{name}: {}, and {} more", values[0], values.len() - 1);
         }
-        run::say(&format!("{what}: {} values are the same", self.same));
+        let moved = match self.moved {
+            0 => String::new(),
+            n => format!(", and {n} addresses of what each has elsewhere"),
+        };
+        run::say(&format!("{what}: {} values are the same{moved}", self.same));
         let general =
             self.differ.keys().filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).count();
         if general == 0 && self.same > least { Ok(()) } else { bail!("{general} general registers differ") }
@@ -311,4 +369,28 @@ impl Comparison {
 fn register(line: &str) -> Option<(String, String)> {
     let (name, value) = line.strip_prefix("reg ")?.split_once(" = ")?;
     Some((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str =
+        "reg start_kernel x3 = 0x41891000\nreg start_kernel x4 = 0xffff800040000000\nreg CPU 1 x5 = 0x1";
+
+    fn compared(theirs: &str) -> Comparison {
+        Comparison::new(OURS, theirs, MOVED)
+    }
+
+    #[test]
+    fn addresses_may_move_and_nothing_else_may() {
+        let moved = compared(
+            "reg start_kernel x3 = 0x41a91000\nreg start_kernel x4 = 0xffff80003fe00000\nreg CPU 1 x5 = 0x1",
+        );
+        assert_eq!((moved.same, moved.moved, moved.differ.len()), (1, 2, 0));
+        let elsewhere = compared(
+            "reg start_kernel x3 = 0x41a92000\nreg start_kernel x4 = 0xffff80003fe00000\nreg CPU 1 x5 = 0x2",
+        );
+        assert_eq!((elsewhere.same, elsewhere.moved, elsewhere.differ.len()), (0, 1, 2));
+    }
 }

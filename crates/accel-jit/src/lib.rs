@@ -7,6 +7,7 @@
 //! | [`host`] | code generation for x86-64 |
 //! | [`cache`] | memory for code, blocks and the jumps between them |
 //! | [`mmu`] | the software TLB |
+//! | [`perf`] | what host profilers see of translated code |
 //! | [`runtime`] | the vCPU's loop and the slow paths |
 //! | [`crash`] | what is done before the process dies of a fault |
 
@@ -17,6 +18,7 @@ pub mod host;
 pub mod ir;
 pub mod lift;
 pub mod mmu;
+pub mod perf;
 pub mod runtime;
 
 use std::collections::HashSet;
@@ -24,9 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuModel, CpuState};
+use armlet_engine::samples::Samples;
 use armlet_engine::{Accelerator, AcceleratorError, InstructionCount, VcpuBackend, VcpuShared};
 use armlet_memory::AddressSpace;
 
+use perf::PerfMap;
 use runtime::Remotes;
 
 /// Choices of the user.
@@ -47,6 +51,10 @@ pub struct JitOptions {
     pub counter: Option<Arc<InstructionCount>>,
     /// With `counter`: make a hash of the instructions that each vCPU executes (`trace_hash` in the statistics).
     pub trace: bool,
+    /// Tell it where guest code executes, once for each of its periods.
+    pub samples: Option<Arc<Samples>>,
+    /// Tell the host's profilers what translated code is called.
+    pub perf: Option<Arc<PerfMap>>,
 }
 
 impl Default for JitOptions {
@@ -59,6 +67,8 @@ impl Default for JitOptions {
             host_sha: true,
             counter: None,
             trace: false,
+            samples: None,
+            perf: None,
         }
     }
 }

@@ -202,6 +202,12 @@ pub struct RunArgs {
     /// Write counters of the run to this file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub stats: Option<PathBuf>,
+    /// Sample where the guest spends its time; writes FILE (folded stacks), and beside it a flame graph (.svg) and a table (.txt)
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub profile: Option<PathBuf>,
+    /// Symbols for --profile, besides those that the kernel carries: a System.map or an ELF file; may be given more than once
+    #[arg(long, value_name = "FILE", requires = "profile", help_heading = "Control")]
+    pub symbols: Vec<PathBuf>,
     /// Note in this file what comes to the guest from outside, and when, so that --replay can repeat the run to the
     /// instruction. Needs --accel jit,thread=single, and drives with readonly=on or snapshot=on
     #[arg(long, value_name = "FILE", help_heading = "Control")]
@@ -280,6 +286,7 @@ Options of --accel jit:
   icount=0..10         with thread=single: an instruction takes 2^N ns of the guest's time (0)
   sleep=on|off         with thread=single: while the guest waits, so does the machine (on); or the guest's time
                        leaps to what comes next
+  perf=on|off          tell the host's perf what translated code is called (/tmp/perf-PID.map; off)
   trace=on|off         with thread=single: hash the instructions (trace_hash in --stats; off)
 
 The same again:

@@ -13,6 +13,7 @@ mod escape;
 mod list;
 mod outputs;
 mod parse;
+mod profile;
 mod run;
 mod signals;
 mod terminal;

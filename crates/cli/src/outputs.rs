@@ -29,7 +29,8 @@ fn inputs(args: &RunArgs) -> Vec<Named<'_>> {
         named("--restore", args.restore.as_ref()),
     ];
     let drives = args.drive.iter().map(|d| Named { option: "--drive", path: &d.file });
-    files.into_iter().flatten().chain(drives).collect()
+    let symbols = args.symbols.iter().map(|path| Named { option: "--symbols", path });
+    files.into_iter().flatten().chain(drives).chain(symbols).collect()
 }
 
 fn outputs(args: &RunArgs) -> Vec<Named<'_>> {
@@ -41,6 +42,7 @@ fn outputs(args: &RunArgs) -> Vec<Named<'_>> {
         named("--serial", console),
         named("--record", args.record.as_ref()),
         named("--stats", args.stats.as_ref()),
+        named("--profile", args.profile.as_ref()),
         named("--dump-dtb", args.dump_dtb.as_ref()),
     ]
     .into_iter()

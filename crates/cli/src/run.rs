@@ -15,6 +15,7 @@ use armlet::{Cause, ConfigError, End, Machine, MachineConfig, MachineHandle, Ser
 use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
 use crate::parse::Serial;
+use crate::profile::Files;
 use crate::terminal::{self, RawMode};
 use crate::{complain, outputs, say, signals, status};
 
@@ -83,6 +84,7 @@ fn config(args: &RunArgs) -> MachineConfig {
         count: args.stats.is_some(),
         record: args.record.clone(),
         replay: args.replay.clone(),
+        profile: args.profile.is_some(),
         ..MachineConfig::default()
     }
 }
@@ -111,6 +113,7 @@ fn restored(args: &RunArgs, path: &Path) -> Result<MachineConfig, ConfigError> {
     take("no_reboot", &mut |c| c.on_reset = asked.on_reset);
     config.accelerator = asked.accelerator;
     (config.count, config.record, config.replay) = (asked.count, asked.record, asked.replay);
+    config.profile = asked.profile;
     Ok(config)
 }
 
@@ -137,6 +140,8 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
         // It is written at the end; that it can be is found out now.
         outputs::check_writable(path).map_err(|e| Failure::usage(cannot_write("statistics", path, &e)))?;
     }
+    let profile = args.profile.as_ref().map(|path| Files::prepare(path, &args.symbols));
+    let profile = profile.transpose().map_err(Failure::usage)?;
     signals::watch(machine.handle()).map_err(Failure::host)?;
     let control = args.qmp.as_ref().map(|path| Server::start(machine.handle(), &path.0));
     let control = control.transpose().map_err(Failure::usage)?;
@@ -150,6 +155,7 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     let end = machine.run(args.timeout);
     let stats = args.stats.as_ref().map(|path| (path, machine.statistics()));
     notice("stopping", || machine.shutdown());
+    let written = profile.map_or(Ok(()), |files| files.write(&machine));
     if let Some(control) = control {
         control.finish();
     }
@@ -163,6 +169,7 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
         let failed = |e| Failure::other(cannot_write("statistics", path, &e));
         std::fs::write(path, text + "\n").map_err(failed)?;
     }
+    written.map_err(Failure::other)?;
     outcome(end)
 }
 
@@ -181,7 +188,7 @@ fn place(address: &debug::Address) -> String {
     text.strip_prefix("unix:").map_or(text.clone(), ToOwned::to_owned)
 }
 
-fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> String {
+pub(crate) fn cannot_write(what: &str, path: &std::path::Path, e: &std::io::Error) -> String {
     let path = path.display();
     format!("{what} '{path}' cannot be written ({e}): check the path and its permissions")
 }

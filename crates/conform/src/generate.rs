@@ -2,7 +2,8 @@
 
 use armlet_accel_jit::ir::Mem;
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp};
-use armlet_arm::{Class, CpuState, Enc, FeatureSet, decode};
+use armlet_arm::fp::FPCR_EBF;
+use armlet_arm::{Class, CpuState, Enc, Feature, FeatureSet, decode};
 
 use crate::interp::{self, Fault};
 use crate::random::Random;
@@ -52,7 +53,7 @@ impl Plan {
     pub fn sequence(&self, number: u64, index: usize) -> Option<Case> {
         let mut r = Random::new(&[self.seed, number, 1]);
         let first = *self.encodings.first()?;
-        let mut record = random_state(&mut r);
+        let mut record = random_state(&mut r, &self.features);
         let memory = program::record_address(index) + u64::from(record::MEMORY);
         for n in [0, 1, 19, 20, 29, 31] {
             record.x[n] = memory + 256 + r.below(16) * 16;
@@ -85,7 +86,7 @@ impl Plan {
 
     fn attempt(&self, r: &mut Random, enc: Enc, number: u64, index: usize) -> Option<Case> {
         let word = fill(r, enc)?;
-        let mut record = random_state(r);
+        let mut record = random_state(r, &self.features);
         let here = program::body_address(index);
         let mut body = vec![word];
         match enc.class() {
@@ -303,7 +304,7 @@ fn load_exclusive_for(r: &mut Random, word: u32) -> u32 {
     if r.one_in(8) { load ^ 1 << 30 } else { load }
 }
 
-fn random_state(r: &mut Random) -> Record {
+fn random_state(r: &mut Random, features: &FeatureSet) -> Record {
     let mut s = Record::new();
     for x in &mut s.x {
         *x = r.integer();
@@ -323,6 +324,12 @@ fn random_state(r: &mut Random) -> Record {
         if r.one_in(2) {
             s.fpcr |= r.next() as u32 & interp::FPCR_SPECIAL;
         }
+    }
+    if features.has(Feature::Afp) && r.one_in(2) {
+        s.fpcr |= r.next() as u32 & interp::FPCR_ALTERNATE;
+    }
+    if features.has(Feature::Ebf16) && r.one_in(4) {
+        s.fpcr |= FPCR_EBF;
     }
     if r.one_in(8) {
         s.fpsr = r.next() as u32 & 0x0800_009f;

@@ -3,6 +3,7 @@
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp, run};
 use armlet_accel_jit::ir::{Builder, Hint, Inst, Mem, Order, Raise};
 use armlet_accel_jit::lift::{Flow, LiftContext, lift};
+use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
 use armlet_arm::{CpuState, Feature, FeatureSet};
 
 use crate::record::{self, Record};
@@ -97,6 +98,8 @@ impl Machine for Memory<'_> {
 
 /// Control bits that inline floating point does not handle: AHP, DN, FZ, FZ16.
 pub const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19;
+/// The same of FEAT_AFP: NEP, AH, FIZ.
+pub const FPCR_ALTERNATE: u32 = FPCR_NEP | FPCR_AH | FPCR_FIZ;
 
 /// The context of EL0 code at `pc`.
 pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
@@ -104,7 +107,9 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
         features: *features,
         el: 0,
         fp_enabled: true,
-        fp_inline: cpu.fp.fpcr & FPCR_SPECIAL == 0,
+        fp_inline: cpu.fp.fpcr & (FPCR_SPECIAL | FPCR_ALTERNATE) == 0,
+        fp_alternate: cpu.fp.fpcr & FPCR_AH != 0,
+        fp_merge: cpu.fp.fpcr & FPCR_NEP != 0,
         check_sp: false,
         offset: (pc & 0xfff) as u32,
     }

@@ -74,10 +74,13 @@ fn cryptography() {
 }
 
 fn host_code(filter: Option<&str>, sequences: bool, count: u64) {
-    let features = features("neoverse-n1").expect("the model exists");
+    host_code_of("neoverse-n1", filter, sequences, count);
+}
+
+fn host_code_of(model: &str, filter: Option<&str>, sequences: bool, count: u64) {
+    let features = features(model).expect("the model exists");
     let plan = Plan::new(features, 20_260_902, filter);
-    let found =
-        Comparison::of_host_code("neoverse-n1", sequences).run(&plan, 0, count).expect("the JIT runs");
+    let found = Comparison::of_host_code(model, sequences).run(&plan, 0, count).expect("the JIT runs");
     let lines: Vec<_> = found.into_iter().map(|m| m.text).collect();
     assert!(lines.is_empty(), "{} mismatches (interpreter/JIT):\n{}", lines.len(), lines.join("\n"));
 }
@@ -100,6 +103,13 @@ fn host_code_of_integer_sequences() {
 #[test]
 fn host_code_of_memory_sequences() {
     host_code(Some("addsub,cond,compb,ldst,memop,comswap,asisdls"), true, 2000);
+}
+
+/// What FPCR has only on that model, too.
+#[test]
+fn host_code_of_the_largest_model() {
+    host_code_of("max", Some("_asimd,_asisd,_float,_crypto"), false, 4000);
+    host_code_of("max", Some("_asimd,_asisd,_float,addsub,log"), true, 1000);
 }
 
 /// The completeness of lifts: what a model has, some lift knows.

@@ -22,7 +22,16 @@ fn check(b: &mut Builder, ctx: &LiftContext, word: u32) {
 fn contexts(features: FeatureSet) -> Vec<LiftContext> {
     let mut list = Vec::new();
     for (el, on, offset) in [(0, true, 0), (1, true, 4092), (1, false, 2048)] {
-        list.push(LiftContext { features, el, fp_enabled: on, fp_inline: on, check_sp: on, offset });
+        list.push(LiftContext {
+            features,
+            el,
+            fp_enabled: on,
+            fp_inline: on,
+            fp_alternate: !on,
+            fp_merge: !on,
+            check_sp: on,
+            offset,
+        });
     }
     list
 }

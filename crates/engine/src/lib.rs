@@ -24,6 +24,7 @@ mod power;
 mod queue;
 mod reply;
 mod report;
+pub mod samples;
 pub mod shared;
 mod single;
 mod sleeper;

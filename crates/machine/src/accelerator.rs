@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use armlet_accel_dummy::DummyAccelerator;
+use armlet_accel_jit::perf::PerfMap;
 use armlet_accel_jit::{JitAccelerator, JitOptions, check_host};
 use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::MAX_SHIFT;
+use armlet_engine::samples::Samples;
 use armlet_engine::{Accelerator, AcceleratorError, InstructionCount};
 use armlet_memory::AddressSpace;
 
 use crate::config::{AcceleratorConfig, AcceleratorKind};
 use crate::error::ConfigError;
 use crate::pace::PaceOptions;
+use crate::profile::{self, KernelSymbols};
 
 /// What an accelerator is made for.
 pub(crate) struct Needs {
@@ -28,6 +31,10 @@ pub(crate) struct Needs {
     pub(crate) counter: Option<Arc<InstructionCount>>,
     /// Hash what is executed.
     pub(crate) trace: bool,
+    /// Where to tell what executes.
+    pub(crate) samples: Option<Arc<Samples>>,
+    /// What translated code is called.
+    pub(crate) symbols: KernelSymbols,
 }
 
 /// The kind that `config` means on this host.
@@ -73,7 +80,7 @@ fn jit_option(option: &str, value: &str) -> Option<(String, bool)> {
     match option {
         "smc" => one_of(["fast", "strict"]),
         "thread" => one_of(["single", "multi"]),
-        "sleep" | "trace" => one_of(["on", "off"]),
+        "sleep" | "trace" | "perf" => one_of(["on", "off"]),
         "icount" => {
             let fits = value.parse::<u32>().is_ok_and(|n| n <= MAX_SHIFT);
             Some((format!("0 to {MAX_SHIFT}, an instruction taking 2 to the power of that in ns"), fits))
@@ -107,12 +114,19 @@ fn check_option(kind: AcceleratorKind, option: &str, value: &str) -> Result<(), 
         }
         None => {
             let known = match kind {
-                AcceleratorKind::Jit => "it takes smc, thread, icount, sleep and trace",
+                AcceleratorKind::Jit => "it takes smc, thread, icount, sleep, trace and perf",
                 _ => "it takes none",
             };
             Err(ConfigError::AcceleratorOption { accel, option, known: known.into() })
         }
     }
+}
+
+/// The file in which host profilers find what translated code is called.
+fn perf_map(needs: &Needs) -> Result<Arc<PerfMap>, ConfigError> {
+    let names = profile::name_of(needs.symbols.clone(), needs.memory.ram().clone());
+    let failed = |source| ConfigError::PerfMap { path: PerfMap::path(), source };
+    PerfMap::create(names).map(Arc::new).map_err(failed)
 }
 
 fn failed(e: AcceleratorError) -> ConfigError {
@@ -135,6 +149,8 @@ pub(crate) fn make(
                 semihosting: needs.semihosting,
                 counter: needs.counter.clone(),
                 trace: needs.trace,
+                samples: needs.samples.clone(),
+                perf: (config.value("perf") == Some("on")).then(|| perf_map(&needs)).transpose()?,
                 ..JitOptions::default()
             };
             let Needs { memory, model, external, cpus, .. } = needs;

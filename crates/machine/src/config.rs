@@ -48,6 +48,8 @@ pub struct MachineConfig {
     pub replay: Option<PathBuf>,
     /// A saved machine like this one, which this one is to go on from ([`MachineConfig::of_saved`]).
     pub restore: Option<PathBuf>,
+    /// Samples where guest code executes, for [`Machine::profile`](crate::Machine::profile).
+    pub profile: bool,
 }
 
 impl Default for MachineConfig {
@@ -70,6 +72,7 @@ impl Default for MachineConfig {
             record: None,
             replay: None,
             restore: None,
+            profile: false,
         }
     }
 }

@@ -54,6 +54,8 @@ pub enum ConfigError {
     Engine(#[from] armlet_engine::EngineError),
     #[error("{what} cannot be made by the host ({source}): free some memory or raise the limit on threads")]
     Host { what: &'static str, source: std::io::Error },
+    #[error("'{path}', which perf reads, cannot be made ({source}): check the permissions of its folder, or use perf=off", path = path.display())]
+    PerfMap { path: PathBuf, source: std::io::Error },
     #[error("this host has no KVM for arm64 ({why}): use --accel jit")]
     NoKvm { why: String },
     #[error("unknown option '{option}' of --accel {accel}: {known}")]

@@ -19,6 +19,7 @@ mod handler;
 mod machine;
 mod notice;
 mod pace;
+mod profile;
 pub mod psci;
 mod recording;
 mod rewind;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use armlet_arm::{CpuModel, CpuState};
+use armlet_engine::samples::Samples;
 use armlet_engine::{
     Engine, EngineConfig, EngineError, InstructionCount, MachineEvent, Pace as _, Power, Then, VcpuShared,
     VcpuState,
@@ -30,6 +31,7 @@ use crate::handle::MachineHandle;
 use crate::handler::Handler;
 use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::pace::{Hands, MachinePace, Outcome, PaceOptions, PaceParts, SEED};
+use crate::profile::{self, KernelSymbols};
 use crate::recording::{self, Identity, Input, Player, Recorder};
 use crate::saved::{RestoreError, Source};
 use crate::semihosting::Semihosting;
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) virtio_console: Option<Arc<VirtioConsole>>,
     pub(crate) semihosting: Option<Arc<Semihosting>>,
     accelerator: &'static str,
+    /// Where guest code was found, if that is wanted.
+    pub(crate) samples: Option<Arc<Samples>>,
     pub(crate) engine: Engine,
     pub(crate) requests: Sender<Request>,
     pub(crate) notices: Arc<Notices>,
@@ -223,7 +227,10 @@ impl Machine {
         let memory = Arc::new(memory);
         let external = board.external_registers();
         let semihosting = semihosting(&config, &boot, &console, &times).map(Arc::new);
+        let samples = profile::samples(config.profile);
         let needs = Needs {
+            symbols: KernelSymbols::of(&boot),
+            samples: samples.clone(),
             memory: Arc::clone(&memory),
             model: Arc::clone(&model),
             external,
@@ -275,6 +282,7 @@ impl Machine {
             virtio_console,
             semihosting,
             accelerator: name,
+            samples,
             engine,
             requests: sender,
             notices,
@@ -315,6 +323,10 @@ impl Machine {
     /// The serial console.
     pub fn console(&self) -> &Console {
         &self.shared.console
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The engine with the machine's vCPUs, for debuggers and tests.

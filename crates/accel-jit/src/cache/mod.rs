@@ -53,6 +53,9 @@ impl BlockKey {
 /// Context bit of a block that checks each access by itself.
 pub const CAREFUL: u16 = 1 << 11;
 
+/// Context bit of a block for EL1.
+pub const EL1: u16 = 1 << 0;
+
 /// Context bit of a block that is one instruction.
 pub const STEP: u16 = 1 << 10;
 
@@ -74,6 +77,8 @@ struct Block {
     code: u32,
     inner: u32,
     valid: bool,
+    /// Where instructions begin, if that is wanted: offset of the code, offset in the guest's page.
+    marks: Vec<(u32, u16)>,
     /// Executed by slow paths, by address.
     #[expect(clippy::vec_box, reason = "their addresses are in the code")]
     _slow: Vec<Box<Inst>>,
@@ -198,6 +203,7 @@ impl CodeCache {
             code,
             inner: code + generator.inner_entry,
             valid: true,
+            marks: std::mem::take(&mut generator.marks),
             _slow: std::mem::take(&mut generator.slow_insts),
         });
         self.map.insert(key.packed(), id);
@@ -215,6 +221,19 @@ impl CodeCache {
     /// The instruction offset that exit `number` goes to, if it still exists, and whether to a careful block.
     pub fn exit_target(&self, number: u32) -> Option<(u16, bool)> {
         self.exits.get(number as usize).map(|e| (e.target, e.careful))
+    }
+
+    /// The instruction that host code at `address` is of, if it is known: its offset in its page, and its exception level.
+    /// Code behind a block's instructions, such as slow paths, counts as the last one's.
+    pub fn instruction_at(&self, address: u64) -> Option<(u16, u8)> {
+        let offset = u32::try_from(address.checked_sub(self.memory.address(0))?).ok()?;
+        let next = self.blocks.partition_point(|b| b.code <= offset);
+        let block = self.blocks.get(next.checked_sub(1)?)?;
+        let inside = offset - block.code;
+        let mark = block.marks.partition_point(|(code, _)| *code <= inside).checked_sub(1);
+        let first = (block.key.pa & 0xfff) as u16;
+        let instruction = mark.map_or(first, |m| block.marks[m].1);
+        Some((instruction, u8::from(block.key.context & EL1 != 0)))
     }
 
     /// Makes exit `number` jump to block `id` directly, if that holds wherever the exit's block is mapped:

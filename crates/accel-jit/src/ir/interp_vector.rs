@@ -86,10 +86,30 @@ fn lane3(env: &mut FpEnv, op: V3Op, es: u8, d: u64, n: u64, m: u64) -> u64 {
         V3Op::Bit => (n & m) | (d & !m),
         V3Op::Bif => (n & !m) | (d & m),
         V3Op::SmulLow => i64::from(n as i32).wrapping_mul(i64::from(m as i32)) as u64,
+        V3Op::Sdot => d.wrapping_add(dot((true, true), 4, n, m)),
+        V3Op::Udot => d.wrapping_add(dot((false, false), 4, n, m)),
+        V3Op::Usdot => d.wrapping_add(dot((false, true), 4, n, m)),
         V3Op::UmulLow => (n & 0xffff_ffff) * (m & 0xffff_ffff),
         _ if es == 2 => float3::<Single>(env, op, d, n, m),
         _ => float3::<Double>(env, op, d, n, m),
     }
+}
+
+/// The sum of the products of the low bytes of `n` and `m`, which are signed or not.
+fn dot((n_signed, m_signed): (bool, bool), bytes: u32, n: u64, m: u64) -> u64 {
+    let value = |x: u64, i: u32, signed: bool| {
+        let b = (x >> (8 * i)) as u8;
+        if signed { i64::from(b as i8) } else { i64::from(b) }
+    };
+    (0..bytes).map(|i| value(n, i, n_signed) * value(m, i, m_signed)).sum::<i64>() as u64
+}
+
+/// SMMLA, UMMLA, USMMLA.
+fn matrix(signs: (bool, bool), d: u128, n: u128, m: u128) -> u128 {
+    build(2, true, |at| {
+        let (row_n, row_m) = (element(n, 3, at / 2), element(m, 3, at % 2));
+        element(d, 2, at).wrapping_add(dot(signs, 8, row_n, row_m))
+    })
 }
 
 fn float3<F: Format>(env: &mut FpEnv, op: V3Op, d: u64, n: u64, m: u64) -> u64 {
@@ -106,8 +126,14 @@ fn float3<F: Format>(env: &mut FpEnv, op: V3Op, d: u64, n: u64, m: u64) -> u64 {
         V3Op::Fmin => fp::min::<F>(env, n, m),
         V3Op::Fmaxnm => fp::maxnm::<F>(env, n, m),
         V3Op::Fminnm => fp::minnm::<F>(env, n, m),
-        V3Op::Fabd => fp::abs::<F>(fp::sub::<F>(env, n, m)),
-        _ => fp::mul_add::<F>(env, d, fp::neg::<F>(n), m),
+        V3Op::Fabd => {
+            let difference = fp::sub::<F>(env, n, m);
+            fp::abs::<F>(env, difference)
+        }
+        _ => {
+            let n = fp::neg::<F>(env, n);
+            fp::mul_add::<F>(env, d, n, m)
+        }
     }
 }
 
@@ -138,6 +164,9 @@ fn permute((op, es, q): (V3Op, u8, bool), d: u128, n: u128, m: u128) -> Option<u
         V3Op::Sha1su0 => crypto::sha1su0(d, n, m),
         V3Op::Aese => crypto::aese(n, m),
         V3Op::Aesd => crypto::aesd(n, m),
+        V3Op::Smmla => matrix((true, true), d, n, m),
+        V3Op::Ummla => matrix((false, false), d, n, m),
+        V3Op::Usmmla => matrix((false, true), d, n, m),
         V3Op::Pmull64 if q => crypto::pmull64((n >> 64) as u64, (m >> 64) as u64),
         V3Op::Pmull64 => crypto::pmull64(n as u64, m as u64),
         _ => return None,
@@ -247,7 +276,10 @@ fn scalar2<F: Format>(env: &mut FpEnv, op: F2Op, n: u64, m: u64) -> u64 {
         F2Op::Sub => fp::sub::<F>(env, n, m),
         F2Op::Mul => fp::mul::<F>(env, n, m),
         F2Op::Div => fp::div::<F>(env, n, m),
-        F2Op::Nmul => fp::neg::<F>(fp::mul::<F>(env, n, m)),
+        F2Op::Nmul => {
+            let product = fp::mul::<F>(env, n, m);
+            fp::neg::<F>(env, product)
+        }
         F2Op::Min => fp::min::<F>(env, n, m),
         F2Op::Max => fp::max::<F>(env, n, m),
         F2Op::Minnm => fp::minnm::<F>(env, n, m),
@@ -260,8 +292,8 @@ fn scalar1<F: Format>(env: &mut FpEnv, op: F1Op, n: u64) -> u64 {
     let by_fpcr = env.rounding();
     match op {
         F1Op::Mov => n,
-        F1Op::Neg => fp::neg::<F>(n),
-        F1Op::Abs => fp::abs::<F>(n),
+        F1Op::Neg => fp::neg::<F>(env, n),
+        F1Op::Abs => fp::abs::<F>(env, n),
         F1Op::Sqrt => fp::sqrt::<F>(env, n),
         F1Op::Cvt if F::BITS == 64 => fp::convert::<Double, Single>(env, n),
         F1Op::Cvt => fp::convert::<Single, Double>(env, n),
@@ -277,9 +309,9 @@ fn scalar1<F: Format>(env: &mut FpEnv, op: F1Op, n: u64) -> u64 {
 fn scalar3<F: Format>(env: &mut FpEnv, op: F3Op, (n, m, a): (u64, u64, u64)) -> u64 {
     let (n, a) = match op {
         F3Op::Madd => (n, a),
-        F3Op::Msub => (fp::neg::<F>(n), a),
-        F3Op::Nmadd => (fp::neg::<F>(n), fp::neg::<F>(a)),
-        F3Op::Nmsub => (n, fp::neg::<F>(a)),
+        F3Op::Msub => (fp::neg::<F>(env, n), a),
+        F3Op::Nmadd => (fp::neg::<F>(env, n), fp::neg::<F>(env, a)),
+        F3Op::Nmsub => (n, fp::neg::<F>(env, a)),
     };
     fp::mul_add::<F>(env, a, n, m)
 }

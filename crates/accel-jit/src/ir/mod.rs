@@ -395,6 +395,14 @@ pub enum V3Op {
     /// Products of the low 32 bits of 64-bit elements, `es` 3.
     SmulLow,
     UmulLow,
+    /// d = d + the sum of the products of four bytes, `es` 2; in the last, n is unsigned and m signed.
+    Sdot,
+    Udot,
+    Usdot,
+    /// d = d + n * m transposed, as matrices of two rows of eight bytes.
+    Smmla,
+    Ummla,
+    Usmmla,
     /// These three read d.
     Sha256h,
     Sha256h2,

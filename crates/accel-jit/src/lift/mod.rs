@@ -33,8 +33,12 @@ pub struct LiftContext {
     pub el: u8,
     /// FP and SIMD instructions are not trapped by CPACR_EL1.
     pub fp_enabled: bool,
-    /// FPCR is such that inline floating point is exact (no FZ, DN, AHP, FZ16).
+    /// FPCR is such that inline floating point is exact (no FZ, DN, AHP, FZ16, AH, FIZ, NEP).
     pub fp_inline: bool,
+    /// FPCR.AH: the sign of a NaN has no meaning.
+    pub fp_alternate: bool,
+    /// FPCR.NEP: scalar results leave the rest of a register as it is in a source.
+    pub fp_merge: bool,
     /// SP alignment is checked at this EL.
     pub check_sp: bool,
     /// Offset of the instruction in its 4 KiB page, bytes. May reach 4092.

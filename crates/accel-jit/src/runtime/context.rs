@@ -1,5 +1,6 @@
 //! The translation context: what blocks and TLB sets depend on, kept in step with the system registers.
 
+use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
 use armlet_arm::mmu::Context;
 use armlet_arm::{Pstate, SysReg};
 
@@ -13,11 +14,11 @@ const SCTLR_A: u64 = 1 << 1;
 const SCTLR_SA: u64 = 1 << 3;
 const SCTLR_SA0: u64 = 1 << 4;
 /// FPCR bits that inline floating point cannot honour: AHP, DN, FZ, FZ16 and the later AH, FIZ, NEP.
-const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | 7;
+const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | FPCR_FIZ | FPCR_AH | FPCR_NEP;
 
 /// Bits of a block's context.
 mod bit {
-    pub const EL1: u16 = 1 << 0;
+    pub const EL1: u16 = crate::cache::EL1;
     pub const SP_EL1: u16 = 1 << 1;
     pub const FP: u16 = 1 << 2;
     pub const FP_INLINE: u16 = 1 << 3;
@@ -25,6 +26,8 @@ mod bit {
     pub const ALIGN: u16 = 1 << 5;
     /// Made for debugging.
     pub const DEBUG: u16 = 1 << 6;
+    pub const FP_ALTERNATE: u16 = 1 << 7;
+    pub const FP_MERGE: u16 = 1 << 8;
 }
 
 /// System registers that TLB contents were made under.
@@ -99,6 +102,8 @@ impl JitCore {
         set(self.debug.shapes_code(), bit::DEBUG);
         set(!armlet_arm::sysreg::fp_access_trapped(cpu), bit::FP);
         set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
+        set(cpu.fp.fpcr & FPCR_AH != 0, bit::FP_ALTERNATE);
+        set(cpu.fp.fpcr & FPCR_NEP != 0, bit::FP_MERGE);
         set(sctlr & if el1 { SCTLR_SA } else { SCTLR_SA0 } != 0, bit::CHECK_SP);
         set(sctlr & SCTLR_A != 0 || sctlr & SCTLR_M == 0, bit::ALIGN);
         bits
@@ -111,6 +116,8 @@ impl JitCore {
             el: u8::from(on(bit::EL1)),
             fp_enabled: on(bit::FP),
             fp_inline: on(bit::FP_INLINE),
+            fp_alternate: on(bit::FP_ALTERNATE),
+            fp_merge: on(bit::FP_MERGE),
             check_sp: on(bit::CHECK_SP),
             offset: 0,
         }
@@ -133,6 +140,7 @@ impl JitCore {
             spsr_mask: self.machine.model.spsr_mask(),
             counted: self.machine.options.counter.is_some(),
             trace: self.machine.options.trace,
+            marks: self.machine.options.samples.is_some(),
         }
     }
 }

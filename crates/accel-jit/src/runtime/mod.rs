@@ -8,6 +8,7 @@ mod context;
 mod count;
 mod debug;
 mod maintenance;
+mod profile;
 mod slow;
 mod slow_mem;
 mod translate;

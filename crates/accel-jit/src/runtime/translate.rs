@@ -80,6 +80,9 @@ impl JitCore {
         let numbers = self.cache.next_numbers();
         self.generator.generate(self.builder.block(), base, numbers, options);
         let id = self.cache.insert(key, &mut self.generator);
+        if let Some(perf) = &self.machine.options.perf {
+            perf.add(self.cache.outer(id), self.generator.asm.len(), pc);
+        }
         self.counters.translated_instructions += count as u64;
         if let Some(start) = start {
             self.counters.translation_ns += start.elapsed().as_nanos() as u64;

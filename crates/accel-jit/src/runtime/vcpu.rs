@@ -17,6 +17,7 @@ use super::count::Counting;
 use super::debug::Debug;
 use super::exit::Exit;
 use super::maintenance::Remote;
+use super::profile::{Sampling, Tick};
 use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
 use super::{slow, slow_mem};
 use crate::MachineShared;
@@ -129,6 +130,8 @@ pub struct JitCore {
     pub(super) counters: Counters,
     pub(super) debug: Debug,
     pub(super) counting: Counting,
+    /// For samples of where guest code executes.
+    pub(super) tick: Option<Box<Tick>>,
     /// The state was changed from outside.
     changed: bool,
 }
@@ -176,6 +179,8 @@ impl JitCore {
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);
         let cell = Arc::new(StateCell(UnsafeCell::new(JitState::new(state))));
+        let code = memory.next_address()..memory.address(0) + machine.options.code_size as u64;
+        let tick = machine.options.samples.as_ref().map(|_| Tick::new(cell.0.get(), code));
         let remote = Arc::new(Remote::default());
         remote.set_kick(cell.clone());
         machine.remotes.add(remote.clone());
@@ -184,6 +189,8 @@ impl JitCore {
             el: 0,
             fp_enabled: false,
             fp_inline: false,
+            fp_alternate: false,
+            fp_merge: false,
             check_sp: false,
             offset: 0,
         };
@@ -206,6 +213,7 @@ impl JitCore {
             counters: Counters::default(),
             debug: Debug::default(),
             counting: Counting::default(),
+            tick,
             changed: true,
         })
     }
@@ -299,6 +307,7 @@ impl JitCore {
         loop {
             if self.state().poll.swap(0, Ordering::SeqCst) != 0 {
                 self.handle_mailbox();
+                self.take_sample();
                 if self.shared.exit_requested() {
                     return VcpuExit::Kicked;
                 }
@@ -544,7 +553,12 @@ impl VcpuBackend for JitCore {
     fn run(&mut self) -> VcpuExit {
         let executing = self.remote.begin();
         self.handle_mailbox();
+        let sampling = match (&self.tick, &self.machine.options.samples) {
+            (Some(tick), Some(samples)) => Some(Sampling::begin(tick, samples.period())),
+            _ => None,
+        };
         let exit = self.execute();
+        drop(sampling);
         drop(executing);
         self.publish_state();
         exit

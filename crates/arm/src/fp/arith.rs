@@ -2,16 +2,22 @@
 
 use super::*;
 
+/// Does the operation leave this operand alone: a NaN under alternate handling, where its sign has no meaning?
+#[inline]
+const fn is_signless<F: Format>(env: &FpEnv, op: u64) -> bool {
+    env.alternate() && op & !F::SIGN > F::INFINITY
+}
+
 /// Absolute value; a NaN only loses its sign (`FPAbs`).
 #[inline]
-pub const fn abs<F: Format>(op: u64) -> u64 {
-    op & !F::SIGN
+pub const fn abs<F: Format>(env: &FpEnv, op: u64) -> u64 {
+    if is_signless::<F>(env, op) { op } else { op & !F::SIGN }
 }
 
 /// Negation; a NaN only changes its sign (`FPNeg`).
 #[inline]
-pub const fn neg<F: Format>(op: u64) -> u64 {
-    op ^ F::SIGN
+pub const fn neg<F: Format>(env: &FpEnv, op: u64) -> u64 {
+    if is_signless::<F>(env, op) { op } else { op ^ F::SIGN }
 }
 
 /// `FPAdd`.
@@ -21,7 +27,7 @@ pub fn add<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
     if let Some(nan) = process_nans::<F>(env, (ua, a), (ub, b)) {
         return nan;
     }
-    add_unpacked::<F>(env, ua, ub)
+    process_sum::<F>(env, (a, b), ua, ub)
 }
 
 /// `FPSub`.
@@ -32,10 +38,16 @@ pub fn sub<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
         return nan;
     }
     ub.sign = !ub.sign;
+    process_sum::<F>(env, (a, b), ua, ub)
+}
+
+#[inline]
+fn process_sum<F: Format>(env: &mut FpEnv, (a, b): (u64, u64), ua: Unpacked, ub: Unpacked) -> u64 {
+    process_denormals::<F>(env, &[a, b]);
     add_unpacked::<F>(env, ua, ub)
 }
 
-fn add_unpacked<F: Format>(env: &mut FpEnv, a: Unpacked, b: Unpacked) -> u64 {
+pub(super) fn add_unpacked<F: Format>(env: &mut FpEnv, a: Unpacked, b: Unpacked) -> u64 {
     let rounding = env.rounding();
     match (a.class, b.class) {
         (Class::Infinity, Class::Infinity) if a.sign != b.sign => invalid::<F>(env),
@@ -80,6 +92,7 @@ fn multiply<F: Format>(env: &mut FpEnv, a: u64, b: u64, extended: bool) -> u64 {
     if let Some(nan) = process_nans::<F>(env, (ua, a), (ub, b)) {
         return nan;
     }
+    process_denormals::<F>(env, &[a, b]);
     let sign = ua.sign != ub.sign;
     match (ua.class, ub.class) {
         (Class::Infinity, Class::Zero) | (Class::Zero, Class::Infinity) => {
@@ -114,6 +127,9 @@ pub fn div<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
     let (ua, ub) = (unpack::<F>(env, a), unpack::<F>(env, b));
     if let Some(nan) = process_nans::<F>(env, (ua, a), (ub, b)) {
         return nan;
+    }
+    if !ub.is(Class::Zero) {
+        process_denormals::<F>(env, &[a, b]);
     }
     let sign = ua.sign != ub.sign;
     match (ua.class, ub.class) {
@@ -159,6 +175,7 @@ pub fn sqrt<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
         _ if u.sign => invalid::<F>(env),
         Class::Infinity => infinity::<F>(false),
         Class::Nonzero => {
+            process_denormals::<F>(env, &[op]);
             let rounding = env.rounding();
             // An even exponent, and a radicand in [1, 4) with 126 fractional bits.
             let radicand = u128::from(u.sig) << (63 + (u.exp & 1));
@@ -171,48 +188,98 @@ pub fn sqrt<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
 
 /// `FPMulAdd`: `addend + a * b`, rounded once.
 pub fn mul_add<F: Format>(env: &mut FpEnv, addend: u64, a: u64, b: u64) -> u64 {
-    let uc = unpack::<F>(env, addend);
-    let ua = unpack::<F>(env, a);
-    let ub = unpack::<F>(env, b);
-    let inf_times_zero =
-        (ua.is(Class::Infinity) && ub.is(Class::Zero)) || (ua.is(Class::Zero) && ub.is(Class::Infinity));
-    if uc.is_nan() || ua.is_nan() || ub.is_nan() {
-        if uc.is(Class::QuietNan) && inf_times_zero {
-            return invalid::<F>(env);
-        }
-        let operands = [(uc, addend), (ua, a), (ub, b)];
-        let chosen = operands
-            .into_iter()
-            .find(|(u, _)| u.is(Class::SignallingNan))
-            .or_else(|| operands.into_iter().find(|(u, _)| u.is_nan()));
-        let (u, op) = chosen.unwrap_or((uc, addend));
-        return process_nan::<F>(env, u.class, op);
+    let operands = [(unpack::<F>(env, addend), addend), (unpack::<F>(env, a), a), (unpack::<F>(env, b), b)];
+    if let Some(nan) = fused_nan(env, &operands) {
+        return match nan {
+            Nan::Invalid => invalid::<F>(env),
+            Nan::Operand(i, class) => process_nan::<F>(env, class, operands[i].1),
+        };
     }
-    mul_add_numbers::<F>(env, uc, ua, ub)
+    match mul_add_numbers::<F>(env, operands.map(|(u, _)| u)) {
+        Some(result) => {
+            process_denormals::<F>(env, &[addend, a, b]);
+            result
+        }
+        None => invalid::<F>(env),
+    }
 }
 
-fn mul_add_numbers<F: Format>(env: &mut FpEnv, addend: Unpacked, a: Unpacked, b: Unpacked) -> u64 {
+/// `FPMulAddH`: `addend + a * b` in single precision, of half-precision factors, rounded once.
+pub fn mul_add_half(env: &mut FpEnv, addend: u64, a: u64, b: u64) -> u64 {
+    let operands =
+        [(unpack::<Single>(env, addend), addend), (unpack::<Half>(env, a), a), (unpack::<Half>(env, b), b)];
+    if let Some(nan) = fused_nan(env, &operands) {
+        return match nan {
+            Nan::Invalid => invalid::<Single>(env),
+            Nan::Operand(0, class) => process_nan::<Single>(env, class, addend),
+            Nan::Operand(i, class) => {
+                let half = process_nan::<Half>(env, class, operands[i].1);
+                super::convert::convert_nan::<Half, Single>(half, half & Half::SIGN != 0)
+            }
+        };
+    }
+    match mul_add_numbers::<Single>(env, operands.map(|(u, _)| u)) {
+        Some(result) => {
+            process_denormals::<Single>(env, &[addend]);
+            result
+        }
+        None => invalid::<Single>(env),
+    }
+}
+
+/// What a fused multiplication and addition makes of NaNs.
+enum Nan {
+    /// The default NaN, and Invalid Operation.
+    Invalid,
+    /// The operand of this index (0: the addend), as one of this class.
+    Operand(usize, Class),
+}
+
+/// `FPProcessNaNs3`, and infinity times zero with a quiet NaN added to it.
+#[inline]
+fn fused_nan(env: &FpEnv, operands: &[(Unpacked, u64); 3]) -> Option<Nan> {
+    let [c, a, b] = operands.each_ref().map(|(u, _)| u);
+    if !c.is_nan() && !a.is_nan() && !b.is_nan() {
+        return None;
+    }
+    let signalling = operands.iter().position(|(u, _)| u.is(Class::SignallingNan));
+    if env.alternate() {
+        // The first factor, then the second, then the addend, whichever is the signalling one.
+        let class = if signalling.is_some() { Class::SignallingNan } else { Class::QuietNan };
+        return [1, 2, 0].into_iter().find(|&i| operands[i].0.is_nan()).map(|i| Nan::Operand(i, class));
+    }
+    let inf_times_zero =
+        (a.is(Class::Infinity) && b.is(Class::Zero)) || (a.is(Class::Zero) && b.is(Class::Infinity));
+    if c.is(Class::QuietNan) && inf_times_zero {
+        return Some(Nan::Invalid);
+    }
+    let first = signalling.or_else(|| operands.iter().position(|(u, _)| u.is_nan()));
+    first.map(|i| Nan::Operand(i, operands[i].0.class))
+}
+
+/// The sum of numbers; `None` if the operation is invalid.
+fn mul_add_numbers<F: Format>(env: &mut FpEnv, [addend, a, b]: [Unpacked; 3]) -> Option<u64> {
     let sign = a.sign != b.sign;
     let infinite = a.is(Class::Infinity) || b.is(Class::Infinity);
     let is_zero = a.is(Class::Zero) || b.is(Class::Zero);
     if infinite && (is_zero || (addend.is(Class::Infinity) && addend.sign != sign)) {
-        return invalid::<F>(env);
+        return None;
     }
     if addend.is(Class::Infinity) {
-        return infinity::<F>(addend.sign);
+        return Some(infinity::<F>(addend.sign));
     }
     if infinite {
-        return infinity::<F>(sign);
+        return Some(infinity::<F>(sign));
     }
     if addend.is(Class::Zero) && is_zero && addend.sign == sign {
-        return zero::<F>(sign);
+        return Some(zero::<F>(sign));
     }
     let rounding = env.rounding();
     let exact = if is_zero { None } else { Some(product(&a, &b)) };
-    match fused_sum(addend, sign, exact) {
+    Some(match fused_sum(addend, sign, exact) {
         Some((sign, exp, sig)) => round::<F>(env, sign, exp, sig, rounding),
         None => zero_sum::<F>(rounding),
-    }
+    })
 }
 
 /// `addend + product` (whose sign is `sign`) as sign, exponent and significand for `round`; `None` if zero.
@@ -248,38 +315,70 @@ pub(super) fn fused_sum(
 /// `FPMax`.
 #[inline]
 pub fn max<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
-    select::<F>(env, a, b, true)
+    select_alternate::<F>(env, a, b).unwrap_or_else(|| select::<F>(env, a, b, true))
 }
 
 /// `FPMin`.
 #[inline]
 pub fn min<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
-    select::<F>(env, a, b, false)
+    select_alternate::<F>(env, a, b).unwrap_or_else(|| select::<F>(env, a, b, false))
 }
 
 /// `FPMaxNum`: a quiet NaN loses to a number.
 #[inline]
 pub fn maxnm<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
     let (a, b) = replace_quiet_nan::<F>(env, a, b, infinity::<F>(true));
-    select::<F>(env, a, b, true)
+    let result = select::<F>(env, a, b, true);
+    flush_selected::<F>(env, result)
 }
 
 /// `FPMinNum`: a quiet NaN loses to a number.
 #[inline]
 pub fn minnm<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
     let (a, b) = replace_quiet_nan::<F>(env, a, b, infinity::<F>(false));
-    select::<F>(env, a, b, false)
+    let result = select::<F>(env, a, b, false);
+    flush_selected::<F>(env, result)
+}
+
+/// A result that is one of the operands, rounded: under alternate handling these have not been flushed.
+#[inline]
+fn flush_selected<F: Format>(env: &mut FpEnv, result: u64) -> u64 {
+    let subnormal = result & F::INFINITY == 0 && result & F::FRAC_MASK != 0;
+    if subnormal && env.alternate() && env.flushes::<F>() {
+        env.raise(FPSR_UFC | FPSR_IXC);
+        return result & F::SIGN;
+    }
+    result
 }
 
 #[inline]
 fn replace_quiet_nan<F: Format>(env: &mut FpEnv, a: u64, b: u64, by: u64) -> (u64, u64) {
-    let qa = unpack::<F>(env, a).is(Class::QuietNan);
-    let qb = unpack::<F>(env, b).is(Class::QuietNan);
-    match (qa, qb) {
+    let (ua, ub) = (unpack::<F>(env, a), unpack::<F>(env, b));
+    if env.alternate() && ua.is_nan() && ub.is_nan() {
+        return (a, b);
+    }
+    match (ua.is(Class::QuietNan), ub.is(Class::QuietNan)) {
         (true, false) => (by, b),
         (false, true) => (a, by),
         _ => (a, b),
     }
+}
+
+/// What FMAX and FMIN do otherwise under alternate handling: of NaNs and of zeros, the second operand.
+#[inline]
+fn select_alternate<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> Option<u64> {
+    if !env.alternate() {
+        return None;
+    }
+    let (ua, ub) = (unpack::<F>(env, a), unpack::<F>(env, b));
+    if ua.is(Class::Zero) && ub.is(Class::Zero) && ua.sign != ub.sign {
+        return Some(zero::<F>(ub.sign));
+    }
+    if ua.is_nan() || ub.is_nan() {
+        env.raise(FPSR_IOC);
+        return Some(if ub.is(Class::Zero) { zero::<F>(ub.sign) } else { b });
+    }
+    None
 }
 
 #[inline]
@@ -288,6 +387,7 @@ fn select<F: Format>(env: &mut FpEnv, a: u64, b: u64, larger: bool) -> u64 {
     if let Some(nan) = process_nans::<F>(env, (ua, a), (ub, b)) {
         return nan;
     }
+    process_denormals::<F>(env, &[a, b]);
     if ua.is(Class::Zero) && ub.is(Class::Zero) {
         let sign = if larger { ua.sign && ub.sign } else { ua.sign || ub.sign };
         return zero::<F>(sign);

@@ -11,6 +11,7 @@ pub fn compare<F: Format>(env: &mut FpEnv, a: u64, b: u64, signal_nans: bool) ->
         }
         return 0b0011;
     }
+    process_denormals::<F>(env, &[a, b]);
     if ua.less(&ub) {
         0b1000
     } else if ub.less(&ua) {

@@ -23,8 +23,8 @@ fn convert_rounding<From: Format, To: Format>(env: &mut FpEnv, op: u64, rounding
             }
             if alternative {
                 zero::<To>(u.sign)
-            } else if env.default_nan() {
-                To::DEFAULT_NAN
+            } else if env.only_default_nans() {
+                env.default_nan::<To>()
             } else {
                 convert_nan::<From, To>(op, u.sign)
             }
@@ -35,12 +35,15 @@ fn convert_rounding<From: Format, To: Format>(env: &mut FpEnv, op: u64, rounding
         }
         Class::Infinity => infinity::<To>(u.sign),
         Class::Zero => zero::<To>(u.sign),
-        Class::Nonzero => round_cv::<To>(env, u.sign, u.exp, u.sig, rounding),
+        Class::Nonzero => {
+            process_denormals::<From>(env, &[op]);
+            round_cv::<To>(env, u.sign, u.exp, u.sig, rounding)
+        }
     }
 }
 
 /// `FPConvertNaN`: keeps the top of the payload and makes the NaN quiet.
-fn convert_nan<From: Format, To: Format>(op: u64, sign: bool) -> u64 {
+pub(super) fn convert_nan<From: Format, To: Format>(op: u64, sign: bool) -> u64 {
     let frac = (op & From::FRAC_MASK) << (63 - From::FRAC) >> (63 - To::FRAC);
     sign_bit::<To>(sign) | To::INFINITY | To::QUIET | (frac & To::FRAC_MASK)
 }
@@ -68,6 +71,30 @@ pub fn round_int<F: Format>(env: &mut FpEnv, op: u64, rounding: Rounding, exact:
             round::<F>(env, u.sign, 63 - shift as i32, int << shift, Rounding::Zero)
         }
     }
+}
+
+/// `FPRoundIntN`: to an integral value that a signed integer of `bits` (32 or 64) holds; what does not fit is invalid
+/// and becomes the most negative one.
+pub fn round_int_n<F: Format>(env: &mut FpEnv, op: u64, rounding: Rounding, bits: u32) -> u64 {
+    let u = unpack::<F>(env, op);
+    let (magnitude, inexact) = match u.class {
+        Class::Zero => return zero::<F>(u.sign),
+        Class::Nonzero => round_to_u128(&u, 0, rounding),
+        Class::Infinity | Class::QuietNan | Class::SignallingNan => (1 << 65, false),
+    };
+    let limit = (1 << (bits - 1)) - u128::from(!u.sign);
+    if magnitude > limit {
+        env.raise(FPSR_IOC);
+        return F::SIGN | ((F::BIAS as u64 + u64::from(bits) - 1) << F::FRAC);
+    }
+    if inexact {
+        env.raise(FPSR_IXC);
+    }
+    if magnitude == 0 {
+        return zero::<F>(u.sign);
+    }
+    let shift = (magnitude as u64).leading_zeros();
+    round::<F>(env, u.sign, 63 - shift as i32, (magnitude as u64) << shift, Rounding::Zero)
 }
 
 /// The magnitude of a nonzero operand times `2^fbits` as an integer, and whether that is inexact.

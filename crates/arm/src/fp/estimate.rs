@@ -43,8 +43,35 @@ fn rsqrt_table(a: u64) -> u64 {
     RSQRT.get((a as usize).wrapping_sub(128)).copied().unwrap_or_default().into()
 }
 
-/// `FPRecipEstimate`.
-pub fn recip_estimate<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
+/// `RecipEstimate` with increased precision (FEAT_RPRES): twelve fraction bits, of 11 bits below the leading one.
+fn recip_12(a: u64) -> u64 {
+    let a = 2 * a + 1;
+    // Never exactly between two: the divisor is odd.
+    ((1 << 26) / a).div_ceil(2)
+}
+
+/// `RecipSqrtEstimate` with increased precision, for inputs from 1024 to 4095.
+fn rsqrt_12(a: u64) -> u64 {
+    // The square root of the middle of the interval, as a double-precision significand: of a + 1/2 or a + 1.
+    let halves = if a < 2048 { 2 * a + 1 } else { 2 * ((a & !1) + 1) };
+    let doubled = (u128::from(halves) << 95).isqrt() as u64;
+    let root = u128::from(doubled.div_ceil(2));
+    let (estimate, rest) = ((1 << 65) / root, (1 << 65) % root);
+    let up = 2 * rest > root || (2 * rest == root && estimate & 1 != 0);
+    (estimate + u128::from(up)) as u64
+}
+
+/// Do the estimates of this format have twelve bits?
+fn has_12_bits<F: Format>(env: &FpEnv, rpres: bool) -> bool {
+    rpres && F::BITS == 32 && env.alternate()
+}
+
+/// `FPRecipEstimate`; `rpres` tells that the CPU has FEAT_RPRES.
+pub fn recip_estimate<F: Format>(env: &mut FpEnv, op: u64, rpres: bool) -> u64 {
+    env.without_exceptions(|env| recip_estimate_in::<F>(env, op, rpres))
+}
+
+fn recip_estimate_in<F: Format>(env: &mut FpEnv, op: u64, rpres: bool) -> u64 {
     let u = unpack::<F>(env, op);
     match u.class {
         Class::QuietNan | Class::SignallingNan => return process_nan::<F>(env, u.class, op),
@@ -64,9 +91,12 @@ pub fn recip_estimate<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
         env.raise(FPSR_UFC);
         return zero::<F>(u.sign);
     }
-    // The significand's top nine bits; the estimate is for 2^-exp scaled to [1/2, 1).
-    let estimate = recip_table(u.sig >> 55) & 0xff;
-    let frac = estimate << (F::FRAC - 8);
+    // The significand's top bits; the estimate is for 2^-exp scaled to [1/2, 1).
+    let frac = if has_12_bits::<F>(env, rpres) {
+        (recip_12(u.sig >> 52) & 0xfff) << (F::FRAC - 12)
+    } else {
+        (recip_table(u.sig >> 55) & 0xff) << (F::FRAC - 8)
+    };
     let exp = -1 - u.exp + F::BIAS;
     let bits = match exp {
         1.. => ((exp as u64) << F::FRAC) | frac,
@@ -76,8 +106,12 @@ pub fn recip_estimate<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
     sign_bit::<F>(u.sign) | bits
 }
 
-/// `FPRSqrtEstimate`.
-pub fn rsqrt_estimate<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
+/// `FPRSqrtEstimate`; `rpres` tells that the CPU has FEAT_RPRES.
+pub fn rsqrt_estimate<F: Format>(env: &mut FpEnv, op: u64, rpres: bool) -> u64 {
+    env.without_exceptions(|env| rsqrt_estimate_in::<F>(env, op, rpres))
+}
+
+fn rsqrt_estimate_in<F: Format>(env: &mut FpEnv, op: u64, rpres: bool) -> u64 {
     let u = unpack::<F>(env, op);
     match u.class {
         Class::QuietNan | Class::SignallingNan => return process_nan::<F>(env, u.class, op),
@@ -90,10 +124,14 @@ pub fn rsqrt_estimate<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
         Class::Nonzero => {}
     }
     let biased = u.exp + F::BIAS;
-    let scaled = if biased & 1 == 0 { u.sig >> 55 } else { u.sig >> 56 };
+    let half = (biased & 1) as u32;
     let exp = (3 * F::BIAS - 1 - biased) / 2;
-    let estimate = rsqrt_table(scaled) & 0xff;
-    ((exp as u64) << F::FRAC) | (estimate << (F::FRAC - 8))
+    let frac = if has_12_bits::<F>(env, rpres) {
+        (rsqrt_12(u.sig >> (52 + half)) & 0xfff) << (F::FRAC - 12)
+    } else {
+        (rsqrt_table(u.sig >> (55 + half)) & 0xff) << (F::FRAC - 8)
+    };
+    ((exp as u64) << F::FRAC) | frac
 }
 
 /// `UnsignedRecipEstimate` (URECPE).
@@ -108,6 +146,10 @@ pub fn unsigned_rsqrt_estimate(op: u32) -> u32 {
 
 /// `FPRecpX` (FRECPX).
 pub fn recip_exponent<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
+    env.without_exceptions(|env| recip_exponent_in::<F>(env, op))
+}
+
+fn recip_exponent_in<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
     let u = unpack::<F>(env, op);
     if u.is_nan() {
         return process_nan::<F>(env, u.class, op);
@@ -119,12 +161,14 @@ pub fn recip_exponent<F: Format>(env: &mut FpEnv, op: u64) -> u64 {
 
 /// `FPRecipStepFused` (FRECPS): `2 - a * b`.
 pub fn recip_step<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
-    step::<F>(env, a, b, Step { addend: F::ONE + (1 << F::FRAC), halvings: 0 })
+    let step_of = Step { addend: F::ONE + (1 << F::FRAC), halvings: 0 };
+    env.without_exceptions(|env| step::<F>(env, a, b, step_of))
 }
 
 /// `FPRSqrtStepFused` (FRSQRTS): `(3 - a * b) / 2`.
 pub fn rsqrt_step<F: Format>(env: &mut FpEnv, a: u64, b: u64) -> u64 {
-    step::<F>(env, a, b, Step { addend: F::ONE + (3 << (F::FRAC - 1)), halvings: 1 })
+    let step_of = Step { addend: F::ONE + (3 << (F::FRAC - 1)), halvings: 1 };
+    env.without_exceptions(|env| step::<F>(env, a, b, step_of))
 }
 
 /// The constants of a Newton step: `(addend - a * b) / 2^halvings`.
@@ -135,7 +179,7 @@ struct Step {
 }
 
 fn step<F: Format>(env: &mut FpEnv, a: u64, b: u64, step: Step) -> u64 {
-    let a = neg::<F>(a);
+    let a = neg::<F>(env, a);
     let (ua, ub) = (unpack::<F>(env, a), unpack::<F>(env, b));
     if let Some(nan) = process_nans::<F>(env, (ua, a), (ub, b)) {
         return nan;

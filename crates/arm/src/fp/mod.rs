@@ -5,17 +5,22 @@
 //! rounding mode does not matter. Names follow the shared pseudocode of the Arm ARM (J1.3, `shared/functions/float`).
 
 mod arith;
+mod bfloat;
 mod compare;
 mod convert;
 mod estimate;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_alternate;
 
 pub use crate::state::FpEnv;
-pub use arith::{abs, add, div, max, maxnm, min, minnm, mul, mul_add, mulx, neg, sqrt, sub};
+pub use arith::{abs, add, div, max, maxnm, min, minnm, mul, mul_add, mul_add_half, mulx, neg, sqrt, sub};
+pub use bfloat::{bf_dot_add, bf_mul_add, convert_to_bfloat};
 pub use compare::{compare, compare_eq, compare_ge, compare_gt};
 pub use convert::{
-    convert, convert_to_odd_single, fixed_to_fp, js_to_int32, round_int, to_fixed, to_fixed_value,
+    convert, convert_to_odd_single, fixed_to_fp, js_to_int32, round_int, round_int_n, to_fixed,
+    to_fixed_value,
 };
 pub use estimate::{
     recip_estimate, recip_exponent, recip_step, rsqrt_estimate, rsqrt_step, unsigned_recip_estimate,
@@ -30,6 +35,14 @@ pub const FPCR_DN: u32 = 1 << 25;
 pub const FPCR_FZ: u32 = 1 << 24;
 /// Flush to zero, half precision.
 pub const FPCR_FZ16: u32 = 1 << 19;
+/// Extended BFloat16 behaviours (FEAT_EBF16).
+pub const FPCR_EBF: u32 = 1 << 13;
+/// The elements of a scalar's register above the lowest come from a source (FEAT_AFP).
+pub const FPCR_NEP: u32 = 1 << 2;
+/// Alternate handling (FEAT_AFP).
+pub const FPCR_AH: u32 = 1 << 1;
+/// Flush inputs to zero, single and double precision (FEAT_AFP).
+pub const FPCR_FIZ: u32 = 1 << 0;
 /// Lowest bit of the rounding mode field.
 pub const FPCR_RMODE_SHIFT: u32 = 22;
 
@@ -71,15 +84,49 @@ impl FpEnv {
         }
     }
 
+    /// Is alternate handling (FPCR.AH) asked for?
     #[inline]
-    fn default_nan(&self) -> bool {
+    const fn alternate(&self) -> bool {
+        self.fpcr & FPCR_AH != 0
+    }
+
+    /// Does every NaN result become the default NaN?
+    #[inline]
+    const fn only_default_nans(&self) -> bool {
         self.fpcr & FPCR_DN != 0
     }
 
-    /// Are subnormal results and operands of this format flushed to zero?
+    /// `FPDefaultNaN`: negative under alternate handling.
     #[inline]
-    fn flushes<F: Format>(&self) -> bool {
+    const fn default_nan<F: Format>(&self) -> u64 {
+        if self.alternate() { F::DEFAULT_NAN | F::SIGN } else { F::DEFAULT_NAN }
+    }
+
+    /// Are subnormal results of this format flushed to zero?
+    #[inline]
+    const fn flushes<F: Format>(&self) -> bool {
         self.fpcr & (if F::BITS == 16 { FPCR_FZ16 } else { FPCR_FZ }) != 0
+    }
+
+    /// Are subnormal operands of this format flushed to zero, and does that raise Input Denormal?
+    #[inline]
+    const fn flushes_operands<F: Format>(&self) -> (bool, bool) {
+        if F::BITS == 16 {
+            return (self.fpcr & FPCR_FZ16 != 0, false);
+        }
+        let with_flag = self.fpcr & (FPCR_FZ | FPCR_AH) == FPCR_FZ;
+        (with_flag || self.fpcr & FPCR_FIZ != 0, with_flag)
+    }
+
+    /// Computes as the instructions do that under alternate handling round to nearest, flush subnormal numbers to
+    /// zero on their way in and out, and raise nothing: estimates, their Newton steps, and BFloat16's.
+    #[inline]
+    fn without_exceptions<T>(&mut self, compute: impl FnOnce(&mut Self) -> T) -> T {
+        if !self.alternate() {
+            return compute(self);
+        }
+        let fpcr = self.fpcr & !(3 << FPCR_RMODE_SHIFT) | FPCR_FIZ | FPCR_FZ;
+        compute(&mut Self::new(fpcr))
     }
 }
 
@@ -182,6 +229,14 @@ pub struct Single;
 #[derive(Clone, Copy, Debug)]
 pub struct Double;
 
+/// BFloat16: the upper half of single precision.
+#[derive(Clone, Copy, Debug)]
+struct BFloat;
+
+impl Format for BFloat {
+    const BITS: u32 = 16;
+    const FRAC: u32 = 7;
+}
 impl Format for Half {
     const BITS: u32 = 16;
     const FRAC: u32 = 10;
@@ -255,20 +310,25 @@ impl Unpacked {
 /// `FPUnpack`: flushes a subnormal operand if FPCR asks for that.
 #[inline]
 fn unpack<F: Format>(env: &mut FpEnv, op: u64) -> Unpacked {
-    let flush = env.flushes::<F>();
-    unpack_base::<F>(env, op, flush, false)
+    let (flush, with_flag) = env.flushes_operands::<F>();
+    unpack_base::<F>(env, op, (flush, with_flag), false)
 }
 
 /// `FPUnpackCV`: for conversions between formats. FZ16 has no say, AHP has.
 #[inline]
 fn unpack_cv<F: Format>(env: &mut FpEnv, op: u64) -> Unpacked {
-    let flush = F::BITS != 16 && env.flushes::<F>();
+    let flush = if F::BITS == 16 { (false, false) } else { env.flushes_operands::<F>() };
     let alternative = F::BITS == 16 && env.fpcr & FPCR_AHP != 0;
     unpack_base::<F>(env, op, flush, alternative)
 }
 
 #[inline]
-fn unpack_base<F: Format>(env: &mut FpEnv, op: u64, flush: bool, alternative: bool) -> Unpacked {
+fn unpack_base<F: Format>(
+    env: &mut FpEnv,
+    op: u64,
+    (flush, with_flag): (bool, bool),
+    alternative: bool,
+) -> Unpacked {
     let sign = op & F::SIGN != 0;
     let biased = (op >> F::FRAC) & F::EXP_MAX;
     let frac = op & F::FRAC_MASK;
@@ -277,7 +337,7 @@ fn unpack_base<F: Format>(env: &mut FpEnv, op: u64, flush: bool, alternative: bo
             return Unpacked::special(Class::Zero, sign);
         }
         if flush {
-            if F::BITS != 16 {
+            if with_flag {
                 env.raise(FPSR_IDC);
             }
             return Unpacked::special(Class::Zero, sign);
@@ -298,6 +358,17 @@ fn unpack_base<F: Format>(env: &mut FpEnv, op: u64, flush: bool, alternative: bo
     }
     let sig = (frac | (1 << F::FRAC)) << (63 - F::FRAC);
     Unpacked { class: Class::Nonzero, sign, exp: biased as i32 - F::BIAS, sig }
+}
+
+/// `FPProcessDenorms`: under alternate handling, a subnormal operand that is not flushed raises Input Denormal.
+#[inline]
+fn process_denormals<F: Format>(env: &mut FpEnv, operands: &[u64]) {
+    if F::BITS != 16 && env.alternate() && env.fpcr & FPCR_FIZ == 0 {
+        let subnormal = |op: &u64| op & !F::SIGN != 0 && op & F::INFINITY == 0;
+        if operands.iter().any(subnormal) {
+            env.raise(FPSR_IDC);
+        }
+    }
 }
 
 #[inline]
@@ -325,7 +396,7 @@ fn zero_sum<F: Format>(rounding: Rounding) -> u64 {
 #[cold]
 fn invalid<F: Format>(env: &mut FpEnv) -> u64 {
     env.raise(FPSR_IOC);
-    F::DEFAULT_NAN
+    env.default_nan::<F>()
 }
 
 /// `FPProcessNaN`: `op` is a NaN of this class.
@@ -334,7 +405,7 @@ fn process_nan<F: Format>(env: &mut FpEnv, class: Class, op: u64) -> u64 {
     if class == Class::SignallingNan {
         env.raise(FPSR_IOC);
     }
-    if env.default_nan() { F::DEFAULT_NAN } else { op | F::QUIET }
+    if env.only_default_nans() { env.default_nan::<F>() } else { op | F::QUIET }
 }
 
 /// `FPProcessNaNs`: the result if either operand is a NaN.
@@ -343,11 +414,12 @@ fn process_nans<F: Format>(env: &mut FpEnv, a: (Unpacked, u64), b: (Unpacked, u6
     if !a.0.is_nan() && !b.0.is_nan() {
         return None;
     }
-    let chosen = [a, b].into_iter().find(|(u, _)| u.is(Class::SignallingNan)).unwrap_or(if a.0.is_nan() {
-        a
-    } else {
-        b
-    });
+    let signalling = [a, b].into_iter().find(|(u, _)| u.is(Class::SignallingNan));
+    if env.alternate() && a.0.is_nan() && b.0.is_nan() {
+        let class = signalling.map_or(Class::QuietNan, |(u, _)| u.class);
+        return Some(process_nan::<F>(env, class, a.1));
+    }
+    let chosen = signalling.unwrap_or(if a.0.is_nan() { a } else { b });
     Some(process_nan::<F>(env, chosen.0.class, chosen.1))
 }
 
@@ -400,8 +472,8 @@ fn round_base<F: Format>(
     rounding: Rounding,
     flush: bool,
 ) -> u64 {
-    if flush && exp < F::MIN_EXP {
-        env.raise(FPSR_UFC);
+    if flush && exp < F::MIN_EXP && is_tiny::<F>(env, sign, exp, sig, rounding) {
+        env.raise(if env.alternate() { FPSR_UFC | FPSR_IXC } else { FPSR_UFC });
         return zero::<F>(sign);
     }
     let (magnitude, inexact) = round_magnitude::<F>(env, sign, exp, sig, rounding);
@@ -414,6 +486,19 @@ fn round_base<F: Format>(
         env.raise(FPSR_IXC);
     }
     sign_bit::<F>(sign) | magnitude
+}
+
+/// Does a number that is below the smallest normal one count as that? Under alternate handling, only if it still is
+/// when rounded with an unbounded exponent.
+#[inline]
+fn is_tiny<F: Format>(env: &FpEnv, sign: bool, exp: i32, sig: u64, rounding: Rounding) -> bool {
+    if !env.alternate() {
+        return true;
+    }
+    let shift = 63 - F::FRAC;
+    let (int, rem) = (sig >> shift, sig & ((1 << shift) - 1));
+    let up = rounding.rounds_up(sign, int & 1 != 0, rem, 1 << (shift - 1)) && rounding != Rounding::Odd;
+    exp < F::MIN_EXP - 1 || !(up && int + 1 == 2 << F::FRAC)
 }
 
 /// Rounds to the alternative half-precision format, which has no infinities and no NaNs.
@@ -430,7 +515,6 @@ fn round_alternative(env: &mut FpEnv, sign: bool, exp: i32, sig: u64, rounding: 
 }
 
 /// The rounded magnitude as an encoding (which may run past the format's range) and whether it is inexact.
-/// Tininess is found before rounding.
 #[inline]
 fn round_magnitude<F: Format>(
     env: &mut FpEnv,
@@ -441,10 +525,11 @@ fn round_magnitude<F: Format>(
 ) -> (u64, bool) {
     let shift = 63 - F::FRAC;
     let subnormal = exp < F::MIN_EXP;
+    let tiny = subnormal && is_tiny::<F>(env, sign, exp, sig, rounding);
     let sig = if subnormal { shift_right_jam(sig, (F::MIN_EXP - exp) as u32) } else { sig };
     let mut int = sig >> shift;
     let rem = sig & ((1 << shift) - 1);
-    if subnormal && rem != 0 {
+    if tiny && rem != 0 {
         env.raise(FPSR_UFC);
     }
     if rounding.rounds_up(sign, int & 1 != 0, rem, 1 << (shift - 1)) {

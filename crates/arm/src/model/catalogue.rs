@@ -53,6 +53,15 @@ const ISAR2_MAX: u64 = 1 << 20;
 /// LVA, TTST, IDST, TTL, BBM level 2, E0PD on top.
 const MMFR2_MAX: u64 = MMFR2_V8_2 | 1 << 16 | 1 << 28 | 1 << 36 | 1 << 48 | 2 << 52 | 1 << 60;
 
+/// Vectors and floating point on top: FHM.
+const ISAR0_VECTOR: u64 = 1 << 48;
+/// FCMA, FRINTTS, BF16 with EBF16, I8MM.
+const ISAR1_VECTOR: u64 = 1 << 16 | 1 << 32 | 2 << 44 | 1 << 52;
+/// RPRES.
+const ISAR2_VECTOR: u64 = 1 << 4;
+/// AFP.
+const MMFR1_VECTOR: u64 = 1 << 44;
+
 pub(super) const ALL: &[Entry] = &[
     Entry {
         name: "neoverse-n1",
@@ -131,12 +140,12 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
             (IdReg::PFR1, 2 << 4),
             (IdReg::DFR0, DFR0_BASE | 8),
-            (IdReg::ISAR0, ISAR0_MAX),
-            (IdReg::ISAR1, ISAR1_MAX),
-            (IdReg::ISAR2, ISAR2_MAX),
+            (IdReg::ISAR0, ISAR0_MAX | ISAR0_VECTOR),
+            (IdReg::ISAR1, ISAR1_MAX | ISAR1_VECTOR),
+            (IdReg::ISAR2, ISAR2_MAX | ISAR2_VECTOR),
             // LPA (52 bits), and LPA2 for the 4K and the 16K granule.
             (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6),
-            (IdReg::MMFR1, MMFR1_V8_2),
+            (IdReg::MMFR1, MMFR1_V8_2 | MMFR1_VECTOR),
             (IdReg::MMFR2, MMFR2_MAX),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],

@@ -217,13 +217,21 @@ fn max_has_what_is_implemented_beyond_the_default() {
         F::Ttl,
         F::Bbm,
         F::E0pd,
+        F::Fhm,
+        F::Fcma,
+        F::Frintts,
+        F::I8mm,
+        F::Bf16,
+        F::Ebf16,
+        F::Afp,
+        F::Rpres,
     ] {
         assert!(max.has(f), "{}", f.name());
     }
     for f in [F::Sha256, F::Pmull, F::Lse, F::DotProd, F::Lrcpc, F::Uao] {
         assert!(max.has(f), "{}", f.name());
     }
-    for f in [F::Lrcpc3, F::Lse128, F::Lse2, F::PAuth, F::Mte, F::Bti, F::Sve, F::Fcma, F::Cssc, F::Xs] {
+    for f in [F::Lrcpc3, F::Lse128, F::Lse2, F::PAuth, F::Mte, F::Bti, F::Sve, F::Cssc, F::Xs] {
         assert!(!max.has(f), "{}", f.name());
     }
 }

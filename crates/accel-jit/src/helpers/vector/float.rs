@@ -16,12 +16,12 @@ const fn es<F: Format>() -> u32 {
 }
 
 #[inline]
-fn get<F: Format>(x: u128, i: u32) -> u64 {
+pub(super) fn get<F: Format>(x: u128, i: u32) -> u64 {
     (x >> (i * F::BITS)) as u64 & F::MASK
 }
 
 #[inline]
-fn gather<F: Format>(count: u32, mut f: impl FnMut(u32) -> u64) -> u128 {
+pub(super) fn gather<F: Format>(count: u32, mut f: impl FnMut(u32) -> u64) -> u128 {
     let mut out = 0;
     for i in 0..count {
         out |= u128::from(f(i) & F::MASK) << (i * F::BITS);
@@ -161,7 +161,10 @@ fp_ops! {
     /// FMUL.
     Mul(env, d, n, m, p) => fp::mul::<F>(env, n, m);
     /// FNMUL.
-    Nmul(env, d, n, m, p) => fp::neg::<F>(fp::mul::<F>(env, n, m));
+    Nmul(env, d, n, m, p) => {
+        let product = fp::mul::<F>(env, n, m);
+        fp::neg::<F>(env, product)
+    };
     /// FMULX.
     Mulx(env, d, n, m, p) => fp::mulx::<F>(env, n, m);
     /// FDIV.
@@ -169,7 +172,10 @@ fp_ops! {
     /// FMLA.
     Mla(env, d, n, m, p) => fp::mul_add::<F>(env, d, n, m);
     /// FMLS.
-    Mls(env, d, n, m, p) => fp::mul_add::<F>(env, d, fp::neg::<F>(n), m);
+    Mls(env, d, n, m, p) => {
+        let n = fp::neg::<F>(env, n);
+        fp::mul_add::<F>(env, d, n, m)
+    };
     /// FMAX, FMAXP, FMAXV.
     Max(env, d, n, m, p) => fp::max::<F>(env, n, m);
     /// FMIN, FMINP, FMINV.
@@ -179,21 +185,24 @@ fp_ops! {
     /// FMINNM, FMINNMP, FMINNMV.
     Minnm(env, d, n, m, p) => fp::minnm::<F>(env, n, m);
     /// FABD.
-    Abd(env, d, n, m, p) => fp::abs::<F>(fp::sub::<F>(env, n, m));
+    Abd(env, d, n, m, p) => {
+        let difference = fp::sub::<F>(env, n, m);
+        fp::abs::<F>(env, difference)
+    };
     /// FABS.
-    Abs(env, d, n, m, p) => fp::abs::<F>(n);
+    Abs(env, d, n, m, p) => fp::abs::<F>(env, n);
     /// FNEG.
-    Neg(env, d, n, m, p) => fp::neg::<F>(n);
+    Neg(env, d, n, m, p) => fp::neg::<F>(env, n);
     /// FSQRT.
     Sqrt(env, d, n, m, p) => fp::sqrt::<F>(env, n);
     /// FRECPS.
     Recps(env, d, n, m, p) => fp::recip_step::<F>(env, n, m);
     /// FRSQRTS.
     Rsqrts(env, d, n, m, p) => fp::rsqrt_step::<F>(env, n, m);
-    /// FRECPE.
-    Recpe(env, d, n, m, p) => fp::recip_estimate::<F>(env, n);
-    /// FRSQRTE.
-    Rsqrte(env, d, n, m, p) => fp::rsqrt_estimate::<F>(env, n);
+    /// FRECPE; the parameter tells of FEAT_RPRES.
+    Recpe(env, d, n, m, p) => fp::recip_estimate::<F>(env, n, p != 0);
+    /// FRSQRTE; the parameter tells of FEAT_RPRES.
+    Rsqrte(env, d, n, m, p) => fp::rsqrt_estimate::<F>(env, n, p != 0);
     /// FRECPX.
     Recpx(env, d, n, m, p) => fp::recip_exponent::<F>(env, n);
     /// FCMEQ.
@@ -203,9 +212,15 @@ fp_ops! {
     /// FCMGT.
     Cmgt(env, d, n, m, p) => mask(fp::compare_gt::<F>(env, n, m));
     /// FACGE.
-    Acge(env, d, n, m, p) => mask(fp::compare_ge::<F>(env, fp::abs::<F>(n), fp::abs::<F>(m)));
+    Acge(env, d, n, m, p) => {
+        let (n, m) = (fp::abs::<F>(env, n), fp::abs::<F>(env, m));
+        mask(fp::compare_ge::<F>(env, n, m))
+    };
     /// FACGT.
-    Acgt(env, d, n, m, p) => mask(fp::compare_gt::<F>(env, fp::abs::<F>(n), fp::abs::<F>(m)));
+    Acgt(env, d, n, m, p) => {
+        let (n, m) = (fp::abs::<F>(env, n), fp::abs::<F>(env, m));
+        mask(fp::compare_gt::<F>(env, n, m))
+    };
     /// FCMEQ (zero).
     CmeqZero(env, d, n, m, p) => mask(fp::compare_eq::<F>(env, n, 0));
     /// FCMGE (zero).
@@ -221,6 +236,12 @@ fp_ops! {
         let c = Conversion::unpack(p);
         let mode = c.mode(env);
         fp::round_int::<F>(env, n, mode, c.exact)
+    };
+    /// FRINT32X and its kind: [`Conversion`], of 64 bits if `x`.
+    RintN(env, d, n, m, p) => {
+        let c = Conversion::unpack(p);
+        let mode = c.mode(env);
+        fp::round_int_n::<F>(env, n, mode, if c.x { 64 } else { 32 })
     };
     /// FCVTNS and its kind to an integer or fixed-point number of the same width, by [`Conversion`].
     ToInt(env, d, n, m, p) => {
@@ -243,8 +264,8 @@ pub extern "C" fn fused<F: Format>(env: &mut FpEnv, regs: &mut Regs, op: VOperan
     let (n, m, a) = (reg(regs, op.n), reg(regs, op.m), reg(regs, op.a));
     let (n, m, a) = (n as u64 & F::MASK, m as u64 & F::MASK, a as u64 & F::MASK);
     let param = shape(op).param();
-    let n = if param & 1 != 0 { fp::neg::<F>(n) } else { n };
-    let a = if param & 2 != 0 { fp::neg::<F>(a) } else { a };
+    let n = if param & 1 != 0 { fp::neg::<F>(env, n) } else { n };
+    let a = if param & 2 != 0 { fp::neg::<F>(env, a) } else { a };
     set(regs, op.d, fp::mul_add::<F>(env, a, n, m).into());
 }
 
@@ -285,5 +306,19 @@ pub extern "C" fn fcvtxn(env: &mut FpEnv, regs: &mut Regs, op: VOperands) {
     let count = if s.bytes() < 8 { 1 } else { 2 };
     let out = gather::<Single>(count, |i| fp::convert_to_odd_single(env, get::<Double>(n, i)));
     let out = merge_half(s, reg(regs, op.d), out);
+    set(regs, op.d, out);
+}
+
+/// BFCVT.
+pub extern "C" fn bfcvt(env: &mut FpEnv, regs: &mut Regs, op: VOperands) {
+    let n = reg(regs, op.n) as u64 & Single::MASK;
+    set(regs, op.d, fp::convert_to_bfloat(env, n).into());
+}
+
+/// BFCVTN, BFCVTN2.
+pub extern "C" fn bfcvtn(env: &mut FpEnv, regs: &mut Regs, op: VOperands) {
+    let n = reg(regs, op.n);
+    let out = gather::<Half>(4, |i| fp::convert_to_bfloat(env, get::<Single>(n, i)));
+    let out = merge_half(shape(op), reg(regs, op.d), out);
     set(regs, op.d, out);
 }

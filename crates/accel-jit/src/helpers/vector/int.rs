@@ -109,14 +109,6 @@ int_ops! {
     );
     /// PMUL, bytes only.
     Pmul(qc, d, n, m, p) => crypto::pmull8(n as u8, m as u8).into();
-    /// SDOT: `m` and `n` are four signed bytes.
-    Sdot(qc, d, n, m, p) => dot::<true, true>(d, n, m);
-    /// UDOT.
-    Udot(qc, d, n, m, p) => dot::<false, false>(d, n, m);
-    /// USDOT, and SUDOT with its sources exchanged: `n` unsigned, `m` signed.
-    Usdot(qc, d, n, m, p) => dot::<false, true>(d, n, m);
-    /// SUDOT.
-    Sudot(qc, d, n, m, p) => dot::<true, false>(d, n, m);
     /// SUQADD: signed d plus unsigned n.
     Suqadd(qc, d, n, m, p) => sat_s::<ES>(qc, s::<ES>(d) + u(n));
     /// USQADD: unsigned d plus signed n.
@@ -159,17 +151,6 @@ int_ops! {
 #[inline]
 fn unsigned_left<const ES: u32>(n: u64, m: u64, round: bool) -> i128 {
     if m as i8 >= bits(ES) as i8 && n != 0 { i128::MAX } else { shift_by::<ES>(u(n), m, round) }
-}
-
-/// `d` plus the dot product of four bytes each.
-#[inline]
-fn dot<const N_SIGNED: bool, const M_SIGNED: bool>(d: u64, n: u64, m: u64) -> u64 {
-    let value = |x: u64, i: u32, signed: bool| {
-        let b = (x >> (8 * i)) as u8;
-        if signed { i32::from(b as i8) } else { i32::from(b) }
-    };
-    (0..4).fold(d as u32, |sum, i| sum.wrapping_add((value(n, i, N_SIGNED) * value(m, i, M_SIGNED)) as u32))
-        as u64
 }
 
 macro_rules! long_ops {

@@ -10,6 +10,7 @@ pub mod float;
 pub mod gpr;
 pub mod int;
 pub mod narrow;
+pub mod products;
 #[cfg(test)]
 mod tests;
 

@@ -17,14 +17,22 @@ fn source(s: &Simd, es: u8) -> Option<(VReg, u32)> {
     }
 }
 
-fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
+pub(super) fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
     let (m, index) = source(s, es)?;
     let op = VOperands { m, ..s.operands(shape.element(index)) };
     s.emit(Inst::VHelper { f, op })
 }
 
+/// As [`by_element`], for floating-point scalars.
+fn scalar_by_element(s: &mut Simd, f: VectorHelper, es: u8) -> Option<Flow> {
+    let (m, index) = source(s, es)?;
+    let op = VOperands { m, ..s.operands(Shape::scalar(es).element(index)) };
+    let above = if matches!(s.mnemonic, "FMLA" | "FMLS") { s.d() } else { s.n() };
+    s.scalar(Inst::VHelper { f, op }, es, above)
+}
+
 /// Spreads the element over a scratch register.
-fn spread(s: &mut Simd, es: u8) -> Option<VReg> {
+pub(super) fn spread(s: &mut Simd, es: u8) -> Option<VReg> {
     let (m, lane) = source(s, es)?;
     s.emit(Inst::VDupLane { es, q: true, d: SCRATCH, n: m, lane: lane as u8 });
     Some(SCRATCH)
@@ -40,14 +48,8 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
     let (es, q) = (s.size(), s.q());
     match s.mnemonic {
         "FMLA" | "FMLS" | "FMUL" | "FMULX" => float_vector(s),
-        "SDOT" | "UDOT" => {
-            allowed(es == 2)?;
-            let f = if s.u() { lanewise::<int::Udot>(2) } else { lanewise::<int::Sdot>(2) };
-            by_element(s, f, s.vector(), 2)
-        }
-        // The size field is part of these two's opcode.
-        "USDOT" => by_element(s, lanewise::<int::Usdot>(2), s.vector(), 2),
-        "SUDOT" => by_element(s, lanewise::<int::Sudot>(2), s.vector(), 2),
+        "SDOT" | "UDOT" | "USDOT" | "SUDOT" | "BFDOT" | "BFMLAL" | "FMLAL" | "FMLAL2" | "FMLSL"
+        | "FMLSL2" | "FCMLA" => super::products::by_element(s),
         "MUL" | "MLA" | "MLS" => {
             allowed(matches!(es, 1 | 2))?;
             let op = match s.mnemonic {
@@ -141,5 +143,5 @@ fn float_scalar(s: &mut Simd) -> Option<Flow> {
         };
     }
     let f = float_lanes(s.mnemonic)?;
-    by_element(s, f(es), Shape::scalar(es), es)
+    scalar_by_element(s, f(es), es)
 }

@@ -24,6 +24,9 @@ fn inline(s: &Simd, es: u8) -> bool {
 
 /// Floating-point data-processing (1 source).
 pub fn one(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic == "BFCVT" {
+        return s.scalar_helper(fv::bfcvt, Shape::scalar(1), 1, s.d());
+    }
     let es = ftype(s)?;
     if s.mnemonic == "FCVT" {
         return convert(s, es);
@@ -39,14 +42,21 @@ pub fn one(s: &mut Simd) -> Option<Flow> {
         "FRINTZ" => F1Op::RintZ,
         "FRINTX" => F1Op::RintX,
         "FRINTI" => F1Op::RintI,
-        "FRINTA" => return one_helper(s, es),
+        mnemonic if mnemonic.starts_with("FRINT") => return one_helper(s, es),
         _ => return None,
     };
-    // Moves and sign changes do not depend on FPCR.
-    let exact = matches!(op, F1Op::Mov | F1Op::Abs | F1Op::Neg) && es >= 2;
-    if exact || inline(s, es) {
-        let (d, n) = (s.d(), s.n());
-        return s.emit(Inst::F1 { op, double: es == 3, d, n });
+    let (d, n, double) = (s.d(), s.n(), es == 3);
+    // Moves do not depend on FPCR, changes of signs only on AH and NEP.
+    let exact = match op {
+        F1Op::Mov => es >= 2,
+        F1Op::Abs | F1Op::Neg => es >= 2 && !s.ctx.fp_alternate,
+        _ => false,
+    };
+    if op == F1Op::Mov && exact || inline(s, es) {
+        return s.emit(Inst::F1 { op, double, d, n });
+    }
+    if exact {
+        return s.scalar(Inst::F1 { op, double, d, n }, es, d);
     }
     one_helper(s, es)
 }
@@ -60,9 +70,9 @@ fn one_helper(s: &mut Simd, es: u8) -> Option<Flow> {
         "FABS" => (fv::same::<fv::Abs>(es), 0),
         "FNEG" => (fv::same::<fv::Neg>(es), 0),
         "FSQRT" => (fv::same::<fv::Sqrt>(es), 0),
-        mnemonic => (fv::same::<fv::Rint>(es), rounding(*mnemonic.as_bytes().get(5)?)?.pack()),
+        mnemonic => super::two::round_to_integral(mnemonic).map(|(f, param)| (f(es), param))?,
     };
-    s.helper(f, Shape::scalar(es).with(param))
+    s.scalar_helper(f, Shape::scalar(es).with(param), es, s.d())
 }
 
 /// FCVT between precisions.
@@ -87,7 +97,7 @@ fn convert(s: &mut Simd, from: u8) -> Option<Flow> {
         (3, 2) => fv::fcvt::<Double, Single>,
         _ => return None,
     };
-    s.helper(f, Shape::scalar(to))
+    s.scalar_helper(f, Shape::scalar(to), to, s.d())
 }
 
 /// Floating-point data-processing (2 source).
@@ -109,7 +119,7 @@ pub fn two(s: &mut Simd) -> Option<Flow> {
         let (d, n, m) = (s.d(), s.n(), s.m());
         return s.emit(Inst::F2 { op, double: es == 3, d, n, m });
     }
-    s.helper(f(es), Shape::scalar(es))
+    s.scalar_helper(f(es), Shape::scalar(es), es, s.n())
 }
 
 /// Floating-point data-processing (3 source).
@@ -127,7 +137,7 @@ pub fn three(s: &mut Simd) -> Option<Flow> {
         let (d, n, m, a) = (s.d(), s.n(), s.m(), s.a());
         return s.emit(Inst::F3 { op, double: es == 3, d, n, m, a });
     }
-    s.helper(fv::fused_for(es), Shape::scalar(es).with(param))
+    s.scalar_helper(fv::fused_for(es), Shape::scalar(es).with(param), es, s.a())
 }
 
 /// FCMP, FCMPE.
@@ -193,8 +203,15 @@ pub fn fixed(s: &mut Simd) -> Option<Flow> {
     if to_int {
         s.helper_gpr(gpr::to_int_for(es), shape, Opnd::Imm(0), Builder::dz(bits(s.word, 0, 5)))
     } else {
-        s.helper_gpr(gpr::from_int_for(es), shape, Builder::xz(bits(s.word, 5, 5)), Reg::NONE)
+        from_general(s, es, shape, Builder::xz(bits(s.word, 5, 5)))
     }
+}
+
+/// SCVTF and UCVTF by function.
+fn from_general(s: &mut Simd, es: u8, shape: Shape, general: Opnd) -> Option<Flow> {
+    let op = s.operands(shape);
+    let f = gpr::from_int_for(es);
+    s.scalar(Inst::VHelperGpr { f, op, s: general, d: Reg::NONE, nzcv: false }, es, s.d())
 }
 
 /// Conversions between floating point and integers in a general register, and FMOV.
@@ -220,7 +237,7 @@ pub fn integer(s: &mut Simd) -> Option<Flow> {
                 return s.emit(Inst::IntToF { signed, double, w, d: v, s: general });
             }
             let c = Conversion { unsigned, x: w == Width::X, ..Conversion::new(None) };
-            s.helper_gpr(gpr::from_int_for(es), Shape::scalar(es).with(c.pack()), general, Reg::NONE)
+            from_general(s, es, Shape::scalar(es).with(c.pack()), general)
         }
         "FCVTZS" | "FCVTZU" if inline(s, es) => {
             // Even an unwanted result raises exceptions.

@@ -7,6 +7,7 @@
 mod element;
 mod float;
 mod moves;
+mod products;
 mod shift;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,25 @@ impl Simd<'_> {
         let op = self.operands(shape);
         self.b.emit(Inst::VHelper { f, op });
         Some(Flow::Next)
+    }
+
+    /// A scalar floating-point function whose result is `1 << es` bytes, as [`Simd::scalar`] places it.
+    fn scalar_helper(&mut self, f: VectorHelper, shape: Shape, es: u8, above: VReg) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.scalar(Inst::VHelper { f, op }, es, above)
+    }
+
+    /// An instruction with a scalar result of `1 << es` bytes in `d`. What is above it is zero, or as in `above` if
+    /// FPCR.NEP says so (Arm ARM, FPCR, NEP).
+    fn scalar(&mut self, inst: Inst, es: u8, above: VReg) -> Option<Flow> {
+        if !self.ctx.fp_merge {
+            return self.emit(inst);
+        }
+        let d = self.d();
+        self.emit(Inst::V2 { op: V2Op::Mov, es: 0, q: true, d: SCRATCH, n: above });
+        self.emit(inst);
+        self.emit(Inst::VInsLane { es, d: SCRATCH, dl: 0, n: d, nl: 0 });
+        self.emit(Inst::V2 { op: V2Op::Mov, es: 0, q: true, d, n: SCRATCH })
     }
 
     fn helper_gpr(&mut self, f: VectorGprHelper, shape: Shape, s: Opnd, d: Reg) -> Option<Flow> {

@@ -188,5 +188,8 @@ fn convert(s: &mut Simd, es: u8, shape: Shape) -> Option<Flow> {
     let mode = to_int.then_some(Rounding::Zero);
     let c = Conversion { unsigned: s.u(), fbits: right(s, es), ..Conversion::new(mode) };
     let f = if to_int { fv::same::<fv::ToInt>(es) } else { fv::same::<fv::FromInt>(es) };
+    if shape == Shape::scalar(es) {
+        return s.scalar_helper(f, shape.with(c.pack()), es, s.d());
+    }
     s.helper(f, shape.with(c.pack()))
 }

@@ -6,7 +6,16 @@ use crate::ir::interp::{self, Exit};
 use crate::ir::{Builder, Inst, Mem, Raise};
 
 fn context(features: FeatureSet, fp_inline: bool) -> LiftContext {
-    LiftContext { features, el: 0, fp_enabled: true, fp_inline, check_sp: false, offset: 0 }
+    LiftContext {
+        features,
+        el: 0,
+        fp_enabled: true,
+        fp_inline,
+        fp_alternate: false,
+        fp_merge: false,
+        check_sp: false,
+        offset: 0,
+    }
 }
 
 fn features(model: &str) -> FeatureSet {
@@ -94,8 +103,9 @@ impl interp::Machine for NoMachine {
 
 fn run(cpu: &mut CpuState, word: u32) {
     let mut b = Builder::new();
-    let fp_inline = cpu.fp.fpcr & (0xf << 24) == 0;
-    lift(&mut b, &context(features("neoverse-n1"), fp_inline), word);
+    let fp_inline = cpu.fp.fpcr & (0xf << 24 | 7) == 0;
+    let merge = cpu.fp.fpcr & armlet_arm::fp::FPCR_NEP != 0;
+    lift(&mut b, &LiftContext { fp_merge: merge, ..context(features("max"), fp_inline) }, word);
     assert_eq!(interp::run(&b.finish(), 0, cpu, &mut NoMachine), Exit::Goto, "{word:#010x}");
 }
 
@@ -116,6 +126,49 @@ fn immediates_expand() {
         run(&mut cpu, word);
         assert_eq!(cpu.v[0], want, "{word:#010x}");
     }
+}
+
+#[test]
+fn scalars_keep_the_rest_of_a_source_if_asked_to() {
+    // What is above the lowest element, in the registers 0 to 3; the result's is as in the register, or zero.
+    let cases: [(u32, Option<usize>); 14] = [
+        (0x1e22_2820, Some(1)), // fadd s0, s1, s2
+        (0x1e22_8820, Some(1)), // fnmul s0, s1, s2
+        (0x1f02_0c20, Some(3)), // fmadd s0, s1, s2, s3
+        (0x1e20_c020, Some(0)), // fabs s0, s1
+        (0x1e22_c020, Some(0)), // fcvt d0, s1
+        (0x5f82_1020, Some(0)), // fmla s0, s1, v2.s[0]
+        (0x5f82_9020, Some(1)), // fmul s0, s1, v2.s[0]
+        (0x5e22_e420, Some(2)), // fcmeq s0, s1, s2
+        (0x5ea0_d820, None),    // fcmeq s0, s1, #0.0
+        (0x1e22_0020, Some(0)), // scvtf s0, w1
+        (0x1e63_4020, Some(0)), // bfcvt h0, s1
+        (0x5f3f_e420, Some(0)), // scvtf s0, s1, #1
+        (0x1e20_4020, None),    // fmov s0, s1
+        (0x7e30_d820, None),    // faddp s0, v1.2s
+    ];
+    for (word, above) in cases {
+        let mut cpu = CpuState::new(0);
+        cpu.fp.fpcr = armlet_arm::fp::FPCR_NEP;
+        for i in 0..4 {
+            cpu.v[i] = (i as u128 + 5) << 64 | 0x3f80_0000;
+        }
+        run(&mut cpu, word);
+        assert_eq!(cpu.v[0] >> 64, above.map_or(0, |i| i as u128 + 5), "{word:#010x}");
+    }
+}
+
+#[test]
+fn dot_products_mix_signs() {
+    let mut results = Vec::new();
+    // sdot, udot, usdot v0.2s, v1.8b, v2.8b; sudot v0.2s, v1.8b, v2.4b[0]; smmla, usmmla v0.4s, v1.16b, v2.16b
+    for word in [0x0e82_9420, 0x2e82_9420, 0x0e82_9c20, 0x0f02_f020, 0x4e82_a420, 0x4e82_ac20] {
+        let mut cpu = CpuState::new(0);
+        (cpu.v[0], cpu.v[1], cpu.v[2]) = (1, 0xff02, 0xfe02);
+        run(&mut cpu, word);
+        results.push(cpu.v[0] as u32 as i32);
+    }
+    assert_eq!(results, [7, 5 + 255 * 254, 5 - 510, 5 - 254, 7, 5 - 510]);
 }
 
 #[test]

@@ -6,6 +6,9 @@ use crate::ir::{F1Op, F2Op};
 
 /// Advanced SIMD three same.
 pub fn same(s: &mut Simd) -> Option<Flow> {
+    if s.mnemonic.starts_with("FMLAL") || s.mnemonic.starts_with("FMLSL") {
+        return super::products::same(s);
+    }
     if s.mnemonic.starts_with('F') {
         return float_same(s, s.sz());
     }
@@ -277,20 +280,12 @@ pub(super) fn float_pairs(mnemonic: &str) -> Option<BySize> {
     })
 }
 
-/// Advanced SIMD three-register extension: SQRDMLAH, SQRDMLSH, dot products.
+/// Advanced SIMD three-register extension: SQRDMLAH, SQRDMLSH, and sums of products.
 pub fn same_extra(s: &mut Simd) -> Option<Flow> {
-    let (es, q) = (s.size(), s.q());
-    let dot: VectorHelper = match s.mnemonic {
-        "SDOT" => lanewise::<int::Sdot>(2),
-        "UDOT" => lanewise::<int::Udot>(2),
-        "USDOT" => lanewise::<int::Usdot>(2),
-        mnemonic => {
-            let f = helper_same(mnemonic, es)?;
-            return s.helper(f, Shape::vector(q));
-        }
-    };
-    allowed(es == 2)?;
-    s.helper(dot, s.vector())
+    match helper_same(s.mnemonic, s.size()) {
+        Some(f) => s.helper(f, s.vector()),
+        None => super::products::same(s),
+    }
 }
 
 /// Advanced SIMD scalar three same.
@@ -319,7 +314,10 @@ pub fn float_scalar_same(s: &mut Simd, es: u8) -> Option<Flow> {
         return s.emit(Inst::F1 { op: F1Op::Abs, double, d, n: SCRATCH });
     }
     let f = float_lanes(s.mnemonic)?;
-    s.helper(f(es), Shape::scalar(es))
+    // The masks of comparisons leave what the second source has.
+    let compares = s.mnemonic.starts_with("FC") || s.mnemonic.starts_with("FAC");
+    let above = if compares { s.m() } else { s.n() };
+    s.scalar_helper(f(es), Shape::scalar(es), es, above)
 }
 
 /// Advanced SIMD scalar three-register extension.

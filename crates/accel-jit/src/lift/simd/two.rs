@@ -86,6 +86,7 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
             s.helper(f, s.vector())
         }
         "FCVTXN" => s.helper(fv::fcvtxn, s.vector()),
+        "BFCVTN" => s.helper(fv::bfcvtn, s.vector()),
         _ => float_misc(s, s.sz()),
     }
 }
@@ -151,15 +152,28 @@ pub(super) fn rounding(letter: u8) -> Option<Conversion> {
     Some(Conversion { exact: letter == b'X', ..Conversion::new(mode) })
 }
 
-/// Floating-point operations with one source, by function, and the parameter; scalars use the same.
-fn float_helper(mnemonic: &str) -> Option<(BySize, u32)> {
+/// FRINTN and its kind, FRINT32X and its kind: by function, and the parameter.
+pub(super) fn round_to_integral(mnemonic: &str) -> Option<(BySize, u32)> {
     let name = mnemonic.as_bytes();
+    let by_letter = |at: usize| rounding(*name.get(at)?);
+    Some(match name.get(5..7) {
+        Some(b"32") => (fv::same::<fv::RintN>, by_letter(7)?.pack()),
+        Some(b"64") => (fv::same::<fv::RintN>, Conversion { x: true, ..by_letter(7)? }.pack()),
+        _ => (fv::same::<fv::Rint>, by_letter(5)?.pack()),
+    })
+}
+
+/// Floating-point operations with one source, by function, and the parameter; scalars use the same.
+fn float_helper(s: &Simd) -> Option<(BySize, u32)> {
+    let mnemonic = s.mnemonic;
+    let name = mnemonic.as_bytes();
+    let rpres = u32::from(s.ctx.features.has(Feature::Rpres));
     Some(match mnemonic {
         "FABS" => (fv::same::<fv::Abs>, 0),
         "FNEG" => (fv::same::<fv::Neg>, 0),
         "FSQRT" => (fv::same::<fv::Sqrt>, 0),
-        "FRECPE" => (fv::same::<fv::Recpe>, 0),
-        "FRSQRTE" => (fv::same::<fv::Rsqrte>, 0),
+        "FRECPE" => (fv::same::<fv::Recpe>, rpres),
+        "FRSQRTE" => (fv::same::<fv::Rsqrte>, rpres),
         "FRECPX" => (fv::same::<fv::Recpx>, 0),
         "FCMEQ" => (fv::same::<fv::CmeqZero>, 0),
         "FCMGE" => (fv::same::<fv::CmgeZero>, 0),
@@ -170,9 +184,7 @@ fn float_helper(mnemonic: &str) -> Option<(BySize, u32)> {
             let c = Conversion { unsigned: name[0] == b'U', ..Conversion::new(None) };
             (fv::same::<fv::FromInt>, c.pack())
         }
-        _ if mnemonic.starts_with("FRINT") && name.len() == 6 => {
-            (fv::same::<fv::Rint>, rounding(name[5])?.pack())
-        }
+        _ if mnemonic.starts_with("FRINT") => round_to_integral(mnemonic)?,
         _ if mnemonic.starts_with("FCVT") && name.len() == 6 => {
             let c = Conversion { unsigned: name[5] == b'U', ..rounding(name[4])? };
             (fv::same::<fv::ToInt>, c.pack())
@@ -247,10 +259,10 @@ pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
     let q = s.q();
     not_one_lane(es, q)?;
     if es >= 2 {
-        // These two do not depend on FPCR.
+        // These two depend on nothing else of FPCR.
         match s.mnemonic {
-            "FABS" => return s.v2(V2Op::Fabs, es, q),
-            "FNEG" => return s.v2(V2Op::Fneg, es, q),
+            "FABS" if !s.ctx.fp_alternate => return s.v2(V2Op::Fabs, es, q),
+            "FNEG" if !s.ctx.fp_alternate => return s.v2(V2Op::Fneg, es, q),
             "FSQRT" if s.ctx.fp_inline => return s.v2(V2Op::Fsqrt, es, q),
             _ if s.ctx.fp_inline => {
                 if let Some(flow) = float_inline(s, es, q) {
@@ -260,7 +272,7 @@ pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
             _ => {}
         }
     }
-    let (f, param) = float_helper(s.mnemonic)?;
+    let (f, param) = float_helper(s)?;
     s.helper(f(es), s.vector().with(param))
 }
 
@@ -279,7 +291,7 @@ pub fn scalar_misc(s: &mut Simd) -> Option<Flow> {
         return s.helper(f(es), Shape::scalar(es));
     }
     if s.mnemonic == "FCVTXN" {
-        return s.helper(fv::fcvtxn, Shape::scalar(2));
+        return s.scalar_helper(fv::fcvtxn, Shape::scalar(2), 2, s.d());
     }
     float_scalar_misc(s, s.sz())
 }
@@ -303,8 +315,12 @@ pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
             _ => {}
         }
     }
-    let (f, param) = float_helper(s.mnemonic)?;
-    s.helper(f(es), Shape::scalar(es).with(param))
+    let (f, param) = float_helper(s)?;
+    if s.mnemonic.starts_with("FCM") {
+        // Comparisons with zero are not among those that FPCR.NEP is about.
+        return s.helper(f(es), Shape::scalar(es));
+    }
+    s.scalar_helper(f(es), Shape::scalar(es).with(param), es, s.d())
 }
 
 /// Advanced SIMD across lanes.

@@ -12,6 +12,7 @@ mod float;
 mod int;
 mod locate;
 mod mem;
+mod products;
 mod system;
 mod vector;
 mod vector_more;
@@ -59,6 +60,8 @@ pub struct Options {
     pub counted: bool,
     /// Keep a hash of the instructions.
     pub trace: bool,
+    /// Note where each instruction begins.
+    pub marks: bool,
 }
 
 /// A jump to another block in the same page that can be patched.
@@ -124,6 +127,8 @@ pub struct Generator {
     pub side_table: Vec<SideEntry>,
     /// Offset of the inner entry (page_va is already right).
     pub inner_entry: u32,
+    /// Where instructions begin, if that is wanted: offset in the code, offset in the page.
+    pub marks: Vec<(u32, u16)>,
     /// IR instructions that slow paths of this block execute; the owner keeps them alive at this address.
     pub slow_insts: Vec<Box<Inst>>,
     thunks: Thunks,
@@ -156,6 +161,7 @@ impl Generator {
             exits: Vec::new(),
             side_table: Vec::new(),
             inner_entry: 0,
+            marks: Vec::new(),
             slow_insts: Vec::new(),
             thunks,
             options: Options::default(),
@@ -184,6 +190,7 @@ impl Generator {
         self.side_table.clear();
         self.numbers = numbers;
         self.slow_insts.clear();
+        self.marks.clear();
         self.options = options;
         self.nzcv = Nzcv::Slot;
         self.vectors.clear();
@@ -196,6 +203,9 @@ impl Generator {
         for (i, inst) in block.insts.iter().enumerate() {
             if let Inst::Start { offset, word } = *inst {
                 (self.offset, self.word, self.accesses) = (offset, word, 0);
+                if self.options.marks {
+                    self.marks.push((self.asm.len() as u32, offset));
+                }
                 self.start_counting(block, i + 1);
                 continue;
             }

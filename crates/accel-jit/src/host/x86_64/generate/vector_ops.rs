@@ -81,7 +81,7 @@ impl Generator {
 
     pub(super) fn v3(&mut self, inst: &Inst) {
         let Inst::V3 { op, es, q, d, n, m } = *inst else { unreachable!("checked by the caller") };
-        if self.v3_float(inst) || self.v3_more(inst) || self.v3_crypto(inst) {
+        if self.v3_float(inst) || self.v3_more(inst) || self.v3_crypto(inst) || self.v3_products(inst) {
             return;
         }
         let e = usize::from(es & 3);
