@@ -16,6 +16,7 @@ mod kernel;
 mod qmp;
 mod repeat;
 mod run;
+mod saved;
 mod session;
 mod suite;
 mod topology;
@@ -57,6 +58,8 @@ enum Command {
     Topology,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
+    /// Save guests at random moments, and have them go on in other processes
+    Saved(saved::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -85,6 +88,7 @@ fn work() -> Result<()> {
         Command::Gdb(o) => gdb::main(&o),
         Command::Topology => topology::linux(&run::build_armlet()?),
         Command::Repeat(o) => repeat::main(&o),
+        Command::Saved(o) => saved::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }
