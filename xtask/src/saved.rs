@@ -188,7 +188,8 @@ pub fn linux(armlet: &Path) -> Result<()> {
 
 /// The counter, and how long the kernel has run, in seconds.
 fn look(s: &mut Session) -> Result<(u64, f64)> {
-    s.send_line("echo look $(cat /tmp/count) $(cat /proc/uptime) end")?;
+    // Between opening and writing it is empty.
+    s.send_line("while ! read n </tmp/count; do :; done; echo look $n $(cat /proc/uptime) end")?;
     let answer = s.wait_for(PROMPT)?;
     let line = answer.lines().find(|line| line.starts_with("look ")).context("no answer")?;
     let mut words = line.split_whitespace().skip(1);
