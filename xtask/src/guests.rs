@@ -39,6 +39,12 @@ const FLAGS: &[&str] = &[
     "-Wl,--no-warn-rwx-segments",
 ];
 const COMMON: &[&str] = &["guests/common/start.S", "guests/common/guest.c"];
+/// Options of the independent implementation.
+#[rustfmt::skip]
+const REFERENCE: &[&str] = &[
+    "-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "512", "-display", "none", "-nodefaults",
+    "-serial", "stdio", "-monitor", "none", "-no-reboot", "-semihosting",
+];
 /// The built demonstration in the tree.
 pub const DEMO: &str = "guests/demo/demo.elf";
 
@@ -186,6 +192,37 @@ pub fn build_bench(name: &str) -> Result<PathBuf> {
     build(&format!("bench-{name}"), &Path::new("guests/bench").join(name).with_extension("c"), &[])
 }
 
+/// Builds a guest of `guests/litmus` into the target folder, with assembler source that was made for it.
+///
+/// # Errors
+/// The cross compiler is missing or fails.
+pub fn build_litmus(name: &str, made: Option<&str>) -> Result<PathBuf> {
+    // Atomics in line rather than in a library that is not there.
+    let mut more = vec!["-march=armv8.1-a".to_owned()];
+    if let Some(text) = made {
+        let file = run::target().join(format!("guests/{name}-made.S"));
+        fs::create_dir_all(run::target().join("guests"))?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        more.push(file.display().to_string());
+    }
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    build(name, &Path::new("guests/litmus").join(name).with_extension("c"), &more)
+}
+
+/// How armlet runs a program on so many CPUs.
+pub fn on_armlet(armlet: &Path, elf: &Path, cpus: usize, arguments: &str) -> Command {
+    let mut c = Command::new(armlet);
+    c.args(["run", "--smp", &cpus.to_string(), "--append", arguments, "--kernel"]).arg(elf);
+    c
+}
+
+/// How the independent implementation runs it.
+pub fn on_reference(program: &Path, elf: &Path, cpus: usize, arguments: &str) -> Command {
+    let mut c = Command::new(program);
+    c.args(REFERENCE).args(["-append", arguments, "-smp", &cpus.to_string(), "-kernel"]).arg(elf);
+    c
+}
+
 impl TestGuest {
     /// The program, with its symbols.
     pub fn elf(&self) -> &Path {
@@ -213,28 +250,7 @@ impl TestGuest {
     /// How the independent implementation runs it.
     fn reference(&self, program: &Path) -> Command {
         let mut c = Command::new(program);
-        c.args([
-            "-M",
-            "virt,gic-version=3",
-            "-cpu",
-            "neoverse-n1",
-            "-m",
-            "512",
-            "-display",
-            "none",
-            "-nodefaults",
-        ]);
-        c.args([
-            "-serial",
-            "stdio",
-            "-monitor",
-            "none",
-            "-no-reboot",
-            "-semihosting",
-            "-append",
-            "word=1 two",
-        ]);
-        c.args(["-smp", &self.smp, "-kernel"]).arg(&self.elf);
+        c.args(REFERENCE).args(["-append", "word=1 two", "-smp", &self.smp, "-kernel"]).arg(&self.elf);
         c
     }
 

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask boot`, `test`, `bench`, `soak`, `conform`, `setup`, `guests`.
+//! Developer commands: `cargo xtask boot`, `test`, `bench`, `soak`, `conform`, `litmus`, `fuzz`, `setup`, `guests`.
 //!
 //! Everything that these need beyond Rust comes from Debian's packages through apt, lands in one cache
 //! folder ([`cache`]) and is made once; a second run needs no network.
@@ -8,11 +8,14 @@ mod bench;
 mod boot;
 mod cache;
 mod drivers;
+mod fuzz;
 mod gdb;
 mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod litmus;
+mod profile;
 mod qmp;
 mod repeat;
 mod run;
@@ -56,10 +59,16 @@ enum Command {
     Gdb(gdb::Options),
     /// Boot Linux with CPUs in sockets, clusters, cores and threads, and ask it how it sees them
     Topology,
+    /// Compare the symbols that kernels' images carry with what they tell themselves, and profile a boot
+    Profile,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
     /// Save guests at random moments, and have them go on in other processes
     Saved(saved::Options),
+    /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
+    Litmus(litmus::Options),
+    /// Give any bytes to what takes bytes from outside, under libFuzzer
+    Fuzz(fuzz::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -87,8 +96,11 @@ fn work() -> Result<()> {
         Command::Qmp(o) => qmp::main(&o),
         Command::Gdb(o) => gdb::main(&o),
         Command::Topology => topology::linux(&run::build_armlet()?),
+        Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
         Command::Saved(o) => saved::main(&o),
+        Command::Litmus(o) => litmus::main(&o),
+        Command::Fuzz(o) => fuzz::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

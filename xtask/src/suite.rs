@@ -11,7 +11,7 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, qmp, repeat, run, saved, topology};
+use crate::{cache, drivers, gdb, guests, host, litmus, profile, qmp, repeat, run, saved, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -86,10 +86,16 @@ pub fn main(o: &Options) -> Result<()> {
         boots(&mut tally)?;
         let armlet = run::build_armlet()?;
         tally.check("a public QMP client drives Linux", || qmp::drive_linux(&armlet));
+        tally.check("the memory model, and atomics under contention", || litmus::short(&armlet));
         tally.check("gdb debugs a bare-metal program", || gdb::bare_metal(&armlet));
         tally.check("gdb debugs Linux", || gdb::linux(&armlet, 1000).map(drop));
         tally.check("gdb debugs Linux backwards", || gdb::backwards(&armlet).map(drop));
         tally.check("Linux sees CPUs as they are arranged", || topology::linux(&armlet));
+        for version in Version::ALL {
+            let name = format!("symbols in the image of Linux {version:?}");
+            tally.check(&name, || profile::symbols(&armlet, version));
+        }
+        tally.check("the profile of a boot", || profile::boot(&armlet));
         tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));
         tally.check("four QMP clients at once", || qmp::storm(&armlet, 10, 1));

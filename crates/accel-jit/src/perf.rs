@@ -6,8 +6,8 @@ use std::io::{self, LineWriter, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-/// Names an address of the guest.
-pub type NameOf = Box<dyn Fn(u64) -> String + Send + Sync>;
+/// Names an address of the guest, whose exception vectors (VBAR_EL1) are at the second one.
+pub type NameOf = Box<dyn Fn(u64, u64) -> String + Send + Sync>;
 
 /// The file, and how guest addresses are named in it.
 pub struct PerfMap {
@@ -41,9 +41,10 @@ impl PerfMap {
         Ok(Self { file: Mutex::new(LineWriter::new(File::create_new(path)?)), name })
     }
 
-    /// Notes that `length` bytes of host code at `address` are a translation from the guest's `va` on.
-    pub fn add(&self, address: u64, length: usize, va: u64) {
-        let name = (self.name)(va);
+    /// Notes that `length` bytes of host code at `address` are a translation from the guest's `va` on; its
+    /// exception vectors are at `vectors`.
+    pub fn add(&self, address: u64, length: usize, va: u64, vectors: u64) {
+        let name = (self.name)(va, vectors);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // A profile without some names is better than a machine that stops for want of room.
         let _ = writeln!(file, "{address:x} {length:x} guest {name}");

@@ -53,12 +53,20 @@ impl KernelSymbols {
     }
 }
 
-/// Names guest addresses by the kernel's symbols, which are read when they are first needed.
+/// Names guest addresses by the kernel's symbols. Those of a Linux image are read when it executes at its virtual
+/// addresses for the first time: it has relocated itself by then.
 pub(crate) fn name_of(symbols: KernelSymbols, ram: Ram) -> armlet_accel_jit::perf::NameOf {
-    let names = OnceLock::new();
-    Box::new(move |address| {
-        let names = names.get_or_init(|| Names { kernel: symbols.read(&ram), files: Vec::new() });
-        names.name(address, 0)
+    let known = OnceLock::new();
+    Box::new(move |address, vectors| {
+        if matches!(symbols, KernelSymbols::Image { .. }) && address >> 63 == 0 {
+            return Names::default().name(address, 0);
+        }
+        let (names, linked) = known.get_or_init(|| {
+            let names = Names { kernel: symbols.read(&ram), files: Vec::new() };
+            let linked = names.vectors();
+            (names, linked)
+        });
+        names.name(address, linked.map_or(0, |linked| vectors.wrapping_sub(linked)))
     })
 }
 

@@ -1,11 +1,11 @@
 //! The symbols that a Linux kernel carries inside its own image.
 //!
 //! With `CONFIG_KALLSYMS` the build appends a compressed table to the read-only data: names are made of *tokens*, 256
-//! pieces of text, each named by a byte. Nothing points at the table, so it is found by its shape: the tokens of the
-//! digits and letters stand for themselves and follow one another; behind the tokens is an index of them, before them
-//! are markers (where in the names every 256th begins) and the names. Addresses are 32-bit offsets from a base
-//! (`CONFIG_KALLSYMS_BASE_RELATIVE`), before the names in older kernels and behind the tokens since 6.4. Of both
-//! places the one that holds rising offsets is the right one.
+//! pieces of text, each named by a byte. Nothing points at the table, so it is found by its shape: the tokens of
+//! most digits and letters stand for themselves and follow one another; behind the tokens is an index of them; somewhere before them are
+//! the names, between their number and markers (where in the names every 256th begins). Addresses are 32-bit offsets, before the names in older kernels and
+//! behind the tokens since 6.4: of both places the one where they rise is the right one. Behind the offsets may be what
+//! they are from; those of the newest kernels are from where each of them is itself.
 
 use crate::Symbol;
 
@@ -14,7 +14,13 @@ const TOKENS: usize = 256;
 const MARKED: usize = 256;
 /// No kernel has fewer or more symbols.
 const COUNTS: std::ops::RangeInclusive<usize> = 1000..=4_000_000;
-/// Bytes between the end of one table and the beginning of the next, at most: they are aligned to 8.
+/// A name has fewer codes.
+const LONGEST: usize = 1024;
+/// The names begin at most so many bytes before the tokens.
+const REACH: usize = 16 << 20;
+/// What tables are aligned to, in newer kernels and in older ones.
+const ALIGNMENTS: [usize; 2] = [4, 8];
+/// Bytes between the index of the tokens and the offsets behind it, at most.
 const GAP: usize = 256;
 
 /// The tables as they lie in an image.
@@ -45,22 +51,24 @@ pub(crate) fn read(image: &[u8]) -> Option<Vec<Symbol>> {
 
 impl<'a> Tables<'a> {
     fn find(image: &'a [u8]) -> Option<Self> {
-        let digits = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
-        let mut from = 0;
-        loop {
-            let at = from + find(image.get(from..)?, digits)?;
-            from = at + 1;
-            if let Some(tables) = Self::around(image, at) {
-                return Some(tables);
+        let lines = [&b"1\x002\x003\x004\x005\x006\x007\x008\x009\0"[..], b"b\0c\0d\0e\0f\0g\0h\0i\0j\0"];
+        lines.into_iter().find_map(|line| {
+            let mut from = 0;
+            while let Some(at) = find(image.get(from..)?, line) {
+                from += at + 1;
+                if let Some(tables) = Self::around(image, from - 1, line[0]) {
+                    return Some(tables);
+                }
             }
-        }
+            None
+        })
     }
 
-    /// The tables whose token `0` is at `at`.
-    fn around(image: &'a [u8], at: usize) -> Option<Self> {
+    /// The tables whose token `first`, which stands for itself, is at `at`.
+    fn around(image: &'a [u8], at: usize, first: u8) -> Option<Self> {
         // Tokens before it: as many as the code of the character.
         let mut start = at;
-        for _ in 0..usize::from(b'0') {
+        for _ in 0..first {
             start = 1 + image[..start.checked_sub(1)?].iter().rposition(|b| *b == 0)?;
         }
         let mut tokens = Vec::with_capacity(TOKENS);
@@ -71,14 +79,12 @@ impl<'a> Tables<'a> {
             tokens.push(&rest[..length]);
             next += length + 1;
         }
-        let index = align(next);
         let known = |i: usize| tokens[i].as_ptr() as usize - tokens[0].as_ptr() as usize;
-        let right = (0..TOKENS).all(|i| half(image, index + 2 * i).map(usize::from) == Some(known(i)));
-        if !right {
-            return None;
-        }
+        let right =
+            |at: &usize| (0..TOKENS).all(|i| half(image, at + 2 * i).map(usize::from) == Some(known(i)));
+        let index = ALIGNMENTS.map(|to| next.next_multiple_of(to)).into_iter().find(right)?;
         let (names, count) = names_before(image, start)?;
-        Some(Self { image, tokens, names, count, end: align(index + 2 * TOKENS) })
+        Some(Self { image, tokens, names, count, end: index + 2 * TOKENS })
     }
 
     /// Every symbol's kind and name.
@@ -95,67 +101,70 @@ impl<'a> Tables<'a> {
         Some(all)
     }
 
-    /// Every symbol's offset, and what it is from.
+    /// Every symbol's offset, and what it is from: 0 if the image does not tell.
     fn offsets(&self) -> Option<(Vec<u32>, u64)> {
         let bytes = 4 * self.count;
-        // Since 6.4: offsets, base. Before: offsets, base, number of symbols, names.
-        let behind = (self.end..self.end + GAP).step_by(8).map(|at| (at, align(at + bytes)));
-        let number = self.names.checked_sub(8)?;
-        let before = number.saturating_sub(8).checked_sub(bytes).map(|at| (at & !7, number - 8));
-        behind.chain(before).find_map(|(at, base)| {
-            let offsets: Option<Vec<u32>> = (0..self.count).map(|i| word(self.image, at + 4 * i)).collect();
-            let (offsets, base) = (offsets?, double(self.image, base)?);
-            let rising = offsets.windows(2).all(|w| w[0] <= w[1]) && offsets.last() > offsets.first();
-            // Kernels lie in the upper half of the addresses.
-            (rising && base >> 48 == 0xffff).then_some((offsets, base))
-        })
+        let start = self.end.next_multiple_of(4);
+        let places = (start..start + GAP).step_by(4);
+        let behind = places.clone().map(|at| (at, (at + bytes).next_multiple_of(8)));
+        let base = (self.names & !7).saturating_sub(16);
+        let before = base.checked_sub(bytes).map(|at| (at & !7, base));
+        let given = behind.chain(before).find_map(|(at, base)| {
+            let offsets = self.rising(|i| word(self.image, at + 4 * i))?;
+            // Kernels lie in the upper half of the addresses; one that has not relocated itself may not know.
+            let base = double(self.image, base).filter(|base| base >> 48 == 0xffff).unwrap_or(0);
+            Some((offsets, base))
+        });
+        // From where each of them is itself.
+        let own =
+            |at: usize| move |i: usize| Some(word(self.image, at + 4 * i)?.wrapping_add((at + 4 * i) as u32));
+        given.or_else(|| places.into_iter().find_map(|at| Some((self.rising(own(at))?, 0))))
+    }
+
+    /// All of `offset` if they rise. Most places are not the right one: that shows soon.
+    fn rising(&self, offset: impl Fn(usize) -> Option<u32>) -> Option<Vec<u32>> {
+        let mut all: Vec<u32> = Vec::new();
+        for i in 0..self.count {
+            let next = offset(i)?;
+            if all.last().is_some_and(|last| *last > next) {
+                return None;
+            }
+            all.push(next);
+        }
+        (all.first() < all.last()).then_some(all)
     }
 }
 
-/// Where the names begin whose markers end before `tokens`, and how many there are.
+/// Where the names begin that lie before `tokens`, and how many there are: behind their number, and followed by the
+/// markers.
 fn names_before(image: &[u8], tokens: usize) -> Option<(usize, usize)> {
-    // The markers are words that rise from 0. Their first is found from their last.
-    let mut first = (tokens & !3).checked_sub(4)?;
-    // Up to a word of padding.
-    if word(image, first)? == 0 {
-        first = first.checked_sub(4)?;
-    }
-    while word(image, first)? != 0 {
-        let before = first.checked_sub(4)?;
-        if word(image, before)? >= word(image, first)? {
-            return None;
-        }
-        first = before;
-    }
-    let markers = ((tokens - first) / 4).checked_sub(1)?;
-    let last = word(image, first + 4 * markers).filter(|w| *w != 0);
-    let markers = if last.is_some() { markers + 1 } else { markers };
-    let last = word(image, first + 4 * (markers - 1))? as usize;
-    // The names end before the markers, and the last marker is so far into them; they begin behind their number.
-    let lowest = first.saturating_sub(last + MARKED * 600) & !7;
-    (lowest..first.saturating_sub(last)).rev().filter(|at| at % 8 == 0).find_map(|number| {
-        let count = word(image, number)? as usize;
-        let names = number + 8;
-        let fits = COUNTS.contains(&count) && count.div_ceil(MARKED) == markers;
-        (fits && markers_hold(image, names, first, markers)).then_some((names, count))
+    let last = tokens & !3;
+    (last.saturating_sub(REACH)..last).rev().filter(|at| at % 4 == 0).find_map(|number| {
+        let count = usize::try_from(word(image, number)?).ok().filter(|count| COUNTS.contains(count))?;
+        let follow = |names: &usize| markers_follow(&image[..tokens], *names, count);
+        ALIGNMENTS
+            .map(|to| (number + 4).next_multiple_of(to))
+            .into_iter()
+            .find(follow)
+            .map(|names| (names, count))
     })
 }
 
-/// True if each of the first markers leads to where the names have got to.
-fn markers_hold(image: &[u8], names: usize, markers: usize, count: usize) -> bool {
-    let mut at = names;
-    for marker in 0..count.min(4) {
-        if word(image, markers + 4 * marker).map(|m| names + m as usize) != Some(at) {
-            return false;
+/// True if `count` names from `names` on are followed by their markers.
+fn markers_follow(image: &[u8], names: usize, count: usize) -> bool {
+    let (mut at, mut marks) = (names, Vec::new());
+    for i in 0..count {
+        if i % MARKED == 0 {
+            marks.push(at - names);
         }
-        for _ in 0..MARKED {
-            match length(image, at) {
-                Some((length, first)) => at = first + length,
-                None => return false,
-            }
+        match length(image, at) {
+            Some((length @ 1..LONGEST, first)) => at = first + length,
+            _ => return false,
         }
     }
-    true
+    let found = |markers: usize, i: usize| word(image, markers + 4 * i).map(|mark| mark as usize);
+    let hold = |markers: usize| marks.iter().enumerate().all(|(i, mark)| found(markers, i) == Some(*mark));
+    ALIGNMENTS.into_iter().any(|to| hold(at.next_multiple_of(to)))
 }
 
 /// How many codes the name at `at` has, and where they begin. Long ones take two bytes (since 6.1).
@@ -165,10 +174,6 @@ fn length(image: &[u8], at: usize) -> Option<(usize, usize)> {
         return Some((low, at + 1));
     }
     Some((low & 0x7f | usize::from(*image.get(at + 1)?) << 7, at + 2))
-}
-
-const fn align(at: usize) -> usize {
-    (at + 7) & !7
 }
 
 fn bytes<const N: usize>(image: &[u8], at: usize) -> Option<[u8; N]> {

@@ -41,10 +41,14 @@ impl Names {
         }
     }
 
+    /// Where the symbols say that the kernel's exception vectors are.
+    pub fn vectors(&self) -> Option<u64> {
+        self.files.iter().chain([&self.kernel]).find_map(|s| s.address_of(VECTORS))
+    }
+
     /// How far the kernel is from where its symbols say, if its exception vectors are at `vectors`.
-    pub fn slide(&self, vectors: u64) -> u64 {
-        let linked = self.files.iter().chain([&self.kernel]).find_map(|s| s.address_of(VECTORS));
-        match linked {
+    fn slide(&self, vectors: u64) -> u64 {
+        match self.vectors() {
             Some(linked) if vectors != 0 => vectors.wrapping_sub(linked),
             _ => 0,
         }
@@ -103,12 +107,17 @@ impl Profile {
         let mut rows: Vec<_> = own.into_iter().collect();
         rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
         let seconds = self.period.as_secs_f64() * self.total() as f64;
-        let mut text = format!("{} samples, {seconds:.2} s of CPUs' time on the host\n\n", self.total());
-        text += "    own    with callees  function\n";
+        let mut text = format!("{} samples, {seconds:.2} s of CPUs' time on the host\n", self.total());
         let share = |n: u64| 100.0 * n as f64 / total as f64;
-        for (name, (own, all)) in rows.iter().take(ROWS) {
-            let _ = writeln!(text, "{:6.2} %      {:6.2} %  {name}", share(*own), share(*all));
-        }
+        let mut part = |title: &str, rows: &[(&str, (u64, u64))]| {
+            let _ = writeln!(text, "\n{title}\n\n    own    with callees  function");
+            for (name, (own, all)) in rows.iter().take(ROWS) {
+                let _ = writeln!(text, "{:6.2} %      {:6.2} %  {name}", share(*own), share(*all));
+            }
+        };
+        part("Most time of their own", &rows);
+        rows.sort_by(|a, b| b.1.1.cmp(&a.1.1).then_with(|| a.0.cmp(b.0)));
+        part("Most time with what they call", &rows);
         text
     }
 }

@@ -69,7 +69,8 @@ impl Symbols {
         Self::sorted(text.lines().filter_map(line).collect())
     }
 
-    /// The symbols that a plain Linux image carries itself; none if it carries none.
+    /// The symbols that a plain Linux image carries itself; none if it carries none. In an image that has not run yet their
+    /// addresses may be from its beginning on.
     pub fn of_linux(image: &[u8]) -> Self {
         let mut symbols = kallsyms::read(image).unwrap_or_default();
         symbols.retain(|s| is_name(&s.name));
@@ -78,8 +79,6 @@ impl Symbols {
 
     fn sorted(mut symbols: Vec<Symbol>) -> Self {
         symbols.sort_by_key(|s| s.address);
-        // Of several names the first is as good as the others.
-        symbols.dedup_by_key(|s| s.address);
         Self(symbols)
     }
 
@@ -93,10 +92,11 @@ impl Symbols {
         self.0.len()
     }
 
-    /// The function that `address` is in.
+    /// The function that `address` is in; of several names the first, which is as good as the others.
     pub fn find(&self, address: u64) -> Option<&Symbol> {
         let next = self.0.partition_point(|s| s.address <= address);
-        let symbol = self.0.get(next.checked_sub(1)?)?;
+        let last = self.0.get(next.checked_sub(1)?)?;
+        let symbol = self.0.get(self.0.partition_point(|s| s.address < last.address))?;
         let end = self.0.get(next).map_or(symbol.address.saturating_add(REACH), |s| s.address);
         (address < end).then_some(symbol)
     }
@@ -118,10 +118,11 @@ mod tests {
 
     #[test]
     fn functions_of_a_map_are_found_by_any_address_inside() {
-        let map = "ffff800080010000 T _stext\nffff800080010000 t $x\nffff800080010040 t work\n\
+        let map = "ffff800080010000 T _stext\nffff800080010000 t $x\nffff800080010000 T also\nffff800080010040 t work\n\
                    ffff800080020000 D data\nffff800080010100 W weak\nnonsense\n";
         let symbols = Symbols::of_map(map);
-        assert_eq!(symbols.len(), 3);
+        assert_eq!(symbols.len(), 4);
+        assert_eq!(symbols.address_of("also"), symbols.address_of("_stext"));
         let name = |a| symbols.find(a).map(|s| s.name.as_str());
         assert_eq!(name(0xffff_8000_8000_ffff), None);
         assert_eq!(name(0xffff_8000_8001_003c), Some("_stext"));

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use armlet_arm::Exception;
 use armlet_arm::mmu::{self, Access, AccessKind, Fault};
+use armlet_arm::{Exception, SysReg};
 
 use super::slow_mem::Walker;
 use super::vcpu::JitCore;
@@ -81,7 +81,8 @@ impl JitCore {
         self.generator.generate(self.builder.block(), base, numbers, options);
         let id = self.cache.insert(key, &mut self.generator);
         if let Some(perf) = &self.machine.options.perf {
-            perf.add(self.cache.outer(id), self.generator.asm.len(), pc);
+            let vectors = self.state().cpu.sys[SysReg::VbarEl1];
+            perf.add(self.cache.outer(id), self.generator.asm.len(), pc, vectors);
         }
         self.counters.translated_instructions += count as u64;
         if let Some(start) = start {
