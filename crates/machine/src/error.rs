@@ -83,6 +83,10 @@ pub enum ConfigError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error(transparent)]
+    Restore(#[from] crate::saved::RestoreError),
+    #[error("--restore cannot be used with --record or --replay: leave one out")]
+    RestoreAndRecording,
+    #[error(transparent)]
     Drive(#[from] armlet_storage::StorageError),
     #[error(
         "the kernel wants {kernel} pages, which CPU '{cpu}' does not have: choose another with --cpu, or a kernel built for 4K pages"
