@@ -83,7 +83,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error(transparent)]
-    Restore(#[from] crate::saved::RestoreError),
+    Restore(Box<crate::saved::RestoreError>),
     #[error("--restore cannot be used with --record or --replay: leave one out")]
     RestoreAndRecording,
     #[error(transparent)]
@@ -163,4 +163,10 @@ pub const MAX_COMMAND_LINE: usize = 2047;
 
 fn suggest(needed: u64) -> u64 {
     needed.next_power_of_two().max(64 << 20)
+}
+
+impl From<crate::saved::RestoreError> for ConfigError {
+    fn from(e: crate::saved::RestoreError) -> Self {
+        Self::Restore(Box::new(e))
+    }
 }

@@ -13,7 +13,7 @@
 //! | [`gic`] | the interrupt controller |
 //! | [`device`] | timers, UART, clock, GPIO, virtio |
 //! | [`machine`] | what machine it is |
-//! | [`file`] | sections of bytes and their checks |
+//! | [`mod@file`] | sections of bytes and their checks |
 
 /// Defines a type of numbered fields.
 macro_rules! saved {
