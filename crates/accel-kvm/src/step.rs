@@ -76,14 +76,14 @@ impl Hidden {
                 masks
             }
         };
-        state.pstate = state.pstate - MASKS | masks;
+        state.pstate = (state.pstate - MASKS) | masks;
     }
 
     /// The instruction has ended in a vector of EL1, and the exception link names it or (calls) the next one.
     fn took_exception(&self, state: &CpuState) -> bool {
         let vectors = state.sys[SysReg::VbarEl1];
         let link = state.sys[SysReg::ElrEl1];
-        let at_vector = state.pc.wrapping_sub(vectors) < 0x800 && state.pc % 0x80 == 0;
+        let at_vector = state.pc.wrapping_sub(vectors) < 0x800 && state.pc.is_multiple_of(0x80);
         let next = self.pc.wrapping_add(4);
         at_vector && state.pc != next && (link == self.pc || link == next)
     }
