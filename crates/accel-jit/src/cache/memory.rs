@@ -1,11 +1,12 @@
-//! Memory for code: one memfd mapped twice, writable at one place and executable at another.
+//! Memory for code: shared memory mapped twice, writable at one place and executable at another.
+//!
+//! It has no file, since host profilers look for names of code only where there is none.
 #![expect(unsafe_code, reason = "the code cache is mapped memory that the host executes")]
 
 use std::io;
 use std::ptr::NonNull;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
 
 /// The mapping. No page of it is ever writable and executable at one address.
 pub struct CodeMemory {
@@ -21,16 +22,16 @@ impl CodeMemory {
     /// # Errors
     /// The host's error.
     pub fn new(size: usize) -> io::Result<Self> {
-        let fd = memfd_create(c"armlet-code", MemfdFlags::CLOEXEC)?;
-        ftruncate(&fd, size as u64)?;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice aliases no Rust object.
-        let write = unsafe {
-            mmap(std::ptr::null_mut(), size, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)?
-        };
-        // SAFETY: as above; the two mappings alias each other, and only raw pointers are made to them.
-        let execute = unsafe {
-            mmap(std::ptr::null_mut(), size, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED, &fd, 0)
-        };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases no Rust object.
+        let write =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        // SAFETY: of shared memory, no bytes are moved: the same pages are mapped at a second address of the kernel's
+        // choice. The two mappings alias each other, and only raw pointers are made to them.
+        let execute = unsafe { mremap(write, 0, size, MremapFlags::MAYMOVE) }.and_then(|execute| {
+            // SAFETY: the mapping was just made and nothing refers to it.
+            unsafe { mprotect(execute, size, MprotectFlags::READ | MprotectFlags::EXEC) }.map(|()| execute)
+        });
         let execute = match execute {
             Ok(p) => p,
             Err(e) => {
@@ -91,5 +92,26 @@ impl Drop for CodeMemory {
             let _ = munmap(self.write.as_ptr().cast(), self.size);
             let _ = munmap(self.execute.as_ptr().cast(), self.size);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_written_at_one_place_and_executed_at_another_that_has_no_file() {
+        let mut memory = CodeMemory::new(1 << 20).expect("memory");
+        // mov eax, 42; ret
+        let offset = memory.append(&[0xb8, 42, 0, 0, 0, 0xc3]);
+        let address = memory.address(offset);
+        // SAFETY: the code follows the C calling convention and touches nothing else.
+        let f: extern "C" fn() -> u32 = unsafe { std::mem::transmute(address) };
+        assert_eq!(f(), 42);
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("procfs");
+        let own = |line: &&str| line.starts_with(&format!("{address:x}-"));
+        let line = maps.lines().find(own).expect("is mapped");
+        assert!(line.contains(" r-xs ") && line.ends_with("/dev/zero (deleted)"), "{line}");
+        assert!(!maps.contains("rwx"), "{maps}");
     }
 }
