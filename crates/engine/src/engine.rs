@@ -266,16 +266,23 @@ impl Engine {
             let index = vcpu.index();
             let (state, power) = cpu(index);
             *lock(&vcpu.reset_state) = state.clone();
-            let target = Arc::clone(&vcpu);
-            self.run_on(index, move |access| {
-                access.backend().reset(state);
-                target.shared.take_event();
-                target.power.set(power);
-                access.set_next(if power == Power::On { Then::Run } else { Then::PoweredOff });
-            })?;
+            self.run_on(index, move |access| access.replace(state, power, false))?;
         }
         resetting.complete();
         Ok(())
+    }
+
+    /// Stops all vCPUs, runs `look`, and goes on as before: running, or paused if it was, or was paused meanwhile; resumes
+    /// and pauses that come meanwhile take effect afterwards. What `look` sees changes only by its own doing:
+    /// [`Engine::run_on`] works, no guest code runs, and no reset happens.
+    ///
+    /// # Errors
+    /// A vCPU does not stop, or the machine is shutting down.
+    pub fn hold<R>(&self, reason: &str, look: impl FnOnce() -> R) -> Result<R, EngineError> {
+        outside_vcpus()?;
+        let held = self.core.control.begin_hold(reason);
+        let _held = held.inspect_err(|error| self.core.log_timeout(error))?;
+        Ok(look())
     }
 
     /// Ends all vCPUs: refuses and cancels work, then waits for each thread, at most as long as the
