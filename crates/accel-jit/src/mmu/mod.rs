@@ -8,5 +8,5 @@
 mod access;
 mod sets;
 
-pub use access::{Place, SideEntry, SlowAccess};
+pub use access::{NO_COPY, Place, SideEntry, SlowAccess};
 pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, LowerKey, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};

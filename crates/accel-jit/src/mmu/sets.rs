@@ -61,8 +61,11 @@ pub struct TlbSet {
     /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, by a
     /// hash.
     blocks: [u64; BLOCK_WORDS],
-    /// Lines of blocks larger than 2 MiB may be here.
-    has_huge: bool,
+    /// Where blocks larger than 2 MiB are that may have lines here; the first `huge_count` count.
+    huge: [Huge; HUGE_BLOCKS],
+    huge_count: usize,
+    /// There are more of them.
+    more_huge: bool,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
     /// Non-global lines of the upper half may be here.
@@ -77,6 +80,24 @@ const JUMP_PAGE_WORDS: usize = 1024;
 const BLOCK_WORDS: usize = 1024;
 /// log2 of the bytes that one bit of it stands for.
 const BLOCK_SHIFT: u32 = 21;
+
+/// Blocks larger than 2 MiB that are kept account of.
+const HUGE_BLOCKS: usize = 8;
+/// The largest block that a guest is likely to map, where they are too many to tell: 1 GiB.
+const HUGE_GRAIN: u64 = 0x3fff_ffff;
+
+/// A large block: its first and its last address, without the tag byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+struct Huge {
+    first: u64,
+    last: u64,
+}
+
+/// An address without its tag byte.
+const fn bare(va: u64) -> u64 {
+    va << 8 >> 8
+}
 
 const LINE: Line = Line { tag: NO_TAG, addend: 0 };
 const PAGE: PageLine = PageLine { tag: NO_TAG, pa: 0 };
@@ -135,7 +156,7 @@ impl TlbSet {
     fn note(&mut self, va: u64, block: u32, non_global: bool) {
         self.used = true;
         if block > BLOCK_SHIFT {
-            self.has_huge = true;
+            self.note_huge(bare(va), block);
         } else if block > 12 {
             let (word, bit) = Self::block_bit(va);
             self.blocks[word] |= bit;
@@ -145,6 +166,30 @@ impl TlbSet {
         } else {
             self.upper_non_global |= non_global;
         }
+    }
+
+    fn note_huge(&mut self, va: u64, block: u32) {
+        let grain = u64::MAX >> (64 - block.min(56));
+        let new = Huge { first: va & !grain, last: va | grain };
+        if self.huge[..self.huge_count].contains(&new) {
+            return;
+        }
+        match self.huge.get_mut(self.huge_count) {
+            Some(place) => {
+                *place = new;
+                self.huge_count += 1;
+            }
+            None => self.more_huge = true,
+        }
+    }
+
+    /// The stretch that goes where `start` to `last` goes: with all of a large block that any of it is in.
+    fn with_huge(&self, start: u64, last: u64) -> (u64, u64) {
+        if self.more_huge {
+            return (start & !HUGE_GRAIN, last | HUGE_GRAIN);
+        }
+        let met = self.huge[..self.huge_count].iter().filter(|h| h.first <= last && start <= h.last);
+        met.fold((start, last), |(a, b), h| (a.min(h.first), b.max(h.last)))
     }
 
     /// The physical page of an instruction page, if it is known.
@@ -219,7 +264,8 @@ impl TlbSet {
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
-        self.has_huge = false;
+        self.huge_count = 0;
+        self.more_huge = false;
         self.has_lower = false;
         self.upper_non_global = false;
         self.used = false;
@@ -266,12 +312,9 @@ impl TlbSet {
         if !self.used {
             return;
         }
-        // Compare addresses without the tag byte.
-        let bare = |va: u64| va << 8 >> 8;
-        let (start, last) = (bare(start) & !0xfff, bare(last) | 0xfff);
-        if self.has_huge || (last - start) >> BLOCK_SHIFT >= 4 {
-            // 1 GiB is the largest block that a guest is likely to map.
-            let grain = if self.has_huge { 0x3fff_ffff } else { (1 << BLOCK_SHIFT) - 1 };
+        let (start, last) = self.with_huge(bare(start) & !0xfff, bare(last) | 0xfff);
+        if (last - start) >> BLOCK_SHIFT >= 4 {
+            let grain = (1 << BLOCK_SHIFT) - 1;
             let (start, last) = (start & !grain, last | grain);
             return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
         }
@@ -582,6 +625,33 @@ mod tests {
         sets.switch_el1(0, 0);
         sets.set_lower(key(3, 3, false));
         assert!(!has(&mut sets, LOWER));
+    }
+
+    #[test]
+    fn an_invalidation_takes_all_of_a_large_block_and_nothing_else() {
+        let mut sets = TlbSets::new();
+        let at = |n: u64| UPPER + (n << 30);
+        let both = |sets: &mut TlbSets| {
+            sets.el1().fill(at(0), 0, false, 30, false);
+            sets.el1().fill(at(1) + 0x1000, 0, false, 12, false);
+        };
+        both(&mut sets);
+        let va = |va| TlbiTarget::Va { va, asid: None };
+        sets.invalidate(va(at(1) + 0x2000));
+        assert!(has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
+        sets.invalidate(va(at(1) + 0x1000));
+        assert!(has(&mut sets, at(0)) && !has(&mut sets, at(1) + 0x1000));
+        both(&mut sets);
+        sets.invalidate(va(at(0) + 0x3000_0000));
+        assert!(!has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
+        // More than are kept account of: each is taken by an address anywhere in it.
+        for n in 0..20 {
+            sets.el1().fill(at(n) + (n << 12), 0, false, 30, false);
+        }
+        for n in 0..20 {
+            sets.invalidate(va(at(n) + 0x2fff_0000));
+            assert!(!has(&mut sets, at(n) + (n << 12)), "{n}");
+        }
     }
 
     #[test]

@@ -67,17 +67,15 @@ pub(super) enum Helper {
     StoreExclusivePair,
     CasPair,
     Sync,
-    Crc32,
 }
 
 impl Helper {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 5] = [
         "helper_vector_reference",
         "helper_load_exclusive_pair",
         "helper_store_exclusive_pair",
         "helper_cas_pair",
         "helper_sync",
-        "helper_crc32",
     ];
 }
 
@@ -151,7 +149,6 @@ const SLOW_PATHS: SlowPaths = SlowPaths {
     cas_pair: slow::cas_pair,
     system: slow::system,
     sync: slow::sync,
-    crc32: slow::crc32,
     vector: slow::vector,
 };
 

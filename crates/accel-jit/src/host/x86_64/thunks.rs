@@ -27,8 +27,6 @@ pub struct SlowPaths {
     pub system: SlowPath,
     /// DSB with maintenance outstanding.
     pub sync: SlowPath,
-    /// CRC32 with the ISO polynomial.
-    pub crc32: SlowPath,
     /// A vector IR instruction by the reference.
     pub vector: SlowPath,
 }
@@ -45,7 +43,6 @@ pub struct Thunks {
     pub cas_pair: u64,
     pub system: u64,
     pub sync: u64,
-    pub crc32: u64,
     pub vector: u64,
     /// Calls the vector helper in rax; operands and an input on the stack; its result is in rax.
     pub helper: u64,
@@ -106,7 +103,6 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
         (&mut t.cas_pair, slow.cas_pair),
         (&mut t.system, slow.system),
         (&mut t.sync, slow.sync),
-        (&mut t.crc32, slow.crc32),
         (&mut t.vector, slow.vector),
     ] {
         *address = emit_slow(a, f, leave_saved);
@@ -215,7 +211,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
         a.store(true, temp_slot(i), *g);
     }
     for i in 0..VECTOR_COPIES {
-        a.vex(opc(1, 1, 0x7f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+        a.vex(opc(1, 1, 0x7f), i as u8, 0, vector_slot(i));
     }
     // What is behind the call is the number.
     a.pop(RSI);
@@ -230,7 +226,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
         a.load(true, *g, temp_slot(i));
     }
     for i in 0..VECTOR_COPIES {
-        a.vex(opc(1, 1, 0x6f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+        a.vex(opc(1, 1, 0x6f), i as u8, 0, vector_slot(i));
     }
     a.load(true, R15, at!(tlb));
     a.load(true, RAX, at!(result));

@@ -6,7 +6,7 @@
 
 use super::locate::{Loc, spill_slot};
 use super::*;
-use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
+use crate::mmu::{NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// Where the data of an access is, and how to get at the slow path.
@@ -212,7 +212,7 @@ impl Generator {
             base: g.0,
             disp: lo,
             values: [Place::None; 2],
-            copies: [0; 2],
+            copies: [NO_COPY; 2],
         });
         self.later(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
         self.keep_window(s, base, (lo, hi), write);
@@ -290,11 +290,12 @@ impl Generator {
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
+        self.before_load(mem);
         let p = self.probe(addr, self.probe_for(mem, 1, false));
         let g = self.dest(d, RAX);
         self.load_extended(mem.size, ext, g, p.host);
         let access = self.describe(mem, false).with_extend(ext);
-        self.slow_access(&p, access, [Place::Host(g.0), Place::None], [0; 2]);
+        self.slow_access(&p, access, [Place::Host(g.0), Place::None], [NO_COPY; 2]);
         self.done(d, g);
     }
 
@@ -310,7 +311,7 @@ impl Generator {
         let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
         self.load_extended(mem.size, ext, g2, second);
         let access = self.describe(mem, false).with_extend(ext).with_pair(true);
-        self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
+        self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [NO_COPY; 2]);
         self.done(d1, g1);
         self.done(d2, g2);
     }
@@ -374,7 +375,7 @@ impl Generator {
         let v = self.place(s);
         self.store_value(mem.size, v, p.host, p.free);
         let access = self.describe(mem, true);
-        self.slow_access(&p, access, [v, Place::None], [0; 2]);
+        self.slow_access(&p, access, [v, Place::None], [NO_COPY; 2]);
         self.after_store(mem);
     }
 
@@ -386,14 +387,33 @@ impl Generator {
         let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
         self.store_value(mem.size, v2, second, p.free);
         let access = self.describe(mem, true).with_pair(true);
-        self.slow_access(&p, access, [v1, v2], [0; 2]);
+        self.slow_access(&p, access, [v1, v2], [NO_COPY; 2]);
     }
 
-    /// A store-release must not be passed by a later load-acquire: the host lets loads pass stores.
+    /// A store-release must not be passed by a later load-acquire, and the host lets loads pass stores: the load, of which
+    /// there may be none, has the barrier.
     fn after_store(&mut self, mem: Mem) {
         if self.options.smp && matches!(mem.order, Order::Release | Order::AcquireRelease) {
-            self.fence();
+            self.asm.store_imm(false, field(std::mem::offset_of!(JitState, released)), 1);
         }
+    }
+
+    /// The barrier of a load-acquire after a store-release. (Atomics have the host's own.)
+    fn before_load(&mut self, mem: Mem) {
+        if !self.options.smp || !matches!(mem.order, Order::Acquire | Order::AcquireRelease) {
+            return;
+        }
+        self.clobber_flags();
+        let released = field(std::mem::offset_of!(JitState, released));
+        self.asm.op_imm(Op2::Cmp, false, released, 0);
+        let wait = self.asm.jcc(Cc::NE);
+        let back = self.asm.here();
+        self.defer(move |g| {
+            g.asm.bind(wait);
+            g.fence();
+            g.asm.store_imm(false, released, 0);
+            g.asm.jmp_to(back);
+        });
     }
 
     fn fence(&mut self) {
@@ -405,6 +425,7 @@ impl Generator {
     // ---- vector loads and stores ----
 
     fn load_v(&mut self, mem: Mem, d: VReg, d2: Option<VReg>, addr: Addr) {
+        self.before_load(mem);
         let count = if d2.is_some() { 2 } else { 1 };
         let p = self.probe(addr, self.probe_for(mem, count, false));
         let back_of = |g: &mut Generator, d: VReg, m: M| {
@@ -414,15 +435,15 @@ impl Generator {
         };
         // Both registers first: taking the second must not evict the first before it is stored.
         let r1 = back_of(self, d, p.host);
-        self.vector_store(d, r1, mem.size != 4);
+        self.vector_store(d, r1, 8 << mem.size);
         let mut values = [Place::Vector(d), Place::None];
-        let mut copies = [r1.0, 0];
+        let mut copies = [self.asm.hardware(r1.0), NO_COPY];
         if let Some(d2) = d2 {
             let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
             let r = back_of(self, d2, second);
-            self.vector_store(d2, r, mem.size != 4);
+            self.vector_store(d2, r, 8 << mem.size);
             values[1] = Place::Vector(d2);
-            copies[1] = r.0;
+            copies[1] = self.asm.hardware(r.0);
         }
         let access = self.describe(mem, false).with_pair(d2.is_some()).with_vector(true);
         self.slow_access(&p, access, values, copies);
@@ -440,7 +461,7 @@ impl Generator {
         }
         let access = self.describe(mem, true).with_pair(s2.is_some()).with_vector(true);
         let values = [Place::Vector(s), s2.map_or(Place::None, Place::Vector)];
-        self.slow_access(&p, access, values, [0; 2]);
+        self.slow_access(&p, access, values, [NO_COPY; 2]);
         self.after_store(mem);
     }
 
@@ -492,7 +513,7 @@ impl Generator {
         let probe = Probe { aligned: true, ..self.probe_for(mem, 1, write) };
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
         let access = self.describe(mem, write).with_aligned(true).with_atomic(true);
-        self.slow_access(&p, access, [Place::None; 2], [0; 2]);
+        self.slow_access(&p, access, [Place::None; 2], [NO_COPY; 2]);
         if let Some(e) = self.side_table.last_mut() {
             e.resume = retry;
         }
@@ -500,6 +521,7 @@ impl Generator {
     }
 
     fn load_exclusive(&mut self, mem: Mem, d: Reg, addr: Addr) {
+        self.before_load(mem);
         let (s, t) = self.atomic_address(mem, addr, false);
         self.load_extended(mem.size, Extend::Zero, t, M::at(s, 0));
         self.asm.store(true, field(std::mem::offset_of!(JitState, cpu.monitor.address)), RAX);
