@@ -42,11 +42,14 @@ const COMMON: &[&str] = &["guests/common/start.S", "guests/common/guest.c"];
 /// Options of the independent implementation.
 #[rustfmt::skip]
 const REFERENCE: &[&str] = &[
-    "-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "512", "-display", "none", "-nodefaults",
+    "-M", "virt,gic-version=3", "-m", "512", "-display", "none", "-nodefaults",
     "-serial", "stdio", "-monitor", "none", "-no-reboot", "-semihosting",
 ];
 /// The built demonstration in the tree.
 pub const DEMO: &str = "guests/demo/demo.elf";
+
+/// The CPU model of a guest that does not say.
+const DEFAULT_CPU: &str = "neoverse-n1";
 
 /// What to do with the guests.
 #[derive(Args)]
@@ -57,7 +60,7 @@ pub struct Options {
     /// Run the test guests under this program, which takes `qemu-system-aarch64`'s options
     #[arg(long, value_name = "PROGRAM")]
     reference: Option<PathBuf>,
-    /// Only the test guest of this name
+    /// Only the test guest of this name, on all the CPU models that it wants
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -70,7 +73,7 @@ pub fn main(o: &Options) -> Result<()> {
     let fresh = build_demo()?;
     fs::copy(&fresh, DEMO).with_context(|| format!("cannot write {DEMO}"))?;
     let mut bad = 0;
-    for guest in build_tests()?.iter().filter(|g| o.only.as_ref().is_none_or(|n| *n == g.name)) {
+    for guest in build_tests()?.iter().filter(|g| o.only.as_deref().is_none_or(|n| g.is_called(n))) {
         let mut commands = Vec::new();
         if o.test {
             commands.push(("armlet", guest.armlet(&run::build_armlet()?)));
@@ -149,11 +152,13 @@ fn demo_digest() -> Result<String> {
 
 /// A bare-metal program that tests the machine from inside and exits with status 0 if all is well.
 ///
-/// Comments at the head of its source say how it wants to be run: `// smp: 2`, `// smp: 8,threads=2`, `// exit: 7`.
+/// Comments at the head of its source say how it wants to be run: `// smp: 2`, `// smp: 8,threads=2`, `// exit: 7`,
+/// `// cpu: max`, or `// cpu: neoverse-n1 max` to be run on each.
 pub struct TestGuest {
-    /// Name of the source file, without its extension.
+    /// Name of the source file, without its extension; with `@` and the CPU model if that is not the default one.
     pub name: String,
     elf: PathBuf,
+    cpu: String,
     smp: String,
     exit: i32,
 }
@@ -168,20 +173,23 @@ pub fn build_tests() -> Result<Vec<TestGuest>> {
         .filter(|p| p.extension().is_some_and(|e| e == "c"))
         .collect();
     sources.sort();
-    sources
-        .iter()
-        .map(|source| {
-            let text = fs::read_to_string(source)?;
-            let told = |key: &str, default: &str| {
-                let found =
-                    text.lines().find_map(|l| l.strip_prefix("// ")?.strip_prefix(key)?.strip_prefix(": "));
-                found.unwrap_or(default).trim().to_owned()
-            };
-            let name = source.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let elf = build(&name, source, &["-g"])?;
-            Ok(TestGuest { name, elf, smp: told("smp", "1"), exit: told("exit", "0").parse()? })
-        })
-        .collect()
+    let mut guests = Vec::new();
+    for source in &sources {
+        let text = fs::read_to_string(source)?;
+        let told = |key: &str, default: &str| {
+            let found =
+                text.lines().find_map(|l| l.strip_prefix("// ")?.strip_prefix(key)?.strip_prefix(": "));
+            found.unwrap_or(default).trim().to_owned()
+        };
+        let base = source.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let elf = build(&base, source, &["-g"])?;
+        for cpu in told("cpu", DEFAULT_CPU).split_whitespace() {
+            let name = if cpu == DEFAULT_CPU { base.clone() } else { format!("{base}@{cpu}") };
+            let (smp, exit) = (told("smp", "1"), told("exit", "0").parse()?);
+            guests.push(TestGuest { name, elf: elf.clone(), cpu: cpu.to_owned(), smp, exit });
+        }
+    }
+    Ok(guests)
 }
 
 /// Builds a guest of `guests/bench` into the target folder.
@@ -219,7 +227,8 @@ pub fn on_armlet(armlet: &Path, elf: &Path, cpus: usize, arguments: &str) -> Com
 /// How the independent implementation runs it.
 pub fn on_reference(program: &Path, elf: &Path, cpus: usize, arguments: &str) -> Command {
     let mut c = Command::new(program);
-    c.args(REFERENCE).args(["-append", arguments, "-smp", &cpus.to_string(), "-kernel"]).arg(elf);
+    c.args(REFERENCE).args(["-cpu", DEFAULT_CPU, "-append", arguments, "-smp", &cpus.to_string()]);
+    c.arg("-kernel").arg(elf);
     c
 }
 
@@ -229,15 +238,25 @@ impl TestGuest {
         &self.elf
     }
 
+    /// It is the guest of this name, or that guest on one of its CPU models.
+    fn is_called(&self, name: &str) -> bool {
+        self.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+    }
+
     /// How many CPUs it wants, and how arranged, as the option `smp` has it.
     pub fn smp(&self) -> &str {
         &self.smp
     }
 
+    /// Its exit status if all is well.
+    pub fn exit(&self) -> i32 {
+        self.exit
+    }
+
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);
-        c.args(["run", "--smp", &self.smp, "--append", "word=1 two"]);
+        c.args(["run", "--cpu", &self.cpu, "--smp", &self.smp, "--append", "word=1 two"]);
         c.arg("--kernel").arg(&self.elf);
         c
     }
@@ -245,7 +264,8 @@ impl TestGuest {
     /// How the independent implementation runs it.
     fn reference(&self, program: &Path) -> Command {
         let mut c = Command::new(program);
-        c.args(REFERENCE).args(["-append", "word=1 two", "-smp", &self.smp, "-kernel"]).arg(&self.elf);
+        c.args(REFERENCE).args(["-cpu", &self.cpu, "-append", "word=1 two", "-smp", &self.smp]);
+        c.arg("-kernel").arg(&self.elf);
         c
     }
 

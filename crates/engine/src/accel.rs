@@ -1,6 +1,7 @@
 //! The seam between the engine and what executes guest code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use armlet_arm::CpuState;
 use thiserror::Error;
@@ -85,6 +86,8 @@ pub enum VcpuExit {
     Kicked,
     /// The guest executed WFI or WFE and nothing was pending. PC is past it.
     Halted(Halt),
+    /// WFIT or WFET likewise, until so much of the machine's time has passed.
+    HaltedFor(Halt, Duration),
     /// `HVC #imm`; PC is past it. The handler reads and writes the general registers.
     Hypercall(u16),
     /// `HLT #0xf000` (semihosting); PC is past it. W0 is the operation, X1 its parameter.
@@ -117,6 +120,10 @@ pub trait VcpuBackend {
     /// The machine's reset: `state` replaces all registers. Memory may have been replaced as well, so nothing
     /// that was made from what it held, such as translated code, may be used any more.
     fn reset(&mut self, state: CpuState) {
+        *self.state_mut() = state;
+    }
+    /// A vCPU that was off starts anew: `state` replaces all registers.
+    fn power_on(&mut self, state: CpuState) {
         *self.state_mut() = state;
     }
     /// Guest memory was changed from outside, possibly code or translation tables: nothing that was made from what it

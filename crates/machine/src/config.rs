@@ -1,9 +1,10 @@
 //! What a machine is made of, as plain data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu;
 use crate::error::ConfigError;
 use crate::spec;
 use crate::topology::{Topology, TopologyConfig};
@@ -46,6 +47,8 @@ pub struct MachineConfig {
     pub record: Option<PathBuf>,
     /// Such a file, of a machine like this one, whose run is to be repeated.
     pub replay: Option<PathBuf>,
+    /// A saved machine like this one, which this one is to go on from ([`MachineConfig::of_saved`]).
+    pub restore: Option<PathBuf>,
     /// Samples where guest code executes, for [`Machine::profile`](crate::Machine::profile).
     pub profile: bool,
 }
@@ -69,6 +72,7 @@ impl Default for MachineConfig {
             count: false,
             record: None,
             replay: None,
+            restore: None,
             profile: false,
         }
     }
@@ -78,7 +82,7 @@ impl Default for MachineConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CpuConfig {
-    /// Name of the model, as `armlet cpus` lists it.
+    /// Name of the model, as `armlet cpus` lists it; `host`: the host's own, with KVM; `default`: that, or `neoverse-n1`.
     pub model: String,
     /// Features switched on or off, in order.
     pub features: Vec<(String, bool)>,
@@ -86,7 +90,7 @@ pub struct CpuConfig {
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        Self { model: "neoverse-n1".into(), features: Vec::new() }
+        Self { model: cpu::DEFAULT.into(), features: Vec::new() }
     }
 }
 
@@ -214,6 +218,16 @@ pub enum OnReset {
 }
 
 impl MachineConfig {
+    /// The machine that was saved at `path`, with what it was started with, to go on from there. Where its files are and
+    /// what executes it may be changed; what its guest can tell apart may not.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn of_saved(path: &Path) -> Result<Self, ConfigError> {
+        let source = crate::saved::Source::open(path)?;
+        Ok(crate::saved::config_of(&source.machine, path)?)
+    }
+
     /// Checks what can be checked without opening files.
     ///
     /// # Errors

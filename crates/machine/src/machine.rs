@@ -19,7 +19,7 @@ use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, Servi
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::accelerator::{self, Needs};
+use crate::accelerator::{self, Chosen, Needs};
 use crate::board::{Board, Parts, Times};
 use crate::boot::{self, Boot, KernelKind};
 use crate::config::{
@@ -33,6 +33,7 @@ use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::pace::{Hands, MachinePace, Outcome, PaceOptions, PaceParts, SEED};
 use crate::profile::{self, KernelSymbols};
 use crate::recording::{self, Identity, Input, Player, Recorder};
+use crate::saved::{RestoreError, Source};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
 use crate::topology::Topology;
@@ -74,6 +75,7 @@ pub struct Machine {
     requests: Receiver<Request>,
     notes: Vec<String>,
     born: Instant,
+    was_paused: bool,
 }
 
 /// What a machine and its handles share.
@@ -104,29 +106,46 @@ pub(crate) struct Shared {
 
 /// What is opened and checked before anything is made.
 struct Opened {
-    model: CpuModel,
     boot: Boot,
-    accelerator: crate::config::AcceleratorKind,
+    chosen: Chosen,
     disks: Vec<armlet_storage::Disk>,
     pace: Option<PaceOptions>,
     /// What the machine is, if that is to be known, and the recording that it replays.
     identity: Option<Identity>,
     player: Option<Player>,
+    /// The saved machine from which this one goes on.
+    source: Option<Source>,
 }
 
 impl Opened {
     fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        let model = cpu::model(&config.cpu)?;
-        cpu::check_reach(&model, config.places(), config.memory)?;
-        let accelerator = accelerator::choose(&config.accelerator)?;
+        let chosen = accelerator::choose(config)?;
+        let model = &chosen.model;
+        cpu::check_reach(model, config.places(), config.memory)?;
         let boot = Boot::open(&config.boot, config.memory)?;
-        boot::check_page_size(boot.kernel(), &cpu::granules(&model), model.name())?;
+        boot::check_page_size(boot.kernel(), &cpu::granules(model), model.name())?;
         let disks = config.drives.iter().map(open_disk).collect::<Result<_, _>>()?;
         let pace = accelerator::pace(&config.accelerator);
-        let mut opened = Self { model, boot, accelerator, disks, pace, identity: None, player: None };
+        let mut opened = Self { boot, chosen, disks, pace, identity: None, player: None, source: None };
         opened.open_recording(config)?;
+        opened.open_saved(config)?;
         Ok(opened)
+    }
+
+    /// Opens the saved machine that is to go on, and sees that it is this one.
+    fn open_saved(&mut self, config: &MachineConfig) -> Result<(), ConfigError> {
+        let Some(path) = &config.restore else { return Ok(()) };
+        if config.record.is_some() || config.replay.is_some() {
+            return Err(ConfigError::RestoreAndRecording);
+        }
+        if self.pace.is_some() {
+            return Err(RestoreError::Deterministic.into());
+        }
+        let source = Source::open(path)?;
+        source.check_machine(config, &self.chosen.model, &config.topology()?, &self.boot)?;
+        self.source = Some(source);
+        Ok(())
     }
 
     /// Opens the recording that is to be replayed, and sees that it is of this machine.
@@ -164,14 +183,15 @@ impl Machine {
     /// # Errors
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
-        let Opened { model, boot, accelerator, disks, pace, identity, player } = Opened::new(&config)?;
+        let Opened { boot, chosen, disks, pace, identity, player, source } = Opened::new(&config)?;
+        let Chosen { kind, model, kvm, note } = chosen;
         let count = pace.map(|_| Arc::new(InstructionCount::default()));
         let times = Times::new(count.as_ref().zip(pace.map(|options| options.shift)));
         let topology = config.topology()?;
         let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
         let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
         let model = Arc::new(model);
-        let mut notes: Vec<_> = disks.iter().flat_map(|d| d.notes.clone()).collect();
+        let mut notes: Vec<_> = note.into_iter().chain(disks.iter().flat_map(|d| d.notes.clone())).collect();
         if let Some(player) = player.as_ref().filter(|player| player.is_cut()) {
             notes.push(format!(
                 "recording '{}' has no end: it is replayed as far as it goes",
@@ -200,11 +220,13 @@ impl Machine {
             console: &console,
             virtio,
             times: &times,
+            kvm: kvm.as_ref(),
         };
         let (board, memory) = Board::new(parts)?;
         let memory = Arc::new(memory);
         let external = board.external_registers();
-        let semihosting = semihosting(&config, &boot, &console, &times).map(Arc::new);
+        let semihosting =
+            semihosting(&config, &boot, &console, &times).filter(|_| kvm.is_none()).map(Arc::new);
         let samples = profile::samples(config.profile);
         let needs = Needs {
             symbols: KernelSymbols::of(&boot),
@@ -217,13 +239,13 @@ impl Machine {
             count: config.count,
             counter: count.clone(),
             trace: pace.is_some_and(|options| options.trace),
+            kvm,
         };
-        let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
+        let accelerator = accelerator::make(kind, &config.accelerator, needs)?;
         let handler = Handler {
             model: Arc::clone(&model),
             ram,
-            gic: Arc::clone(&board.gic),
-            timers: Arc::clone(&board.timers),
+            interrupts: Arc::clone(&board.interrupts),
             affinities: topology.affinities(),
             semihosting: semihosting.clone(),
         };
@@ -244,7 +266,8 @@ impl Machine {
         });
         let pace = connect_pace(pace, &config, identity, player, &console)?;
         let (time, told) = (Arc::clone(&board.time), Arc::clone(&notices));
-        let ear = Ear { requests: sender.clone(), time, notices: told, pace: pace.clone() };
+        let interrupts = Arc::clone(&board.interrupts);
+        let ear = Ear { requests: sender.clone(), time, interrupts, notices: told, pace: pace.clone() };
         let mut engine = EngineConfig::new(accelerator, Arc::new(handler), ear);
         engine.pace = pace.clone().map(|pace| pace as _);
         let engine = Engine::new(engine);
@@ -268,12 +291,9 @@ impl Machine {
             pace,
             plugging: Mutex::default(),
         };
-        shared.load()?;
-        for vcpu in cpus.into_iter().take(shared.config.smp) {
-            let (state, power) = shared.reset_state(vcpu.index());
-            shared.engine.create_vcpu(vcpu, state, power)?;
-        }
-        Ok(Self { shared: Arc::new(shared), requests, notes, born: Instant::now() })
+        let was_paused = source.as_ref().is_some_and(|source| !source.was_running());
+        shared.begin(cpus, source)?;
+        Ok(Self { shared: Arc::new(shared), requests, notes, born: Instant::now(), was_paused })
     }
 
     /// The device tree that the guest of a machine described so would get.
@@ -282,12 +302,18 @@ impl Machine {
     /// What is wrong with the description.
     pub fn device_tree(config: &MachineConfig) -> Result<Vec<u8>, ConfigError> {
         let opened = Opened::new(config)?;
-        device_tree(config, &opened.model, &opened.boot)
+        device_tree(config, &opened.chosen.model, &opened.boot)
     }
 
     /// What a user should know about the machine, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// True if this is a restored machine that was paused when it was saved: whoever wants it as it was does not start it
+    /// yet.
+    pub fn was_paused(&self) -> bool {
+        self.was_paused
     }
 
     /// A handle for other threads.
@@ -488,6 +514,22 @@ impl Drop for Machine {
 }
 
 impl Shared {
+    /// Makes the vCPUs that are there at the start, with everything as at power-on or as it was saved.
+    fn begin(&self, cpus: Vec<Arc<VcpuShared>>, source: Option<Source>) -> Result<(), ConfigError> {
+        let create = |vcpu: Arc<VcpuShared>| {
+            let (state, power) = self.reset_state(vcpu.index());
+            self.engine.create_vcpu(vcpu, state, power)
+        };
+        let Some(mut source) = source else {
+            self.load()?;
+            return Ok(cpus.into_iter().take(self.config.smp).try_for_each(create)?);
+        };
+        let there = source.cpus(cpus.len())?;
+        source.load_ram(self.memory.ram())?;
+        cpus.into_iter().filter(|vcpu| there.contains(&vcpu.index())).try_for_each(create)?;
+        source.apply(self)
+    }
+
     /// Puts everything into RAM.
     pub(crate) fn load(&self) -> Result<(), ConfigError> {
         let tree = device_tree(&self.config, &self.model, &self.boot)?;

@@ -1,12 +1,14 @@
 //! The seam between a transport and the devices behind it.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, QueuePosition};
 use crate::spec::interrupt;
 
 /// Sets the level of a device's interrupt line. Called with the device's interrupt lock held, so it must not
@@ -88,6 +90,15 @@ impl DriverLink {
         }
     }
 
+    /// Takes over what was said before a machine was saved.
+    pub(crate) fn restore(&self, saved: &SavedVirtio) {
+        self.generation.store(saved.generation, Ordering::SeqCst);
+        self.needs_reset.store(saved.needs_reset, Ordering::SeqCst);
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        *causes = saved.causes;
+        (self.line)(*causes != 0);
+    }
+
     pub(crate) fn reset(&self) {
         self.needs_reset.store(false, Ordering::SeqCst);
         self.acknowledge(u32::MAX);
@@ -136,6 +147,18 @@ pub trait VirtioDevice: Send + Sync {
     /// Fills `out` from `offset` in the configuration; bytes that do not exist stay as they are (zero).
     fn read_config(&self, offset: u64, out: &mut [u8]);
 
+    /// True if the device can be notified by a doorbell, instead of by [`Self::notify`]: it makes no difference which of its
+    /// queues is meant.
+    fn takes_doorbell(&self) -> bool {
+        false
+    }
+
+    /// The device is notified by this descriptor (an eventfd) from now on, as well as by [`Self::notify`]. Once, before
+    /// the machine starts.
+    fn take_doorbell(&self, bell: OwnedFd) {
+        drop(bell);
+    }
+
     /// Writes to the configuration. `features` is what the driver has accepted so far.
     fn write_config(&self, _features: u64, _offset: u64, _data: &[u8]) {}
 
@@ -157,6 +180,18 @@ pub trait VirtioDevice: Send + Sync {
 
     /// Goes on after [`quiesce`](Self::quiesce), with whatever was notified meanwhile.
     fn resume(&self);
+
+    /// How far each queue that is in use has been worked on. Only while the device is quiet.
+    fn positions(&self) -> Vec<Option<QueuePosition>>;
+
+    /// Adds what the device itself knows: its configuration, and what it keeps for the guest. Only while it is quiet.
+    fn save(&self, saved: &mut SavedVirtio);
+
+    /// Takes that over, before it is activated and while it is quiet.
+    ///
+    /// # Errors
+    /// What differs; nothing has changed then.
+    fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit>;
 
     /// Finishes requests that the driver has handed over, then ends the device's threads. Returns false if that
     /// took longer than `deadline`; the threads are then left to end on their own.

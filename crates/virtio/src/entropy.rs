@@ -1,17 +1,19 @@
 //! The entropy device (virtio 5.4): it fills buffers with random bytes, the host's or, where every run is to be the
 //! same, those of a generator with a seed.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
-use crate::queue::{Chain, Queue, QueueError};
+use crate::queue::{Chain, Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -103,6 +105,14 @@ impl VirtioDevice for Entropy {
         }
     }
 
+    fn takes_doorbell(&self) -> bool {
+        self.worker.has_thread()
+    }
+
+    fn take_doorbell(&self, bell: OwnedFd) {
+        self.worker.take_doorbell(bell);
+    }
+
     fn notify(&self, queue: u16) {
         if queue == 0 {
             self.worker.wake();
@@ -119,6 +129,16 @@ impl VirtioDevice for Entropy {
 
     fn resume(&self) {
         self.worker.resume();
+    }
+
+    fn positions(&self) -> Vec<Option<QueuePosition>> {
+        vec![self.worker.look(|requests| requests.queue.position(None))]
+    }
+
+    fn save(&self, _saved: &mut SavedVirtio) {}
+
+    fn restore(&self, _saved: &SavedVirtio) -> Result<(), Unfit> {
+        Ok(())
     }
 
     fn power_on(&self) {

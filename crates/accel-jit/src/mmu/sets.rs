@@ -41,8 +41,17 @@ pub struct Jump {
 pub struct PageLine {
     /// Virtual page.
     pub tag: u64,
-    /// Physical page.
-    pub pa: u64,
+    /// Physical page; bit 0 if it is guarded.
+    pa: u64,
+}
+
+/// Where an instruction page is, and what it is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    /// Physical address.
+    pub page: u64,
+    /// Guarded (FEAT_BTI).
+    pub guarded: bool,
 }
 
 /// The translations of one address space at one exception level.
@@ -64,12 +73,14 @@ pub struct TlbSet {
     /// Where blocks larger than 2 MiB are that may have lines here; the first `huge_count` count.
     huge: [Huge; HUGE_BLOCKS],
     huge_count: usize,
-    /// There are more of them.
-    more_huge: bool,
+    /// log2 of the bytes of the largest one, if there are more of them; else 0.
+    more_huge: u8,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
     /// Non-global lines of the upper half may be here.
     upper_non_global: bool,
+    /// Lines of the upper half to which PSTATE.PAN matters may be here.
+    upper_protected: bool,
     /// Anything was filled since the last flush.
     used: bool,
 }
@@ -83,8 +94,11 @@ const BLOCK_SHIFT: u32 = 21;
 
 /// Blocks larger than 2 MiB that are kept account of.
 const HUGE_BLOCKS: usize = 8;
-/// The largest block that a guest is likely to map, where they are too many to tell: 1 GiB.
-const HUGE_GRAIN: u64 = 0x3fff_ffff;
+
+/// What differs between addresses in a block of `1 << block` bytes; the tag byte does not count.
+const fn grain(block: u32) -> u64 {
+    u64::MAX >> (64 - if block < 56 { block } else { 56 })
+}
 
 /// A large block: its first and its last address, without the tag byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +155,12 @@ impl TlbSet {
         self.note(va, block, non_global);
     }
 
+    /// Host address of a byte, if its page is known.
+    pub fn host_address(&self, va: u64, write: bool) -> Option<u64> {
+        let line = if write { &self.write } else { &self.read }[Self::index(va)];
+        (line.tag == va & !0xfff).then(|| va.wrapping_add(line.addend))
+    }
+
     /// Functions start at multiples of 16 mostly: the page's number spreads them over all entries.
     fn jump_index(va: u64) -> usize {
         let low = va as u32;
@@ -169,7 +189,7 @@ impl TlbSet {
     }
 
     fn note_huge(&mut self, va: u64, block: u32) {
-        let grain = u64::MAX >> (64 - block.min(56));
+        let grain = grain(block);
         let new = Huge { first: va & !grain, last: va | grain };
         if self.huge[..self.huge_count].contains(&new) {
             return;
@@ -179,28 +199,50 @@ impl TlbSet {
                 *place = new;
                 self.huge_count += 1;
             }
-            None => self.more_huge = true,
+            None => self.more_huge = self.largest_huge(block),
         }
+    }
+
+    /// log2 of the bytes of the largest of those that are known and one more.
+    fn largest_huge(&self, block: u32) -> u8 {
+        let known = self.huge[..self.huge_count].iter().map(|h| 64 - (h.last - h.first).leading_zeros());
+        known.chain([block, self.more_huge.into()]).max().unwrap_or_default() as u8
     }
 
     /// The stretch that goes where `start` to `last` goes: with all of a large block that any of it is in.
     fn with_huge(&self, start: u64, last: u64) -> (u64, u64) {
-        if self.more_huge {
-            return (start & !HUGE_GRAIN, last | HUGE_GRAIN);
+        if self.more_huge != 0 {
+            let grain = grain(self.more_huge.into());
+            return (start & !grain, last | grain);
         }
         let met = self.huge[..self.huge_count].iter().filter(|h| h.first <= last && start <= h.last);
         met.fold((start, last), |(a, b), h| (a.min(h.first), b.max(h.last)))
     }
 
-    /// The physical page of an instruction page, if it is known.
-    pub fn page(&self, va: u64) -> Option<u64> {
+    /// Notes that PSTATE.PAN matters to the page of a line that was filled.
+    pub fn note_protected(&mut self, va: u64) {
+        self.upper_protected |= va >> 55 & 1 != 0;
+    }
+
+    /// PSTATE.PAN has changed: forgets the lines of the upper half that depend on it.
+    fn clear_upper_protected(&mut self) {
+        if self.upper_protected {
+            self.clear_if(|tag| tag >> 55 & 1 != 0);
+            self.upper_protected = false;
+        }
+    }
+
+    /// Where an instruction page is, if that is known.
+    pub fn page(&self, va: u64) -> Option<Fetch> {
         let line = &self.pages[Self::page_index(va)];
-        (line.tag == va & !0xfff).then_some(line.pa)
+        let fetch = Fetch { page: line.pa & !1, guarded: line.pa & 1 != 0 };
+        (line.tag == va & !0xfff).then_some(fetch)
     }
 
     /// Adds an instruction page.
     /// `block` as for [`TlbSet::fill`].
-    pub fn fill_page(&mut self, va: u64, pa: u64, block: u32, non_global: bool) {
+    pub fn fill_page(&mut self, va: u64, fetch: Fetch, block: u32, non_global: bool) {
+        let pa = fetch.page | u64::from(fetch.guarded);
         self.pages[Self::page_index(va)] = PageLine { tag: va & !0xfff, pa };
         self.note(va, block, non_global);
     }
@@ -265,9 +307,10 @@ impl TlbSet {
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
         self.huge_count = 0;
-        self.more_huge = false;
+        self.more_huge = 0;
         self.has_lower = false;
         self.upper_non_global = false;
+        self.upper_protected = false;
         self.used = false;
     }
 
@@ -356,7 +399,7 @@ pub struct SpaceKey {
     pub ttbr1: u64,
 }
 
-/// What translations of the lower half depend on at EL1.
+/// What translations of the lower half depend on at EL1; on PSTATE.PAN, those of the upper half do too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LowerKey {
     /// TTBR0_EL1.
@@ -481,9 +524,12 @@ impl TlbSets {
     /// The lower half that EL1 sees now.
     pub fn set_lower(&mut self, lower: LowerKey) {
         let kept = self.kernels.current();
-        if kept.key.lower != lower {
-            kept.key.lower = lower;
+        let old = std::mem::replace(&mut kept.key.lower, lower);
+        if old != lower {
             kept.set.clear_lower();
+        }
+        if old.pan != lower.pan {
+            kept.set.clear_upper_protected();
         }
     }
 
@@ -619,6 +665,12 @@ mod tests {
             assert!(!has(&mut sets, LOWER), "{other:?}");
             fill(&mut sets);
         }
+        // Of the upper half, what EL0 can access goes with PAN.
+        sets.el1().note_protected(UPPER);
+        sets.set_lower(key(3, 3, true));
+        assert!(has(&mut sets, UPPER), "PAN is as it was");
+        sets.set_lower(key(3, 3, false));
+        assert!(!has(&mut sets, UPPER));
         // The change is seen also in a set that was not the current one then.
         sets.switch_el1(0x2000, 0);
         sets.set_lower(key(3, 3, false));
@@ -651,6 +703,19 @@ mod tests {
         for n in 0..20 {
             sets.invalidate(va(at(n) + 0x2fff_0000));
             assert!(!has(&mut sets, at(n) + (n << 12)), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_any_size_goes_by_any_address_in_it() {
+        for size in [21, 25, 30, 36, 39, 42] {
+            let mut sets = TlbSets::new();
+            let va = 3 << 42 | LOWER;
+            sets.el1().fill(va, 0, false, size, false);
+            sets.invalidate(TlbiTarget::Va { va: 4 << 42, asid: None });
+            assert!(has(&mut sets, va), "{size}: behind it");
+            sets.invalidate(TlbiTarget::Va { va: (3 << 42) + (1 << size) - 0x1000, asid: None });
+            assert!(!has(&mut sets, va), "{size}");
         }
     }
 

@@ -1,10 +1,14 @@
 //! Slow paths of memory accesses: TLB refill, page-crossing and device accesses, faults.
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
-use armlet_arm::Exception;
+use std::arch::asm;
+
 use armlet_arm::mmu::{self, Access, AccessKind, Fault, PhysicalMemory};
+use armlet_arm::spec::sctlr;
+use armlet_arm::{Exception, Feature, SysReg};
 use armlet_memory::{AccessSize, Ram};
 
+use super::context::bit;
 use super::state::JitState;
 use super::vcpu::{JitCore, core_of};
 use crate::host::x86_64::regs::{SavedAt, saved_at};
@@ -25,7 +29,7 @@ impl PhysicalMemory for Walker<'_> {
 
 /// Where an access goes.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     /// RAM, at this host address.
     Ram(*mut u8),
     /// Anything else, at this physical address.
@@ -50,7 +54,7 @@ const PAGE: u64 = 4096;
 
 impl JitCore {
     /// Translates a part of an access that lies in one page; fills the TLB if it is plain RAM.
-    fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Trouble> {
+    pub(super) fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Trouble> {
         let write = access.write();
         let s = self.state();
         let el1 = s.cpu.el() > 0;
@@ -61,7 +65,7 @@ impl JitCore {
         let machine = self.machine.clone();
         let ram = machine.memory.ram();
         let t = mmu::translate(&self.mmu, &Walker(ram), va, request)
-            .map_err(|f| Exception::data_abort(f, va, write))?;
+            .map_err(|f| self.data_abort(f, va, access, request))?;
         let Some(host) = ram.host_address(t.pa & !(PAGE - 1), PAGE) else {
             return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
@@ -76,26 +80,50 @@ impl JitCore {
         }
         let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let addend = (host as u64).wrapping_sub(va & !(PAGE - 1));
+        let protected = as_el1 && t.permissions.is_protected(self.mmu.epan());
         let set = if as_el1 { self.sets.el1() } else { self.sets.el0() };
         set.fill(va, addend, write, block, t.non_global);
+        if protected {
+            set.note_protected(va);
+        }
         self.counters.tlb_misses += 1;
         Ok(Target::Ram(at))
     }
 
-    fn check_alignment(&self, va: u64, bytes: u64, access: SlowAccess) -> Result<(), Exception> {
-        if access.aligned() && va & (bytes - 1) != 0 {
+    /// What `request` has failed with. An access that updates memory counts as a read if reading fails.
+    fn data_abort(&self, fault: Fault, va: u64, access: SlowAccess, request: Access) -> Exception {
+        let read = Access { kind: AccessKind::Read, ..request };
+        let ram = self.machine.memory.ram();
+        let unreadable = || mmu::translate(&self.mmu, &Walker(ram), va, read).is_err();
+        Exception::data_abort(fault, va, access.write() && !(access.update() && unreadable()))
+    }
+
+    fn check_alignment(&self, va: u64, access: SlowAccess) -> Result<(), Exception> {
+        if access.aligned() && !access.is_aligned(va) && !self.may_be_unaligned(va, access) {
             return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
         }
         Ok(())
     }
 
+    /// True if FEAT_LSE2 lets this ordered or atomic access be where it is: inside 16 aligned bytes, or
+    /// (SCTLR_EL1.nAA) anywhere if it is not atomic.
+    fn may_be_unaligned(&self, va: u64, access: SlowAccess) -> bool {
+        let checked = self.context & bit::ALIGN != 0;
+        if checked || !self.machine.model.has(Feature::Lse2) {
+            return false;
+        }
+        let anywhere = self.state().cpu.sys[SysReg::SctlrEl1] & sctlr::NAA != 0 && !access.atomic();
+        anywhere || is_inside_16(va, access.bytes() << u32::from(access.pair()))
+    }
+
     /// Reads up to 16 bytes at `va`, which may cross a page.
-    fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Trouble> {
+    pub(super) fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut out = [0u8; 16];
         if first < bytes {
             let high = self.locate(va.wrapping_add(first), access)?;
+            check_crossing(va, access, low, high)?;
             let (a, b) = out.split_at_mut(first as usize);
             self.read_part(low, va, a, access)?;
             self.read_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)?;
@@ -129,13 +157,20 @@ impl JitCore {
         }
     }
 
-    fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Trouble> {
+    pub(super) fn write(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        value: u128,
+        access: SlowAccess,
+    ) -> Result<(), Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut data = value.to_le_bytes();
         if first < bytes {
             // Both halves must be permitted before either is written.
             let high = self.locate(va.wrapping_add(first), access)?;
+            check_crossing(va, access, low, high)?;
             let (a, b) = data.split_at_mut(first as usize);
             self.write_part(low, va, a, access)?;
             self.write_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)
@@ -177,12 +212,12 @@ impl JitCore {
         mut f: impl FnMut(&mut Self, u64, &mut [u8]) -> Option<()>,
         data: &mut [u8],
     ) -> Result<(), Trouble> {
-        let element = access.bytes().min(bytes).min(8);
-        let misaligned = !va.is_multiple_of(access.bytes().min(16)) || !bytes.is_power_of_two();
-        if misaligned || access.atomic() {
-            let fault = if misaligned { Fault::alignment() } else { Fault::external() };
-            return Err(Exception::data_abort(fault, va, access.write()).into());
+        if !access.is_aligned(va) {
+            return Err(Exception::data_abort(Fault::alignment(), va, access.write()).into());
         }
+        // What has elements smaller than registers is made of bytes, halfwords or words.
+        let whole = bytes == access.bytes() && va.is_multiple_of(bytes);
+        let element = if whole { bytes.min(8) } else { access.align() };
         for (i, chunk) in data.chunks_mut(element as usize).enumerate() {
             let offset = i as u64 * element;
             f(self, pa + offset, chunk).ok_or_else(|| {
@@ -209,7 +244,14 @@ impl JitCore {
 
     fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
-        self.check_alignment(va, bytes, access)?;
+        self.check_alignment(va, access)?;
+        if access.pair() && is_inside_16(va, 2 * bytes) {
+            let both = self.read(va, 2 * bytes, access)?;
+            let mask = u128::MAX >> (128 - 8 * bytes);
+            self.put(e.values[0], e.copies[0], both & mask, access);
+            self.put(e.values[1], e.copies[1], both >> (8 * bytes), access);
+            return Ok(());
+        }
         let first = self.read(va, bytes, access)?;
         let second = if access.pair() { self.read(va.wrapping_add(bytes), bytes, access)? } else { 0 };
         self.put(e.values[0], e.copies[0], first, access);
@@ -219,13 +261,20 @@ impl JitCore {
 
     fn slow_store(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
-        self.check_alignment(va, bytes, access)?;
+        self.check_alignment(va, access)?;
         let [v1, v2] = e.values.map(|v| self.get(v));
+        if access.pair() && is_inside_16(va, 2 * bytes) {
+            let mask = u128::MAX >> (128 - 8 * bytes);
+            return self.write(va, 2 * bytes, (v1 & mask) | v2 << (8 * bytes), access);
+        }
         if access.pair() {
-            // The second element must be permitted before the first is written.
+            // All must be permitted before anything is written.
             let next = va.wrapping_add(bytes);
             self.locate(va, access)?;
-            self.locate(next.wrapping_add(bytes - 1), access)?;
+            let first = PAGE - (va & (PAGE - 1));
+            if first < 2 * bytes {
+                self.locate(va.wrapping_add(first), access)?;
+            }
             self.write(va, bytes, v1, access)?;
             return self.write(next, bytes, v2, access);
         }
@@ -318,20 +367,22 @@ impl JitCore {
         }
     }
 
-    /// Host address for an atomic access of `bytes` (aligned, so in one page); fills the TLB.
+    /// Host address for an atomic access of `bytes` (aligned, or in 16 aligned bytes, so in one page); fills the TLB.
     pub(super) fn atomic_target(
         &mut self,
         va: u64,
         bytes: u64,
         access: SlowAccess,
     ) -> Result<*mut u8, Trouble> {
-        if va & (bytes - 1) != 0 {
-            return Err(Exception::data_abort(Fault::alignment(), va, access.write()).into());
+        // A read would fail likewise.
+        let write = access.write() && !access.update();
+        if va & (bytes - 1) != 0 && !(bytes <= 16 && self.may_be_unaligned(va, access)) {
+            return Err(Exception::data_abort(Fault::alignment(), va, write).into());
         }
         match self.locate(va, access)? {
             Target::Ram(p) => Ok(p),
             // Exclusives and atomics to Device memory are not supported (as the architecture allows).
-            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, access.write()).into()),
+            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, write).into()),
         }
     }
 
@@ -342,17 +393,54 @@ impl JitCore {
     }
 }
 
-/// Copies bytes out of guest RAM; aligned power-of-two sizes are single-copy atomic.
+/// What crosses from one page to another by no element's end is misaligned: that fails if one is Device memory.
+fn check_crossing(va: u64, access: SlowAccess, low: Target, high: Target) -> Result<(), Exception> {
+    let device = matches!(low, Target::Device(_)) || matches!(high, Target::Device(_));
+    if device && !access.is_aligned(va) {
+        return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
+    }
+    Ok(())
+}
+
+/// True if `bytes` bytes at `address` are all in the same 16 aligned ones.
+pub(super) const fn is_inside_16(address: u64, bytes: u64) -> bool {
+    address & 15 <= 16_u64.wrapping_sub(bytes) && bytes <= 16
+}
+
+/// Copies bytes out of guest RAM; sizes that are powers of two are single-copy atomic inside 16 aligned bytes.
 ///
 /// # Safety
 /// `p` must be valid for reads of `out.len()` bytes.
 unsafe fn copy_from_guest(p: *const u8, out: &mut [u8]) {
-    // SAFETY: the caller vouches for the range.
+    let whole = is_inside_16(p as u64, out.len() as u64);
+    // SAFETY: the caller vouches for the range; the instructions read as many bytes as there are.
     unsafe {
-        match (out.len(), p as usize % out.len().max(1)) {
-            (2, 0) => out.copy_from_slice(&p.cast::<u16>().read_volatile().to_le_bytes()),
-            (4, 0) => out.copy_from_slice(&p.cast::<u32>().read_volatile().to_le_bytes()),
-            (8, 0) => out.copy_from_slice(&p.cast::<u64>().read_volatile().to_le_bytes()),
+        match out.len() {
+            2 if whole => {
+                let v: u16;
+                asm!("mov {:x}, word ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            4 if whole => {
+                let v: u32;
+                asm!("mov {:e}, dword ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            8 if whole => {
+                let v: u64;
+                asm!("mov {}, qword ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            16 if whole => {
+                asm!(
+                    "vmovdqu {t}, xmmword ptr [{from}]",
+                    "vmovdqu xmmword ptr [{to}], {t}",
+                    t = out(xmm_reg) _,
+                    from = in(reg) p,
+                    to = in(reg) out.as_mut_ptr(),
+                    options(nostack),
+                );
+            }
             _ => {
                 for (i, b) in out.iter_mut().enumerate() {
                     *b = p.add(i).read_volatile();
@@ -362,21 +450,29 @@ unsafe fn copy_from_guest(p: *const u8, out: &mut [u8]) {
     }
 }
 
-/// Copies bytes into guest RAM; aligned power-of-two sizes are single-copy atomic.
+/// Copies bytes into guest RAM; sizes that are powers of two are single-copy atomic inside 16 aligned bytes.
 ///
 /// # Safety
 /// `p` must be valid for writes of `data.len()` bytes.
 unsafe fn copy_to_guest(p: *mut u8, data: &[u8]) {
-    // SAFETY: the caller vouches for the range.
+    let whole = is_inside_16(p as u64, data.len() as u64);
+    let mut value = [0; 8];
+    value[..data.len().min(8)].copy_from_slice(&data[..data.len().min(8)]);
+    let value = u64::from_le_bytes(value);
+    // SAFETY: the caller vouches for the range; the instructions write as many bytes as there are.
     unsafe {
-        match (data, p as usize % data.len().max(1)) {
-            ([a, b], 0) => p.cast::<u16>().write_volatile(u16::from_le_bytes([*a, *b])),
-            ([a, b, c, d], 0) => p.cast::<u32>().write_volatile(u32::from_le_bytes([*a, *b, *c, *d])),
-            (d, 0) if d.len() == 8 => {
-                let mut v = [0; 8];
-                v.copy_from_slice(d);
-                p.cast::<u64>().write_volatile(u64::from_le_bytes(v));
-            }
+        match data.len() {
+            2 if whole => asm!("mov word ptr [{}], {:x}", in(reg) p, in(reg) value, options(nostack)),
+            4 if whole => asm!("mov dword ptr [{}], {:e}", in(reg) p, in(reg) value, options(nostack)),
+            8 if whole => asm!("mov qword ptr [{}], {}", in(reg) p, in(reg) value, options(nostack)),
+            16 if whole => asm!(
+                "vmovdqu {t}, xmmword ptr [{from}]",
+                "vmovdqu xmmword ptr [{to}], {t}",
+                t = out(xmm_reg) _,
+                from = in(reg) data.as_ptr(),
+                to = in(reg) p,
+                options(nostack),
+            ),
             _ => {
                 for (i, b) in data.iter().enumerate() {
                     p.add(i).write_volatile(*b);

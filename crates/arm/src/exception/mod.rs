@@ -8,7 +8,7 @@ mod exit;
 mod tests;
 
 pub use entry::{take, take_fiq, take_irq, take_serror};
-pub use exit::eret;
+pub use exit::{eret, eret_to};
 
 use crate::mmu::Fault;
 
@@ -46,6 +46,8 @@ pub enum ExceptionClass {
     DataAbort = 0x24,
     /// SP alignment fault.
     SpAlignment = 0x26,
+    /// Memory copy or memory set (FEAT_MOPS).
+    MemoryOperation = 0x27,
     /// Trapped floating-point exception.
     FpException = 0x2c,
     /// SError interrupt.
@@ -195,6 +197,16 @@ impl Exception {
         Self::new(ExceptionClass::BranchTarget, btype & 3)
     }
 
+    /// Pointer authentication failed, with a key for data or for instructions, the second one (B) or the first.
+    pub const fn pac_fail(data: bool, b: bool) -> Self {
+        Self::new(ExceptionClass::PacFail, (data as u32) << 1 | b as u32)
+    }
+
+    /// Registers that do not fit a memory copy or memory set instruction; `iss` tells which and how.
+    pub const fn memory_operation(iss: u32) -> Self {
+        Self::new(ExceptionClass::MemoryOperation, iss)
+    }
+
     /// Misaligned PC: to be taken with that PC in the state.
     pub const fn pc_alignment(pc: u64) -> Self {
         Self::new(ExceptionClass::PcAlignment, 0).with_far(pc)
@@ -233,9 +245,14 @@ impl Exception {
         Self::new(ExceptionClass::Breakpoint, DEBUG_STATUS)
     }
 
-    /// Software step: before the instruction at PC. `exclusive`: the stepped one was a load-exclusive.
-    pub const fn software_step(exclusive: bool) -> Self {
-        Self::new(ExceptionClass::SoftwareStep, 1 << 24 | (exclusive as u32) << 6 | DEBUG_STATUS)
+    /// Software step: before the instruction at PC. `stepped` tells whether the instruction that was stepped was a
+    /// load-exclusive; `None` if none was.
+    pub const fn software_step(stepped: Option<bool>) -> Self {
+        let iss = match stepped {
+            Some(exclusive) => 1 << 24 | (exclusive as u32) << 6,
+            None => 0,
+        };
+        Self::new(ExceptionClass::SoftwareStep, iss | DEBUG_STATUS)
     }
 
     /// Watchpoint hit by an access to `va`; `maintenance` for DC instructions.

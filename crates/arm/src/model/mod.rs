@@ -64,6 +64,28 @@ pub enum ModelError {
     /// A feature is to be both on and off.
     #[error("CPU feature '{0}' is given as on and as off: leave one of them out")]
     Contradiction(&'static str),
+    /// Features of which there can be only one.
+    #[error(
+        "CPU features '{first}' and '{second}' cannot both be on: write {first}=off, or {choice}=... for one of them"
+    )]
+    Exclusive {
+        /// The name for all of them.
+        choice: &'static str,
+        /// One that is on.
+        first: &'static str,
+        /// Another one.
+        second: &'static str,
+    },
+    /// A choice has no such value.
+    #[error("CPU feature '{name}' cannot be '{value}': write {name}= with one of {values}")]
+    NoSuchChoice {
+        /// The choice.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What there is.
+        values: String,
+    },
     /// A feature that another one needs is off.
     #[error("CPU feature '{name}' needs '{needs}': write {needs}=on, or {name}=off")]
     Needs {
@@ -100,12 +122,35 @@ impl CacheGeometry {
     }
 }
 
+/// Name of the model that is the host's own CPU.
+pub const HOST: &str = "host";
+
+/// DCZID_EL0.BS.
+const DCZID_BS: u64 = 0xf;
+
+/// What a host tells of its CPU, as its guests see it.
+#[derive(Clone, Debug)]
+pub struct HostIds {
+    /// The ID register space.
+    pub ids: IdRegisters,
+    /// CTR_EL0.
+    pub ctr: u64,
+    /// DCZID_EL0.
+    pub dczid: u64,
+    /// CLIDR_EL1.
+    pub clidr: u64,
+    /// The caches, by CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
+    pub caches: [CacheGeometry; 3],
+}
+
 /// A CPU: its name and the values of its ID registers. Behaviour follows from the ID registers only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuModel {
     name: &'static str,
     description: &'static str,
     ids: IdRegisters,
+    ctr: u64,
+    dczid: u64,
     clidr: u64,
     /// By CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
     caches: [CacheGeometry; 3],
@@ -127,7 +172,7 @@ impl CpuModel {
             .ok_or_else(|| ModelError::UnknownModel(name.to_owned()))
     }
 
-    /// The model for a command line's `name[,feature=on|off]...`.
+    /// The model for a command line's `name[,feature=on|off]...`; `pauth` takes the name of an algorithm, too.
     ///
     /// # Errors
     /// What is wrong with the text, and the mend.
@@ -137,6 +182,12 @@ impl CpuModel {
         let mut changes = Vec::new();
         for part in parts {
             let (name, value) = part.split_once('=').ok_or_else(|| ModelError::NoValue(part.to_owned()))?;
+            if let Some(choice) = Property::choice(name, value) {
+                let none =
+                    |values| ModelError::NoSuchChoice { name: name.into(), value: value.into(), values };
+                changes.extend(choice.map_err(none)?);
+                continue;
+            }
             let on = match value {
                 "on" => true,
                 "off" => false,
@@ -145,6 +196,15 @@ impl CpuModel {
             changes.push((name, on));
         }
         model.with_features(changes)
+    }
+
+    /// The CPU of a host, whose guests execute on it.
+    pub fn of_host(host: HostIds) -> Self {
+        let HostIds { ids, ctr, dczid, clidr, caches } = host;
+        let features = FeatureSet::from_ids(&ids);
+        let (name, description) = (HOST, "the host's own CPU (with KVM)");
+        let spsr_mask = spsr_mask(&features);
+        Self { name, description, ids, ctr, dczid: dczid & DCZID_BS, clidr, caches, features, spsr_mask }
     }
 
     /// All models, the default first.
@@ -210,12 +270,12 @@ impl CpuModel {
 
     /// CTR_EL0.
     pub fn ctr(&self) -> u64 {
-        CTR
+        self.ctr
     }
 
     /// DCZID_EL0 without DZP.
     pub fn dczid(&self) -> u64 {
-        DC_ZVA_BLOCK
+        self.dczid
     }
 
     /// CLIDR_EL1.

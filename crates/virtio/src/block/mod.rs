@@ -1,15 +1,17 @@
 //! The block device (virtio 5.2): one request queue over a disk image.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 use armlet_storage::{BlockBackend, SECTOR_SIZE};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::mmio::copy_config;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -157,6 +159,14 @@ impl VirtioDevice for Block {
         });
     }
 
+    fn takes_doorbell(&self) -> bool {
+        self.worker.has_thread()
+    }
+
+    fn take_doorbell(&self, bell: OwnedFd) {
+        self.worker.take_doorbell(bell);
+    }
+
     fn notify(&self, queue: u16) {
         if queue == 0 {
             self.worker.wake();
@@ -174,6 +184,23 @@ impl VirtioDevice for Block {
 
     fn resume(&self) {
         self.worker.resume();
+    }
+
+    fn positions(&self) -> Vec<Option<QueuePosition>> {
+        vec![self.worker.look(|requests| requests.queue.position(None))]
+    }
+
+    fn save(&self, saved: &mut SavedVirtio) {
+        saved.config = self.config().to_vec();
+    }
+
+    fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit> {
+        let writeback = saved.config.get(config::WRITEBACK).copied().unwrap_or(0);
+        let mut here = self.config();
+        here[config::WRITEBACK] = writeback;
+        Unfit::unless(saved.config == here, || format!("{} had another size or other limits", self.name))?;
+        self.writeback.store(writeback != 0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn shutdown(&self, deadline: Duration) -> bool {
