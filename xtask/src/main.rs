@@ -17,6 +17,7 @@ mod initrd;
 mod kernel;
 mod kvm;
 mod litmus;
+mod oracle;
 mod profile;
 mod qmp;
 mod repeat;
@@ -44,7 +45,7 @@ enum Command {
     Boot(boot::Options),
     /// Run every check: format, lints, licences, docs, tests, boots of real kernels
     Test(suite::Options),
-    /// Compare instruction semantics with qemu-user's (options after `--`: --seed, --count, --class, --help)
+    /// Compare instruction semantics with qemu-user's (options after `--`: --full, --seed, --class, --help)
     Conform {
         /// Options of the comparison
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -113,7 +114,9 @@ fn work() -> Result<()> {
 /// Runs the differential tests of instruction semantics.
 fn conform(options: &[String]) -> Result<()> {
     host::ensure(host::TEST)?;
-    let mut c = run::command(&run::cargo(), ["run", "--quiet", "--package", "armlet-conform", "--"]);
+    oracle::prepare()?;
+    let mut c =
+        run::command(&run::cargo(), ["run", "--quiet", "--release", "--package", "armlet-conform", "--"]);
     run::shown(c.args(options))
 }
 
@@ -125,6 +128,7 @@ fn setup() -> Result<()> {
     for version in kernel::Version::ALL {
         boot::Linux::prepare(version)?;
     }
+    oracle::prepare()?;
     suite::cargo_deny()?;
     qmp::client()?;
     bench::setup()?;

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, kvm, litmus, profile, qmp, repeat, run, topology};
+use crate::{cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, topology};
 
 /// How much to test.
 #[derive(Args)]
@@ -69,6 +69,7 @@ pub fn main(o: &Options) -> Result<()> {
     let start = Instant::now();
     host::ensure(host::BOOT)?;
     host::ensure(host::TEST)?;
+    oracle::prepare()?;
     let cargo = run::cargo();
     let mut tally = Tally::default();
     let cargo_check = |tally: &mut Tally, name: &str, args: &[&str]| {
