@@ -21,6 +21,9 @@ enum { INTID_TIMER_VIRTUAL = 27, INTID_TIMER_PHYSICAL = 30, INTID_UART = 33 };
 #define ICC_BPR1_EL1 s3_0_c12_c12_3
 #define ICC_CTLR_EL1 s3_0_c12_c12_4
 #define ICC_IGRPEN1_EL1 s3_0_c12_c12_7
+#define ICC_IGRPEN0_EL1 s3_0_c12_c12_6
+#define ICC_IAR0_EL1 s3_0_c12_c8_0
+#define ICC_EOIR0_EL1 s3_0_c12_c8_1
 #define ICC_IAR1_EL1 s3_0_c12_c12_0
 #define ICC_EOIR1_EL1 s3_0_c12_c12_1
 #define ICC_DIR_EL1 s3_0_c12_c11_1

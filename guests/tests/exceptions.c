@@ -135,11 +135,6 @@ static void floating_point(void) {
     CHECK_EQ(SYNDROME(at_el0(el0_fp, 0)), ~0ul);
 }
 
-// ISS of a trapped MRS/MSR: op0 [21:20], op2 [19:17], op1 [16:14], CRn [13:10], Rt [9:5], CRm [4:1], read [0].
-static uint64_t sysreg_iss(uint64_t op0, uint64_t op1, uint64_t crn, uint64_t crm, uint64_t op2) {
-    return op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1;
-}
-
 static void user(void) {
     WRITE_SYSREG(sctlr_el1, READ_SYSREG(sctlr_el1) & ~(1ul << 9 | 1ul << 14 | 1ul << 15 | 1ul << 16 | 1ul << 18));
     ISB();

@@ -21,7 +21,8 @@ static int failures;
 enum {
     EC_UNKNOWN = 0x00, EC_WFX = 0x01, EC_FP = 0x07, EC_ILLEGAL = 0x0e, EC_SVC = 0x15, EC_SYSREG = 0x18,
     EC_IABORT_LOWER = 0x20, EC_IABORT = 0x21, EC_PC_ALIGN = 0x22, EC_DABORT_LOWER = 0x24, EC_DABORT = 0x25,
-    EC_SP_ALIGN = 0x26, EC_BREAKPOINT_LOWER = 0x30, EC_BREAKPOINT = 0x31, EC_STEP_LOWER = 0x32, EC_STEP = 0x33,
+    EC_SP_ALIGN = 0x26,
+    EC_BREAKPOINT_LOWER = 0x30, EC_BREAKPOINT = 0x31, EC_STEP_LOWER = 0x32, EC_STEP = 0x33,
     EC_WATCHPOINT_LOWER = 0x34, EC_WATCHPOINT = 0x35, EC_BRK = 0x3c,
 };
 enum { FSC_ADDRESS = 0x00, FSC_TRANSLATION = 0x04, FSC_ACCESS = 0x08, FSC_PERMISSION = 0x0c, FSC_ALIGNMENT = 0x21 };
@@ -29,6 +30,14 @@ enum { FSC_ADDRESS = 0x00, FSC_TRANSLATION = 0x04, FSC_ACCESS = 0x08, FSC_PERMIS
 #define ISS(esr) ((esr) & 0x1ffffff)
 #define FSC(esr) ((esr) & 0x3f)
 #define WNR(esr) ((esr) >> 6 & 1)
+#define CM(esr) ((esr) >> 8 & 1)
+// The whole of ESR: IL is set, as all instructions have 32 bits.
+#define ESR(ec, iss) ((uint64_t)(ec) << 26 | 1ul << 25 | (uint64_t)(iss))
+// ISS of a trapped MSR, MRS or system instruction: op0 [21:20], op2 [19:17], op1 [16:14], CRn [13:10], Rt [9:5],
+// CRm [4:1], read [0].
+static inline uint64_t sysreg_iss(uint64_t op0, uint64_t op1, uint64_t crn, uint64_t crm, uint64_t op2) {
+    return op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1;
+}
 
 // The last synchronous exception, and how many there were.
 static volatile struct {
@@ -42,6 +51,8 @@ static void (*volatile on_debug)(struct frame *f);
 static void (*volatile on_entry)(struct frame *f);
 // Called for interrupts.
 static void (*volatile on_irq)(uint32_t intid);
+// The vector of the last interrupt.
+static volatile uint64_t interrupted;
 
 // Calls `function` at EL0, where the program is seen `alias` bytes higher (0 with the MMU off).
 void el0_return(void);
@@ -61,8 +72,9 @@ __asm__(
     "ldp x25, x26, [sp, #48]\n ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n add sp, sp, #96\n ret\n");
 
 void guest_exception(struct frame *f, uint64_t vector) {
-    if ((vector & 3) == 1) { // IRQ
-        uint32_t intid = (uint32_t)ICC_READ(IAR1);
+    if ((vector & 3) == 1 || (vector & 3) == 2) { // IRQ, FIQ
+        uint32_t intid = (uint32_t)((vector & 3) == 1 ? ICC_READ(IAR1) : ICC_READ(IAR0));
+        interrupted = vector;
         if (on_irq)
             on_irq(intid);
         return;

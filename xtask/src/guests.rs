@@ -227,9 +227,8 @@ pub fn on_armlet(armlet: &Path, elf: &Path, cpus: usize, arguments: &str) -> Com
 /// How the independent implementation runs it.
 pub fn on_reference(program: &Path, elf: &Path, cpus: usize, arguments: &str) -> Command {
     let mut c = Command::new(program);
-    c.args(REFERENCE)
-        .args(["-cpu", DEFAULT_CPU, "-append", arguments, "-smp", &cpus.to_string(), "-kernel"])
-        .arg(elf);
+    c.args(REFERENCE).args(["-cpu", DEFAULT_CPU, "-append", arguments, "-smp", &cpus.to_string()]);
+    c.arg("-kernel").arg(elf);
     c
 }
 
@@ -249,6 +248,11 @@ impl TestGuest {
         &self.smp
     }
 
+    /// Its exit status if all is well.
+    pub fn exit(&self) -> i32 {
+        self.exit
+    }
+
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);
@@ -260,9 +264,8 @@ impl TestGuest {
     /// How the independent implementation runs it.
     fn reference(&self, program: &Path) -> Command {
         let mut c = Command::new(program);
-        c.args(REFERENCE)
-            .args(["-cpu", &self.cpu, "-append", "word=1 two", "-smp", &self.smp, "-kernel"])
-            .arg(&self.elf);
+        c.args(REFERENCE).args(["-cpu", &self.cpu, "-append", "word=1 two", "-smp", &self.smp]);
+        c.arg("-kernel").arg(&self.elf);
         c
     }
 

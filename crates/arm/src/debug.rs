@@ -205,6 +205,14 @@ pub fn step(state: &CpuState) -> Step {
     }
 }
 
+/// True for the load-exclusive instructions, LDXR to LDAXP: software step tells of them (ESR_ELx.EX).
+pub const fn is_load_exclusive(word: u32) -> bool {
+    // o2 clear, L set; with o1, of a pair: what would be a pair of bytes or halfwords is CASP.
+    let single = word & 0x3fe0_0000 == 0x0840_0000;
+    let pair = word & 0xbfe0_0000 == 0x8860_0000;
+    single || pair
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,5 +307,16 @@ mod tests {
         s.sys[SysReg::MdscrEl1] = 0;
         s.pstate.remove(Pstate::D);
         assert_eq!(step(&s), Step::Inactive);
+    }
+    #[test]
+    fn load_exclusives_are_told_from_their_neighbours() {
+        // LDXRB, LDXR, LDAXR, LDXP, LDAXP.
+        for word in [0x085f_7c41, 0xc85f_7c41, 0x885f_fc41, 0xc87f_0c41, 0x887f_8c41] {
+            assert!(is_load_exclusive(word), "{word:#x}");
+        }
+        // STXR, LDAR, STXP, CASP, CAS, LDR.
+        for word in [0xc803_7c41, 0xc8df_fc41, 0xc823_0c41, 0x4860_7c82, 0xc8e0_7c41, 0xf940_0041] {
+            assert!(!is_load_exclusive(word), "{word:#x}");
+        }
     }
 }

@@ -240,6 +240,9 @@ pub enum Order {
 pub struct Mem {
     /// log2 of the bytes of one element: 0 to 3, and 4 for vector registers.
     pub size: u8,
+    /// log2 of the bytes that an element is a multiple of where alignment counts: `size`, and less for a vector
+    /// register of elements that are accesses of their own (LD1 to LD4).
+    pub align: u8,
     /// Ordering. Ordered accesses must be aligned, and exclusive and atomic ones always (the backend checks).
     pub order: Order,
     /// As EL0 (LDTR, STTR), unless PSTATE.UAO says otherwise.
@@ -249,7 +252,7 @@ pub struct Mem {
 impl Mem {
     /// A plain access of `1 << size` bytes.
     pub const fn plain(size: u8) -> Self {
-        Self { size, order: Order::Plain, unprivileged: false }
+        Self { size, align: size, order: Order::Plain, unprivileged: false }
     }
 }
 

@@ -25,7 +25,7 @@ pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<F
 }
 
 fn mem(size: u32, order: Order) -> Mem {
-    Mem { size: size as u8, order, unprivileged: false }
+    Mem { order, ..Mem::plain(size as u8) }
 }
 
 fn order(acquire: bool, release: bool) -> Order {

@@ -21,7 +21,7 @@ pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<F
 
 fn mem(size: u8, load: bool) -> Mem {
     let order = if load { Order::AcquirePc } else { Order::Release };
-    Mem { size, order, unprivileged: false }
+    Mem { order, ..Mem::plain(size) }
 }
 
 /// LDAPUR, STLUR (SIMD&FP).

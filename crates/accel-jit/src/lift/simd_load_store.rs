@@ -76,7 +76,7 @@ fn multiple(b: &mut Builder, ctx: &LiftContext, word: u32) -> Option<u32> {
     let regs = list(rd(word), count);
     let regs = &regs[..count];
     if bit(word, 22) {
-        load_run(b, base.into(), shape.size(), count);
+        load_run(b, base.into(), shape, count);
         match (structured, count) {
             (true, 2) => deinterleave2(b, shape, regs),
             (true, 3) => through_tables(b, shape, regs, Direction::Load),
@@ -93,7 +93,7 @@ fn multiple(b: &mut Builder, ctx: &LiftContext, word: u32) -> Option<u32> {
             (true, _) => interleave4(b, shape, regs),
             _ => list(rd(word), count),
         };
-        store_run(b, base.into(), shape.size(), &from[..count]);
+        store_run(b, base.into(), shape, &from[..count]);
     }
     Some((count as u32) << shape.size())
 }
@@ -103,10 +103,10 @@ fn run_address(base: Opnd, size: u8, i: usize) -> Addr {
 }
 
 /// Loads `count` whole registers one after the other into the scratch registers.
-fn load_run(b: &mut Builder, base: Opnd, size: u8, count: usize) {
-    let mem = Mem::plain(size);
+fn load_run(b: &mut Builder, base: Opnd, shape: Shape, count: usize) {
+    let mem = Mem { align: shape.es, ..Mem::plain(shape.size()) };
     for i in (0..count).step_by(2) {
-        let (d1, addr) = (SCRATCH + i as VReg, run_address(base, size, i));
+        let (d1, addr) = (SCRATCH + i as VReg, run_address(base, mem.size, i));
         b.emit(if i + 1 < count {
             Inst::LoadVPair { mem, d1, d2: d1 + 1, addr }
         } else {
@@ -115,10 +115,10 @@ fn load_run(b: &mut Builder, base: Opnd, size: u8, count: usize) {
     }
 }
 
-fn store_run(b: &mut Builder, base: Opnd, size: u8, regs: &[VReg]) {
-    let mem = Mem::plain(size);
+fn store_run(b: &mut Builder, base: Opnd, shape: Shape, regs: &[VReg]) {
+    let mem = Mem { align: shape.es, ..Mem::plain(shape.size()) };
     for (i, two) in regs.chunks(2).enumerate() {
-        let addr = run_address(base, size, 2 * i);
+        let addr = run_address(base, mem.size, 2 * i);
         b.emit(match *two {
             [s1, s2] => Inst::StoreVPair { mem, s1, s2, addr },
             _ => Inst::StoreV { mem, s: two[0], addr },

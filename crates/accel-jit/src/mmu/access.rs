@@ -63,7 +63,22 @@ macro_rules! flags {
 impl SlowAccess {
     /// Access of `1 << size` bytes by the instruction at `offset` in its page.
     pub const fn new(offset: u16, size: u8) -> Self {
-        Self(offset as u32 | (size as u32) << 12)
+        Self(offset as u32 | (size as u32) << 12 | (size as u32) << 24)
+    }
+
+    /// The same access, `1 << align` being what the address is a multiple of where alignment counts.
+    pub const fn with_align(self, align: u8) -> Self {
+        Self(self.0 & !(7 << 24) | (align as u32) << 24)
+    }
+
+    /// Bytes that the address is a multiple of where alignment counts.
+    pub const fn align(self) -> u64 {
+        1 << (self.0 >> 24 & 7)
+    }
+
+    /// True if the address is a multiple of that.
+    pub const fn is_aligned(self, va: u64) -> bool {
+        va & (self.align() - 1) == 0
     }
 
     /// From the word.
@@ -108,6 +123,8 @@ impl SlowAccess {
         with_aligned aligned = 21;
         /// Part of an atomic access: must be Normal memory.
         with_atomic atomic = 22;
+        /// Reads what it writes.
+        with_update update = 23;
     }
 
     /// How an integer load extends.
@@ -139,6 +156,7 @@ mod tests {
         let a = SlowAccess::new(0xffc, 0).with_write(true);
         assert_eq!((a.offset(), a.size(), a.write(), a.pair()), (0xffc, 0, true, false));
         assert_eq!(a.extend(0x80), 0x80);
+        assert!(!SlowAccess::new(0, 3).is_aligned(4) && SlowAccess::new(0, 3).with_align(2).is_aligned(4));
         assert_eq!(a.with_sign_x(true).extend(0x80), 0xffff_ffff_ffff_ff80);
         assert_eq!(a.with_sign_w(true).extend(0x80), 0xffff_ff80);
     }

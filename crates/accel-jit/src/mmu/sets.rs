@@ -70,12 +70,14 @@ pub struct TlbSet {
     /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, by a
     /// hash.
     blocks: [u64; BLOCK_WORDS],
-    /// Lines of blocks larger than 2 MiB may be here.
-    has_huge: bool,
+    /// log2 of the bytes of the largest block, beyond 2 MiB, of which lines may be here; 0 if there is none.
+    huge: u8,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
     /// Non-global lines of the upper half may be here.
     upper_non_global: bool,
+    /// Lines of the upper half to which PSTATE.PAN matters may be here.
+    upper_protected: bool,
     /// Anything was filled since the last flush.
     used: bool,
 }
@@ -150,7 +152,7 @@ impl TlbSet {
     fn note(&mut self, va: u64, block: u32, non_global: bool) {
         self.used = true;
         if block > BLOCK_SHIFT {
-            self.has_huge = true;
+            self.huge = self.huge.max(block as u8);
         } else if block > 12 {
             let (word, bit) = Self::block_bit(va);
             self.blocks[word] |= bit;
@@ -159,6 +161,19 @@ impl TlbSet {
             self.has_lower = true;
         } else {
             self.upper_non_global |= non_global;
+        }
+    }
+
+    /// Notes that PSTATE.PAN matters to the page of a line that was filled.
+    pub fn note_protected(&mut self, va: u64) {
+        self.upper_protected |= va >> 55 & 1 != 0;
+    }
+
+    /// PSTATE.PAN has changed: forgets the lines of the upper half that depend on it.
+    fn clear_upper_protected(&mut self) {
+        if self.upper_protected {
+            self.clear_if(|tag| tag >> 55 & 1 != 0);
+            self.upper_protected = false;
         }
     }
 
@@ -236,9 +251,10 @@ impl TlbSet {
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
-        self.has_huge = false;
+        self.huge = 0;
         self.has_lower = false;
         self.upper_non_global = false;
+        self.upper_protected = false;
         self.used = false;
     }
 
@@ -286,9 +302,8 @@ impl TlbSet {
         // Compare addresses without the tag byte.
         let bare = |va: u64| va << 8 >> 8;
         let (start, last) = (bare(start) & !0xfff, bare(last) | 0xfff);
-        if self.has_huge || (last - start) >> BLOCK_SHIFT >= 4 {
-            // 1 GiB is the largest block that a guest is likely to map.
-            let grain = if self.has_huge { 0x3fff_ffff } else { (1 << BLOCK_SHIFT) - 1 };
+        if self.huge != 0 || (last - start) >> BLOCK_SHIFT >= 4 {
+            let grain = (1 << u32::from(self.huge).max(BLOCK_SHIFT)) - 1;
             let (start, last) = (start & !grain, last | grain);
             return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
         }
@@ -330,7 +345,7 @@ pub struct SpaceKey {
     pub ttbr1: u64,
 }
 
-/// What translations of the lower half depend on at EL1.
+/// What translations of the lower half depend on at EL1; on PSTATE.PAN, those of the upper half do too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LowerKey {
     /// TTBR0_EL1.
@@ -455,9 +470,12 @@ impl TlbSets {
     /// The lower half that EL1 sees now.
     pub fn set_lower(&mut self, lower: LowerKey) {
         let kept = self.kernels.current();
-        if kept.key.lower != lower {
-            kept.key.lower = lower;
+        let old = std::mem::replace(&mut kept.key.lower, lower);
+        if old != lower {
             kept.set.clear_lower();
+        }
+        if old.pan != lower.pan {
+            kept.set.clear_upper_protected();
         }
     }
 
@@ -593,12 +611,31 @@ mod tests {
             assert!(!has(&mut sets, LOWER), "{other:?}");
             fill(&mut sets);
         }
+        // Of the upper half, what EL0 can access goes with PAN.
+        sets.el1().note_protected(UPPER);
+        sets.set_lower(key(3, 3, true));
+        assert!(has(&mut sets, UPPER), "PAN is as it was");
+        sets.set_lower(key(3, 3, false));
+        assert!(!has(&mut sets, UPPER));
         // The change is seen also in a set that was not the current one then.
         sets.switch_el1(0x2000, 0);
         sets.set_lower(key(3, 3, false));
         sets.switch_el1(0, 0);
         sets.set_lower(key(3, 3, false));
         assert!(!has(&mut sets, LOWER));
+    }
+
+    #[test]
+    fn a_block_of_any_size_goes_by_any_address_in_it() {
+        for size in [21, 25, 30, 36, 39, 42] {
+            let mut sets = TlbSets::new();
+            let va = 3 << 42 | LOWER;
+            sets.el1().fill(va, 0, false, size, false);
+            sets.invalidate(TlbiTarget::Va { va: 4 << 42, asid: None });
+            assert!(has(&mut sets, va), "{size}: behind it");
+            sets.invalidate(TlbiTarget::Va { va: (3 << 42) + (1 << size) - 0x1000, asid: None });
+            assert!(!has(&mut sets, va), "{size}");
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(super) struct Debug {
     made_for: Shape,
     /// An instruction of a step has executed.
     stepped: bool,
+    /// The guest's software step has let an instruction through, and nothing else has happened since: whether that
+    /// was a load-exclusive.
+    guest_stepped: Option<bool>,
     /// What is to be reported.
     due: Option<DebugStop>,
 }
@@ -116,14 +119,16 @@ impl Debug {
         !self.request.step && self.has_offset((pc % PAGE) as u16) && self.request.breakpoints.contains(&pc)
     }
 
-    /// The guest's debug exception before the instruction at PC.
-    pub fn exception(&self, cpu: &CpuState) -> Option<Exception> {
-        if self.armed.each && debug::step(cpu) == Step::Pending {
-            // Whether the stepped instruction was a load-exclusive may be left untold.
-            return Some(Exception::software_step(false));
-        }
+    /// The guest's breakpoint before the instruction at PC.
+    fn breakpoint(&self, cpu: &CpuState) -> Option<Exception> {
         let hit = self.stops_in(cpu.pc) && debug::breakpoint_hit(cpu);
         hit.then(Exception::breakpoint)
+    }
+
+    /// The guest's software step that is due before the instruction at PC; `stepped` as in `guest_stepped`.
+    fn software_step(&self, cpu: &CpuState, stepped: Option<bool>) -> Option<Exception> {
+        let due = self.armed.each && debug::step(cpu) == Step::Pending;
+        due.then(|| Exception::software_step(stepped))
     }
 
     /// True if the instruction at PC is one that software step lets through.
@@ -177,14 +182,46 @@ impl JitCore {
         el: usize,
     ) -> Option<Exception> {
         let access = WatchedAccess { address: va, bytes, read: kind.0, write: kind.1, el };
-        let hit = debug::watchpoint_hit(&self.state().cpu, &access)?;
-        Some(Exception::watchpoint(hit, kind.1, false))
+        let cpu = &self.state().cpu;
+        let hit = debug::watchpoint_hit(cpu, &access)?;
+        // An access that updates memory counts as a read if reading is watched.
+        let read = WatchedAccess { write: false, ..access };
+        let write = kind.1 && !(kind.0 && debug::watchpoint_hit(cpu, &read).is_some());
+        Some(Exception::watchpoint(hit, write, false))
     }
 
-    /// After an instruction that software step has let through; `exceptions` had been taken before it.
-    pub(super) fn guest_stepped(&mut self, exceptions: u64) {
+    /// The exception that is due before the instruction at PC executes, other than that of its fetch (Arm ARM
+    /// D1.3.5, synchronous exception prioritization).
+    pub(super) fn exception_before(&mut self) -> Option<Exception> {
+        let stepped = self.debug.guest_stepped.take();
+        let cpu = &self.state().cpu;
+        let step = self.debug.software_step(cpu, stepped);
+        if step.is_some() {
+            return step;
+        }
+        let illegal = cpu.pstate.contains(Pstate::IL);
+        let behind_fetch = self.debug.breakpoint(cpu).or_else(|| illegal.then(Exception::illegal_state))?;
+        // A fetch that fails comes first, and will fail again.
+        let pc = cpu.pc;
+        self.fetch(pc).is_ok().then_some(behind_fetch)
+    }
+
+    /// What is to be known of the instruction at PC to step over it: whether it is a load-exclusive, and how many
+    /// exceptions there have been. `None` if it is not one that software step lets through.
+    pub(super) fn guest_step(&mut self) -> Option<(bool, u64)> {
+        if !self.debug.guest_steps(&self.state().cpu) {
+            return None;
+        }
+        let pc = self.state().cpu.pc;
+        let exclusive = self.instruction_at(pc).is_some_and(debug::is_load_exclusive);
+        Some((exclusive, self.counters.exceptions))
+    }
+
+    /// After an instruction that software step has let through; `step` as [`JitCore::guest_step`] gave it.
+    pub(super) fn guest_stepped(&mut self, (exclusive, exceptions): (bool, u64)) {
         if self.counters.exceptions == exceptions {
             self.state_mut().cpu.pstate.remove(Pstate::SS);
+            self.debug.guest_stepped = Some(exclusive);
         }
     }
 }

@@ -130,7 +130,7 @@ pub(super) extern "sysv64" fn store_exclusive_pair(
 pub(super) extern "sysv64" fn cas_pair(s: *mut JitState, va: u64, a: u64, numbers: u64, _: u64) -> u64 {
     let core = core_of(s);
     core.counters.helper(Helper::CasPair);
-    let access = SlowAccess::from_bits(a);
+    let access = SlowAccess::from_bits(a).with_update(true);
     let size = access.bytes();
     let p = match core.atomic_target(va, size * 2, access.with_atomic(true)) {
         Ok(p) => p,

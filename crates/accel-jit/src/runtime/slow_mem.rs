@@ -65,7 +65,7 @@ impl JitCore {
         let machine = self.machine.clone();
         let ram = machine.memory.ram();
         let t = mmu::translate(&self.mmu, &Walker(ram), va, request)
-            .map_err(|f| Exception::data_abort(f, va, write))?;
+            .map_err(|f| self.data_abort(f, va, access, request))?;
         let Some(host) = ram.host_address(t.pa & !(PAGE - 1), PAGE) else {
             return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
@@ -80,14 +80,26 @@ impl JitCore {
         }
         let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let addend = (host as u64).wrapping_sub(va & !(PAGE - 1));
+        let protected = as_el1 && t.permissions.is_protected(self.mmu.epan());
         let set = if as_el1 { self.sets.el1() } else { self.sets.el0() };
         set.fill(va, addend, write, block, t.non_global);
+        if protected {
+            set.note_protected(va);
+        }
         self.counters.tlb_misses += 1;
         Ok(Target::Ram(at))
     }
 
-    fn check_alignment(&self, va: u64, bytes: u64, access: SlowAccess) -> Result<(), Exception> {
-        if access.aligned() && va & (bytes - 1) != 0 && !self.may_be_unaligned(va, access) {
+    /// What `request` has failed with. An access that updates memory counts as a read if reading fails.
+    fn data_abort(&self, fault: Fault, va: u64, access: SlowAccess, request: Access) -> Exception {
+        let read = Access { kind: AccessKind::Read, ..request };
+        let ram = self.machine.memory.ram();
+        let unreadable = || mmu::translate(&self.mmu, &Walker(ram), va, read).is_err();
+        Exception::data_abort(fault, va, access.write() && !(access.update() && unreadable()))
+    }
+
+    fn check_alignment(&self, va: u64, access: SlowAccess) -> Result<(), Exception> {
+        if access.aligned() && !access.is_aligned(va) && !self.may_be_unaligned(va, access) {
             return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
         }
         Ok(())
@@ -111,6 +123,7 @@ impl JitCore {
         let mut out = [0u8; 16];
         if first < bytes {
             let high = self.locate(va.wrapping_add(first), access)?;
+            check_crossing(va, access, low, high)?;
             let (a, b) = out.split_at_mut(first as usize);
             self.read_part(low, va, a, access)?;
             self.read_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)?;
@@ -157,6 +170,7 @@ impl JitCore {
         if first < bytes {
             // Both halves must be permitted before either is written.
             let high = self.locate(va.wrapping_add(first), access)?;
+            check_crossing(va, access, low, high)?;
             let (a, b) = data.split_at_mut(first as usize);
             self.write_part(low, va, a, access)?;
             self.write_part(high, va.wrapping_add(first), &mut b[..(bytes - first) as usize], access)
@@ -198,12 +212,12 @@ impl JitCore {
         mut f: impl FnMut(&mut Self, u64, &mut [u8]) -> Option<()>,
         data: &mut [u8],
     ) -> Result<(), Trouble> {
-        let element = access.bytes().min(bytes).min(8);
-        let misaligned = !va.is_multiple_of(access.bytes().min(16)) || !bytes.is_power_of_two();
-        if misaligned || access.atomic() {
-            let fault = if misaligned { Fault::alignment() } else { Fault::external() };
-            return Err(Exception::data_abort(fault, va, access.write()).into());
+        if !access.is_aligned(va) {
+            return Err(Exception::data_abort(Fault::alignment(), va, access.write()).into());
         }
+        // What has elements smaller than registers is made of bytes, halfwords or words.
+        let whole = bytes == access.bytes() && va.is_multiple_of(bytes);
+        let element = if whole { bytes.min(8) } else { access.align() };
         for (i, chunk) in data.chunks_mut(element as usize).enumerate() {
             let offset = i as u64 * element;
             f(self, pa + offset, chunk).ok_or_else(|| {
@@ -230,7 +244,7 @@ impl JitCore {
 
     fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
-        self.check_alignment(va, bytes, access)?;
+        self.check_alignment(va, access)?;
         if access.pair() && is_inside_16(va, 2 * bytes) {
             let both = self.read(va, 2 * bytes, access)?;
             let mask = u128::MAX >> (128 - 8 * bytes);
@@ -247,19 +261,19 @@ impl JitCore {
 
     fn slow_store(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
-        self.check_alignment(va, bytes, access)?;
+        self.check_alignment(va, access)?;
         let [v1, v2] = e.values.map(|v| self.get(v));
         if access.pair() && is_inside_16(va, 2 * bytes) {
             let mask = u128::MAX >> (128 - 8 * bytes);
             return self.write(va, 2 * bytes, (v1 & mask) | v2 << (8 * bytes), access);
         }
         if access.pair() {
-            // The second element must be permitted before the first is written.
+            // All must be permitted before anything is written.
             let next = va.wrapping_add(bytes);
-            let last = next.wrapping_add(bytes - 1);
             self.locate(va, access)?;
-            if (va ^ last) >= PAGE {
-                self.locate(last & !(PAGE - 1), access)?;
+            let first = PAGE - (va & (PAGE - 1));
+            if first < 2 * bytes {
+                self.locate(va.wrapping_add(first), access)?;
             }
             self.write(va, bytes, v1, access)?;
             return self.write(next, bytes, v2, access);
@@ -360,13 +374,15 @@ impl JitCore {
         bytes: u64,
         access: SlowAccess,
     ) -> Result<*mut u8, Trouble> {
+        // A read would fail likewise.
+        let write = access.write() && !access.update();
         if va & (bytes - 1) != 0 && !(bytes <= 16 && self.may_be_unaligned(va, access)) {
-            return Err(Exception::data_abort(Fault::alignment(), va, access.write()).into());
+            return Err(Exception::data_abort(Fault::alignment(), va, write).into());
         }
         match self.locate(va, access)? {
             Target::Ram(p) => Ok(p),
             // Exclusives and atomics to Device memory are not supported (as the architecture allows).
-            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, access.write()).into()),
+            Target::Device(_) => Err(Exception::data_abort(Fault::external(), va, write).into()),
         }
     }
 
@@ -375,6 +391,15 @@ impl JitCore {
         let machine = self.machine.clone();
         mmu::translate(&self.mmu, &Walker(machine.memory.ram()), va, request).map(|t| t.pa)
     }
+}
+
+/// What crosses from one page to another by no element's end is misaligned: that fails if one is Device memory.
+fn check_crossing(va: u64, access: SlowAccess, low: Target, high: Target) -> Result<(), Exception> {
+    let device = matches!(low, Target::Device(_)) || matches!(high, Target::Device(_));
+    if device && !access.is_aligned(va) {
+        return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
+    }
+    Ok(())
 }
 
 /// True if `bytes` bytes at `address` are all in the same 16 aligned ones.

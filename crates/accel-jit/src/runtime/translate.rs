@@ -24,10 +24,7 @@ impl JitCore {
     /// # Errors
     /// The exception of the instruction fetch.
     pub(super) fn block_at(&mut self, pc: u64, careful: bool) -> Result<BlockId, Exception> {
-        if pc & 3 != 0 {
-            return Err(Exception::pc_alignment(pc));
-        }
-        let Fetch { page, guarded } = self.fetch_page(pc)?;
+        let Fetch { page, guarded } = self.fetch(pc)?;
         let extra = if self.each() {
             STEP
         } else if careful {
@@ -41,6 +38,21 @@ impl JitCore {
             return Ok(id);
         }
         self.translate(key, pc)
+    }
+
+    /// Where the page that the instruction at `pc` is in is.
+    ///
+    /// # Errors
+    /// The exception of the instruction fetch.
+    pub(super) fn fetch(&mut self, pc: u64) -> Result<Fetch, Exception> {
+        if pc & 3 != 0 { Err(Exception::pc_alignment(pc)) } else { self.fetch_page(pc) }
+    }
+
+    /// The word of the instruction at `pc`.
+    pub(super) fn instruction_at(&mut self, pc: u64) -> Option<u32> {
+        let page = self.fetch(pc).ok()?.page;
+        let machine = self.machine.clone();
+        PageWords::new(machine.memory.ram(), page).get((pc & (PAGE - 1)) as u32)
     }
 
     /// Where the page of `pc` is.

@@ -331,18 +331,14 @@ impl JitCore {
                 continue;
             }
             self.update_context();
-            if self.state().cpu.pstate.contains(Pstate::IL) {
-                self.take(&Exception::illegal_state());
-                continue;
-            }
             if self.debug.breaks_at(self.state().cpu.pc) {
                 return VcpuExit::Debug(DebugStop::Breakpoint);
             }
-            if let Some(exception) = self.debug.exception(&self.state().cpu) {
+            if let Some(exception) = self.exception_before() {
                 self.take(&exception);
                 continue;
             }
-            let guest_steps = self.debug.guest_steps(&self.state().cpu).then_some(self.counters.exceptions);
+            let guest_step = self.guest_step();
             let exit = match self.enter(link.take(), std::mem::take(&mut missed)) {
                 Ok(exit) => exit,
                 Err(e) => {
@@ -354,8 +350,8 @@ impl JitCore {
             };
             self.debug.stepped();
             self.count_exit(exit);
-            if let Some(exceptions) = guest_steps.filter(|_| exit.completes()) {
-                self.guest_stepped(exceptions);
+            if let Some(step) = guest_step.filter(|_| exit.completes()) {
+                self.guest_stepped(step);
             }
             self.counters.exits[exit as usize] += 1;
             match exit {

@@ -29,7 +29,7 @@ pub fn eret_to(state: &mut CpuState, model: &CpuModel, target: u64) -> Result<()
     let spsr = Pstate::from_bits_retain(state.sys[SysReg::SpsrEl1] as u32 & model.spsr_mask());
     let illegal = is_illegal(state.pstate, spsr);
     let mut new = if illegal { illegal_pstate(state.pstate, spsr) } else { spsr };
-    new.set(Pstate::SS, spsr.contains(Pstate::SS) && !illegal && step_activates(state, spsr));
+    new.set(Pstate::SS, spsr.contains(Pstate::SS) && step_activates(state, new));
     state.monitor = ExclusiveMonitor { address: u64::MAX, ..Default::default() };
     state.set_pstate(new);
     // An illegal return leaves all of PC's bits as ELR has them.
@@ -51,13 +51,13 @@ fn illegal_pstate(current: Pstate, spsr: Pstate) -> Pstate {
 }
 
 /// `DebugExceptionReturnSS`: SPSR.SS is honoured if software step is on, disabled where the return comes
-/// from and enabled where it goes.
-fn step_activates(state: &CpuState, spsr: Pstate) -> bool {
+/// from and enabled where it goes, with the PSTATE `to`.
+fn step_activates(state: &CpuState, to: Pstate) -> bool {
     let control = state.sys[SysReg::MdscrEl1];
     let locked = state.sys[SysReg::OslsrEl1] & oslsr::OSLK != 0;
     if control & mdscr::SS == 0 || locked {
         return false;
     }
     let enabled = |p: Pstate| p.el() == 0 || (control & mdscr::KDE != 0 && !p.contains(Pstate::D));
-    !enabled(state.pstate) && enabled(spsr)
+    !enabled(state.pstate) && enabled(to)
 }

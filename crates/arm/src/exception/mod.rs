@@ -245,9 +245,14 @@ impl Exception {
         Self::new(ExceptionClass::Breakpoint, DEBUG_STATUS)
     }
 
-    /// Software step: before the instruction at PC. `exclusive`: the stepped one was a load-exclusive.
-    pub const fn software_step(exclusive: bool) -> Self {
-        Self::new(ExceptionClass::SoftwareStep, 1 << 24 | (exclusive as u32) << 6 | DEBUG_STATUS)
+    /// Software step: before the instruction at PC. `stepped` tells whether the instruction that was stepped was a
+    /// load-exclusive; `None` if none was.
+    pub const fn software_step(stepped: Option<bool>) -> Self {
+        let iss = match stepped {
+            Some(exclusive) => 1 << 24 | (exclusive as u32) << 6,
+            None => 0,
+        };
+        Self::new(ExceptionClass::SoftwareStep, iss | DEBUG_STATUS)
     }
 
     /// Watchpoint hit by an access to `va`; `maintenance` for DC instructions.

@@ -41,8 +41,9 @@ fn syndromes() {
     assert_eq!(esr(Exception::sp_alignment()), 0x9a00_0000);
     assert_eq!(esr(Exception::breakpoint()), 0xc600_0022);
     assert_eq!(Exception::breakpoint().syndrome(false), 0xc200_0022);
-    assert_eq!(Exception::software_step(false).syndrome(false), 0xcb00_0022);
-    assert_eq!(esr(Exception::software_step(true)), 0xcf00_0062);
+    assert_eq!(Exception::software_step(Some(false)).syndrome(false), 0xcb00_0022);
+    assert_eq!(Exception::software_step(None).syndrome(false), 0xca00_0022);
+    assert_eq!(esr(Exception::software_step(Some(true))), 0xcf00_0062);
     assert_eq!(esr(Exception::watchpoint(0, true, false)), 0xd600_0062);
     assert_eq!(Exception::watchpoint(0, false, true).syndrome(false), 0xd200_0122);
 }
@@ -128,7 +129,7 @@ fn return_addresses_and_fault_addresses() {
         (Exception::instruction_abort(fault, 0x1_0000), 0x1_0000, Some(0x1_0000)),
         (Exception::pc_alignment(0x1_0002), 0x1_0000, Some(0x1_0002)),
         (Exception::watchpoint(0xdef, false, false), 0x1_0000, Some(0xdef)),
-        (Exception::software_step(false).returning_to(0x500), 0x500, None),
+        (Exception::software_step(None).returning_to(0x500), 0x500, None),
     ] {
         let mut s = at(1);
         s.sys[SysReg::FarEl1] = 0x77;

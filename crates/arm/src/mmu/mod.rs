@@ -48,13 +48,17 @@ impl Permissions {
         if access.el == 0 {
             return self.contains(bit);
         }
-        let unprivileged = Self::EL0_R.union(Self::EL0_W);
-        let protected = if epan { unprivileged.union(Self::EL0_X) } else { unprivileged };
         let is_fetch = matches!(access.kind, AccessKind::Fetch);
-        if access.pan && !is_fetch && self.intersects(protected) {
+        if access.pan && !is_fetch && self.is_protected(epan) {
             return false;
         }
         self.bits() & (bit.bits() << 3) != 0
+    }
+
+    /// True if PSTATE.PAN forbids EL1's data accesses: EL0 can read or write here, or with `epan` execute.
+    pub const fn is_protected(self, epan: bool) -> bool {
+        let unprivileged = Self::EL0_R.union(Self::EL0_W);
+        self.intersects(if epan { unprivileged.union(Self::EL0_X) } else { unprivileged })
     }
 }
 

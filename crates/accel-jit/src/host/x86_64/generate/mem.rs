@@ -34,7 +34,7 @@ struct Slow {
 
 #[derive(Clone, Copy)]
 struct Probe {
-    /// Of one element.
+    /// What one element is a multiple of.
     element: u8,
     /// Of all.
     bytes: u8,
@@ -104,6 +104,7 @@ impl Generator {
 
     fn describe(&self, mem: Mem, write: bool) -> SlowAccess {
         SlowAccess::new(self.offset, mem.size)
+            .with_align(mem.align)
             .with_write(write)
             .with_unprivileged(mem.unprivileged)
             .with_aligned(mem.order != Order::Plain || self.options.align_check)
@@ -111,7 +112,7 @@ impl Generator {
 
     fn probe_for(&self, mem: Mem, count: u8, write: bool) -> Probe {
         Probe {
-            element: 1 << mem.size,
+            element: 1 << mem.align,
             bytes: count << mem.size,
             write,
             aligned: mem.order != Order::Plain || self.options.align_check,
@@ -535,25 +536,25 @@ impl Generator {
 
     // ---- exclusives and atomics ----
 
-    /// Probes for an atomic access; a miss fills the TLB (or faults) and tries again. The host address ends
+    /// Probes for an atomic access, which reads and may write; a miss fills the TLB (or faults) and tries again. The host address ends
     /// up in the first register, the second is free, rax holds the virtual address.
-    fn atomic_address(&mut self, mem: Mem, addr: Addr, write: bool) -> (Gpr, Gpr) {
+    fn atomic_address(&mut self, mem: Mem, addr: Addr, update: bool) -> (Gpr, Gpr) {
         self.clobber_flags();
         let (address, s, t) = self.address_then_scratch(addr);
         if address != M::at(RAX, 0) {
             self.asm.lea(true, RAX, address);
         }
-        self.probe_rax(mem, write, (s, t));
+        self.probe_rax(mem, self.describe(mem, update).with_update(update), (s, t));
         // The address is in rax: the base's copy may go.
         self.locations.unlock();
         (s, t)
     }
 
-    fn probe_rax(&mut self, mem: Mem, write: bool, (s, t): (Gpr, Gpr)) {
+    fn probe_rax(&mut self, mem: Mem, access: SlowAccess, (s, t): (Gpr, Gpr)) {
         self.leave_entry();
         let retry = self.asm.len() as u32;
         let unaligned = self.options.lse2 && !self.options.align_check && mem.size > 0;
-        let probe = Probe { aligned: !unaligned, ..self.probe_for(mem, 1, write) };
+        let probe = Probe { aligned: !unaligned, ..self.probe_for(mem, 1, access.write()) };
         if unaligned {
             // Not across a multiple of 16.
             self.asm.lea(true, t, M::at(RAX, (1 << mem.size) - 1));
@@ -563,7 +564,7 @@ impl Generator {
             self.later(Cold::Access { from: across, index: self.side_table.len() as u32 });
         }
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
-        let access = self.describe(mem, write).with_aligned(true).with_atomic(true);
+        let access = access.with_aligned(true).with_atomic(true);
         self.slow_access(&p, access, [Place::None; 2], [0; 2]);
         if let Some(e) = self.side_table.last_mut() {
             e.resume = retry;
@@ -595,7 +596,7 @@ impl Generator {
         let size = field(std::mem::offset_of!(JitState, cpu.monitor.size));
         self.asm.op_imm(Op2::Cmp, true, size, 1 << mem.size);
         let fail2 = self.asm.jcc(Cc::NE);
-        self.probe_rax(mem, true, (s, t));
+        self.probe_rax(mem, self.describe(mem, true), (s, t));
         self.locations.unlock();
         self.move_into(Width::X, t, v);
         self.asm.load(true, RAX, field(std::mem::offset_of!(JitState, cpu.monitor.value_lo)));
