@@ -6,6 +6,7 @@
 mod apt;
 mod bench;
 mod boot;
+mod build;
 mod cache;
 mod drivers;
 mod fuzz;
@@ -14,7 +15,9 @@ mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod kvm;
 mod litmus;
+mod oracle;
 mod profile;
 mod qmp;
 mod repeat;
@@ -42,7 +45,7 @@ enum Command {
     Boot(boot::Options),
     /// Run every check: format, lints, licences, docs, tests, boots of real kernels
     Test(suite::Options),
-    /// Compare instruction semantics with qemu-user's (options after `--`: --seed, --count, --class, --help)
+    /// Compare instruction semantics with qemu-user's (options after `--`: --full, --seed, --class, --help)
     Conform {
         /// Options of the comparison
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -62,10 +65,14 @@ enum Command {
     Profile,
     /// Run guests twice, record and replay them, with all CPUs on one thread: every run must be the same
     Repeat(repeat::Options),
+    /// Build armlet for a host of another architecture
+    Build(build::Options),
     /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
     Litmus(litmus::Options),
     /// Give any bytes to what takes bytes from outside, under libFuzzer
     Fuzz(fuzz::Options),
+    /// Test armlet with KVM for arm64, on a host that the peer emulates
+    TestKvm(kvm::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -95,8 +102,10 @@ fn work() -> Result<()> {
         Command::Topology => topology::linux(&run::build_armlet()?),
         Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
+        Command::Build(o) => build::main(&o),
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
+        Command::TestKvm(o) => kvm::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }
@@ -105,7 +114,9 @@ fn work() -> Result<()> {
 /// Runs the differential tests of instruction semantics.
 fn conform(options: &[String]) -> Result<()> {
     host::ensure(host::TEST)?;
-    let mut c = run::command(&run::cargo(), ["run", "--quiet", "--package", "armlet-conform", "--"]);
+    oracle::prepare()?;
+    let mut c =
+        run::command(&run::cargo(), ["run", "--quiet", "--release", "--package", "armlet-conform", "--"]);
     run::shown(c.args(options))
 }
 
@@ -117,6 +128,7 @@ fn setup() -> Result<()> {
     for version in kernel::Version::ALL {
         boot::Linux::prepare(version)?;
     }
+    oracle::prepare()?;
     suite::cargo_deny()?;
     qmp::client()?;
     bench::setup()?;

@@ -236,12 +236,12 @@ impl JitCore {
         self.check_alignment(va, access)?;
         let [v1, v2] = e.values.map(|v| self.get(v));
         if access.pair() {
-            // All must be permitted before anything is written.
+            // The second element must be permitted before the first is written.
             let next = va.wrapping_add(bytes);
+            let last = next.wrapping_add(bytes - 1);
             self.locate(va, access)?;
-            let first = PAGE - (va & (PAGE - 1));
-            if first < 2 * bytes {
-                self.locate(va.wrapping_add(first), access)?;
+            if (va ^ last) >= PAGE {
+                self.locate(last & !(PAGE - 1), access)?;
             }
             self.write(va, bytes, v1, access)?;
             return self.write(next, bytes, v2, access);
