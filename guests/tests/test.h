@@ -104,7 +104,7 @@ void guest_exception(struct frame *f, uint64_t vector) {
         f->elr = resume;
     else if (EC(f->esr) != EC_SVC)
         f->elr += 4;
-    f->spsr &= ~(1ul << 20); // IL
+    f->spsr &= ~(1ul << 20 | 3ul << 10); // IL, BTYPE
 }
 
 // Runs `code` and gives the syndrome of the one exception that it takes, or ~0.

@@ -303,7 +303,10 @@ async def compare(path, reference):
     ours, theirs = await schema_of(path), await schema_of(reference)
     comparison = Comparison(ours, theirs)
     for name, entry in ours.items():
-        if entry["meta-type"] in ("command", "event"):
+        if name.startswith("x-"):
+            # Our own, and says so; nothing of theirs has the name.
+            check(name not in theirs, f"{name} is theirs as well")
+        elif entry["meta-type"] in ("command", "event"):
             check(theirs.get(name, {}).get("meta-type") == entry["meta-type"], f"{name} is of our own")
             arguments = entry["meta-type"] == "command"
             comparison.type(entry["arg-type"], theirs[name]["arg-type"], name, not arguments)

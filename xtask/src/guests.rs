@@ -248,6 +248,11 @@ impl TestGuest {
         &self.smp
     }
 
+    /// Its exit status if all is well.
+    pub fn exit(&self) -> i32 {
+        self.exit
+    }
+
     /// How armlet runs it.
     pub fn armlet(&self, armlet: &Path) -> Command {
         let mut c = Command::new(armlet);

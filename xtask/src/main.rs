@@ -22,6 +22,7 @@ mod profile;
 mod qmp;
 mod repeat;
 mod run;
+mod saved;
 mod session;
 mod suite;
 mod topology;
@@ -67,6 +68,8 @@ enum Command {
     Repeat(repeat::Options),
     /// Build armlet for a host of another architecture
     Build(build::Options),
+    /// Save guests at random moments, and have them go on in other processes
+    Saved(saved::Options),
     /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
     Litmus(litmus::Options),
     /// Give any bytes to what takes bytes from outside, under libFuzzer
@@ -103,6 +106,7 @@ fn work() -> Result<()> {
         Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
         Command::Build(o) => build::main(&o),
+        Command::Saved(o) => saved::main(&o),
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
         Command::TestKvm(o) => kvm::main(&o),

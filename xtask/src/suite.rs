@@ -11,7 +11,9 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, topology};
+use crate::{
+    cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, saved, topology,
+};
 
 /// How much to test.
 #[derive(Args)]
@@ -104,6 +106,11 @@ pub fn main(o: &Options) -> Result<()> {
         for guest in guests::build_tests()? {
             tally.check(&format!("guest {}, the same again", guest.name), || repeat::twice(&armlet, &guest));
         }
+        for guest in guests::build_tests()? {
+            let name = format!("guest {}, saved and restored", guest.name);
+            tally.check(&name, || saved::bare_metal(&armlet, &guest, repeat::seed_of_now()).map(drop));
+        }
+        tally.check("Linux, saved and restored", || saved::linux(&armlet));
         tally.check("Linux, the same again", || repeat::linux_twice(&armlet));
         tally.check("a session with Linux, replayed", || repeat::recorded(&armlet, repeat::seed_of_now()));
     }

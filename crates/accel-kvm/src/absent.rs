@@ -78,7 +78,7 @@ impl KvmAccelerator {
     ///
     /// # Errors
     /// None: there is no `machine`.
-    pub fn new(machine: Arc<KvmMachine>, _: Arc<AddressSpace>) -> Result<Self, KvmError> {
+    pub fn new(machine: Arc<KvmMachine>, _: Arc<AddressSpace>, _: Arc<CpuModel>) -> Result<Self, KvmError> {
         match machine.0 {}
     }
 }

@@ -3,17 +3,17 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use armlet_arm::CpuState;
-use armlet_engine::{
-    Accelerator, AcceleratorError, DebugRequest, DebugStop, Kick, VcpuBackend, VcpuExit, VcpuShared,
-};
-use armlet_memory::AddressSpace;
+use armlet_arm::mmu::{self, Access, AccessKind, PhysicalMemory};
+use armlet_arm::{CpuModel, CpuState};
+use armlet_engine::{Accelerator, AcceleratorError, DebugRequest, Kick, VcpuBackend, VcpuExit, VcpuShared};
+use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{KVM_EXIT_ARM_NISV, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit as KvmExit, VcpuFd};
 
 use crate::exit::{Exit, Next, handle};
 use crate::kick::KvmKick;
 use crate::machine::initialise;
+use crate::step::Hidden;
 use crate::system::{host, undescribed_address};
 use crate::{KvmError, KvmMachine, debug};
 
@@ -25,16 +25,21 @@ const LINE_CPU: u32 = 16;
 pub struct KvmAccelerator {
     machine: Arc<KvmMachine>,
     memory: Arc<AddressSpace>,
+    model: Arc<CpuModel>,
 }
 
 impl KvmAccelerator {
-    /// Of `machine`, whose memory and devices are in `memory`.
+    /// Of `machine`, whose memory and devices are in `memory`, and whose vCPUs are of `model`.
     ///
     /// # Errors
     /// The host does not take the memory.
-    pub fn new(machine: Arc<KvmMachine>, memory: Arc<AddressSpace>) -> Result<Self, KvmError> {
+    pub fn new(
+        machine: Arc<KvmMachine>,
+        memory: Arc<AddressSpace>,
+        model: Arc<CpuModel>,
+    ) -> Result<Self, KvmError> {
         machine.set_memory(&memory)?;
-        Ok(Self { machine, memory })
+        Ok(Self { machine, memory, model })
     }
 }
 
@@ -63,6 +68,7 @@ impl Accelerator for KvmAccelerator {
             fd: Some(fd),
             machine: Arc::clone(&self.machine),
             memory: Arc::clone(&self.memory),
+            model: Arc::clone(&self.model),
             shared,
             kick,
             known: OnceCell::new(),
@@ -94,6 +100,7 @@ struct KvmVcpu {
     fd: Option<VcpuFd>,
     machine: Arc<KvmMachine>,
     memory: Arc<AddressSpace>,
+    model: Arc<CpuModel>,
     shared: Arc<VcpuShared>,
     kick: Arc<KvmKick>,
     /// The registers as the kernel has them, if they have been read since the last entry.
@@ -230,7 +237,26 @@ impl KvmVcpu {
         self.fd().set_vcpu_events(&events).map_err(|e| format!("KVM does not take an abort: {}", host(e)))
     }
 
+    /// The instruction at PC.
+    fn next_instruction(&self) -> Option<u32> {
+        let (state, ram) = (self.state(), self.memory.ram());
+        let fetch = Access { kind: AccessKind::Fetch, el: state.el().min(1) as u8, pan: false };
+        let context = mmu::Context::new(state, &self.model);
+        let translation = mmu::translate(&context, &Tables(ram), state.pc, fetch).ok()?;
+        ram.load(translation.pa, AccessSize::Word).map(|word| word as u32)
+    }
+
     fn execute(&mut self) -> Result<VcpuExit, String> {
+        let word = if self.request.step { self.next_instruction() } else { None };
+        let hidden = if self.request.step { Hidden::begin(self.state_mut(), word) } else { None };
+        let exit = self.execute_until_exit();
+        if let Some(hidden) = hidden {
+            hidden.end(self.state_mut());
+        }
+        exit
+    }
+
+    fn execute_until_exit(&mut self) -> Result<VcpuExit, String> {
         self.flush()?;
         loop {
             // First the kick, then what it may have been for.
@@ -244,14 +270,23 @@ impl KvmVcpu {
                 Next::Enter | Next::Complete => {}
                 Next::Abort => self.abort()?,
                 Next::Call => return Ok(VcpuExit::Hypercall(0)),
-                Next::Debug(stop) => return Ok(self.stopped(stop)),
+                Next::Debug(stop) => return Ok(VcpuExit::Debug(stop)),
                 Next::Fatal(why) => return Err(format!("at PC {:#x}: {why}", self.state().pc)),
             }
         }
     }
+}
 
-    fn stopped(&mut self, stop: DebugStop) -> VcpuExit {
-        VcpuExit::Debug(stop)
+/// The guest's translation tables.
+struct Tables<'a>(&'a Ram);
+
+impl PhysicalMemory for Tables<'_> {
+    fn read_u64(&self, pa: u64) -> Option<u64> {
+        self.0.load(pa, AccessSize::Double)
+    }
+
+    fn compare_exchange_u64(&self, pa: u64, old: u64, new: u64) -> Option<Result<u64, u64>> {
+        self.0.compare_exchange(pa, old, new)
     }
 }
 

@@ -24,6 +24,7 @@ const CANNOT: &[(&str, &str)] = &[
     ("g02_work_runs_in_every_state", SLEEPS_INSIDE),
     ("g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door", SLEEPS_INSIDE),
     ("g09_no_wake_is_lost_by_a_halting_vcpu", ENDS_EARLY),
+    ("g19_shutdown_ends_everybody_in_any_state", SLEEPS_INSIDE),
     ("g13_a_halted_vcpu_uses_no_host_time", SLEEPS_INSIDE),
     ("g13_wfi_wakes_on_each_interrupt_line", SLEEPS_INSIDE),
     ("g13_wfe_wakes_on_the_event_register_and_clears_it", NO_EVENTS),
@@ -49,7 +50,8 @@ impl Subject for Kvm {
         let affinities = (0..CPUS).map(|cpu| 1 << 31 | cpu).collect();
         let config = KvmConfig { affinities, end: ENTRY + MEMORY, calls: Calls::All, stolen_time: None };
         let machine = KvmMachine::open(&config).expect("the host has KVM");
-        let accelerator = KvmAccelerator::new(machine, memory).expect("the host takes the memory");
+        let model = Arc::new(machine.host_model().expect("the host tells what it is"));
+        let accelerator = KvmAccelerator::new(machine, memory, model).expect("the host takes the memory");
         Loaded { accelerator: Arc::new(accelerator), entry: ENTRY, pace: None }
     }
 }

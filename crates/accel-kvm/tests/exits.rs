@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use armlet_accel_kvm::{Calls, KvmAccelerator, KvmConfig, KvmMachine};
-use armlet_arm::{CpuState, SysReg};
+use armlet_arm::{CpuModel, CpuState, SysReg};
 use armlet_engine::{Accelerator, VcpuBackend, VcpuExit, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 
@@ -58,6 +58,7 @@ struct Bench {
     device: Arc<Counter>,
     shared: Arc<VcpuShared>,
     vcpu: Box<dyn VcpuBackend>,
+    model: Arc<CpuModel>,
 }
 
 fn bench(program: &[u32]) -> Bench {
@@ -72,15 +73,16 @@ fn bench(program: &[u32]) -> Bench {
     let config =
         KvmConfig { affinities: vec![1 << 31], end: ENTRY + MEMORY, calls: Calls::Psci, stolen_time: None };
     let machine = KvmMachine::open(&config).expect("the host has KVM");
-    let accelerator =
-        KvmAccelerator::new(Arc::clone(&machine), Arc::clone(&memory)).expect("takes the memory");
+    let model = Arc::new(machine.host_model().expect("the host tells what it is"));
+    let accelerator = KvmAccelerator::new(Arc::clone(&machine), Arc::clone(&memory), Arc::clone(&model));
+    let accelerator = accelerator.expect("takes the memory");
     let shared = Arc::new(VcpuShared::new(0));
     let mut state = CpuState::new(0);
     (state.pc, state.x[20]) = (ENTRY, DEVICE);
     state.x[0] = 0x8400_0000;
     state.sys[SysReg::VbarEl1] = ENTRY + 0x800;
     let vcpu = accelerator.create_vcpu(Arc::clone(&shared), state).expect("can be made");
-    Bench { machine, memory, device, shared, vcpu }
+    Bench { machine, memory, device, shared, vcpu, model }
 }
 
 #[test]
@@ -162,8 +164,9 @@ fn the_guests_count_begins_at_zero_and_stands_still_while_it_is_stopped() {
 #[test]
 fn a_vcpu_that_leaves_is_used_again_as_after_a_reset() {
     let b = bench(&[CALL]);
-    let Bench { machine, memory, vcpu, .. } = b;
-    let accelerator = KvmAccelerator::new(Arc::clone(&machine), memory).expect("takes the memory again");
+    let Bench { machine, memory, vcpu, model, .. } = b;
+    let accelerator =
+        KvmAccelerator::new(Arc::clone(&machine), memory, model).expect("takes the memory again");
     let shared = Arc::new(VcpuShared::new(0));
     let taken = accelerator.create_vcpu(Arc::clone(&shared), CpuState::new(0));
     assert!(taken.is_err(), "it is in use");

@@ -145,6 +145,8 @@ features! {
     PacQarma5 "FEAT_PACQARMA5" = AtLeast(R::ISAR1, 4, 1);
     PacImp "FEAT_PACIMP" = AtLeast(R::ISAR1, 8, 1);
     PacQarma3 "FEAT_PACQARMA3" = AtLeast(R::ISAR2, 12, 1);
+    PacGenericQarma5 "FEAT_PACQARMA5 (PACGA)" = AtLeast(R::ISAR1, 24, 1);
+    PacGenericQarma3 "FEAT_PACQARMA3 (PACGA)" = AtLeast(R::ISAR2, 8, 1);
     Jscvt "FEAT_JSCVT" = AtLeast(R::ISAR1, 12, 1);
     Fcma "FEAT_FCMA" = AtLeast(R::ISAR1, 16, 1);
     Lrcpc "FEAT_LRCPC" = AtLeast(R::ISAR1, 20, 1);

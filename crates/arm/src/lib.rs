@@ -12,6 +12,8 @@ pub mod fp;
 pub mod id;
 pub mod mmu;
 pub mod model;
+pub mod mops;
+pub mod pauth;
 pub mod spec;
 pub mod state;
 pub mod sysop;

@@ -21,7 +21,8 @@ pub use armlet_control as control;
 pub use armlet_debug as debug;
 pub use armlet_machine::{
     BootError, Cause, ConfigError, Console, CpuInfo, End, Machine, MachineConfig, MachineHandle, Notice,
-    NoticeListener, PlugError, RunState, Statistics, before_death, config, cpu, error, spec, topology,
+    NoticeListener, PlugError, RestoreError, RunState, SaveError, SaveReport, SavedThen, Statistics,
+    before_death, config, cpu, error, spec, topology,
 };
 pub use armlet_profile as profile;
 pub use serial::SerialError;

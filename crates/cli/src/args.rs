@@ -1,8 +1,10 @@
 //! The command line: its shape and its texts.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use armlet::config::{AcceleratorConfig, CpuConfig, DriveConfig};
 use armlet::debug::Address;
@@ -19,6 +21,28 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Parses this process's command line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        let mut matches = Self::command().try_get_matches()?;
+        let given = matches.subcommand().map(|(_, of_command)| given(of_command)).unwrap_or_default();
+        let mut cli = Self::from_arg_matches_mut(&mut matches)?;
+        if let Command::Run(args) = &mut cli.command {
+            args.given = given;
+        }
+        Ok(cli)
+    }
+}
+
+fn given(matches: &ArgMatches) -> HashSet<String> {
+    let ids = matches.ids().map(clap::Id::as_str);
+    let given = ids.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
+    given.map(str::to_owned).collect()
 }
 
 /// What to do.
@@ -60,7 +84,7 @@ pub struct CtlArgs {
 }
 
 /// What to do with a running machine.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum CtlCommand {
     /// Tell what the machine does
     Status,
@@ -68,6 +92,15 @@ pub enum CtlCommand {
     Stop,
     /// Start the machine, or let it go on
     Cont,
+    /// Save the machine to a file, from which armlet run --restore goes on; the machine stands still meanwhile
+    Save {
+        /// The file; it is replaced when the new one is complete
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// End the machine then, without going on first: its disks stay as the file knows them
+        #[arg(long)]
+        quit: bool,
+    },
     /// Reset the machine
     Reset,
     /// Press the power key: a guest that listens shuts down in order
@@ -182,9 +215,17 @@ pub struct RunArgs {
     /// Repeat the run that this file is of, on the same machine; what is typed is ignored
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub replay: Option<PathBuf>,
+    /// Go on from this file, which armlet ctl PATH save has made. The machine is as it was started then; options that
+    /// are given must not contradict it. --accel, --serial, --qmp, --gdb and the paths of files may differ
+    #[arg(long, value_name = "FILE", help_heading = "Control")]
+    pub restore: Option<PathBuf>,
     /// Write the generated device tree to this file and do not run
     #[arg(long, value_name = "FILE", help_heading = "Control")]
     pub dump_dtb: Option<PathBuf>,
+
+    /// Names of the options that were given, rather than left at their defaults
+    #[arg(skip)]
+    pub given: HashSet<String>,
 }
 
 /// The device that the terminal belongs to.
@@ -221,6 +262,10 @@ Examples:
   armlet run --kernel Image --qmp unix:/tmp/vm.sock
   armlet ctl /tmp/vm.sock status
   armlet ctl /tmp/vm.sock stop
+
+A machine is saved, and goes on later in another process:
+  armlet ctl /tmp/vm.sock save vm.state --quit
+  armlet run --restore vm.state --qmp unix:/tmp/vm.sock
 
 CPUs come and go in a machine that has room for them:
   armlet run --kernel Image --smp 4,max=8 --qmp unix:/tmp/vm.sock

@@ -1,6 +1,7 @@
 //! `armlet ctl`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use armlet::control::{Client, ClientError};
@@ -26,7 +27,7 @@ pub fn run(args: &CtlArgs) -> u8 {
 fn carry_out(args: &CtlArgs) -> Result<String, ClientError> {
     let mut machine = Client::connect(&args.path.0, PATIENCE)?;
     let mut quietly = |command| machine.execute(command, None).map(|_| String::new());
-    match args.command {
+    match &args.command {
         CtlCommand::Status => state(&mut machine),
         CtlCommand::Stop => {
             quietly("stop")?;
@@ -36,13 +37,34 @@ fn carry_out(args: &CtlArgs) -> Result<String, ClientError> {
             quietly("cont")?;
             state(&mut machine)
         }
+        CtlCommand::Save { file, quit } => save(&args.path.0, file, *quit),
         CtlCommand::Reset => quietly("system_reset"),
         CtlCommand::Powerdown => quietly("system_powerdown"),
         CtlCommand::Quit => quietly("quit"),
         CtlCommand::Cpu(CpuCommand::List) => list_cpus(&mut machine),
-        CtlCommand::Cpu(CpuCommand::Add { cpu }) => add_cpu(&mut machine, cpu),
-        CtlCommand::Cpu(CpuCommand::Remove { cpu }) => remove_cpu(&mut machine, cpu),
+        CtlCommand::Cpu(CpuCommand::Add { cpu }) => add_cpu(&mut machine, *cpu),
+        CtlCommand::Cpu(CpuCommand::Remove { cpu }) => remove_cpu(&mut machine, *cpu),
     }
+}
+
+/// Longest wait for a machine to be saved: memories are large and disks slow.
+const SAVING: Duration = Duration::from_secs(3600);
+
+fn save(socket: &Path, file: &Path, quit: bool) -> Result<String, ClientError> {
+    let mut machine = Client::connect(socket, SAVING)?;
+    // What is relative here means something else where the machine runs.
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let Some(filename) = file.to_str() else {
+        return Err(ClientError::Refused("the file's name is no Unicode: choose another".into()));
+    };
+    let answer =
+        machine.execute("x-snapshot-save-file", Some(json!({"filename": filename, "quit": quit})))?;
+    let number = |name: &str| answer[name].as_u64().ok_or(ClientError::Answer);
+    let (size, downtime) = (number("size")?, number("downtime")?);
+    Ok(format!(
+        "{:.1} MiB saved; the machine stood still for {downtime} ms\n",
+        size as f64 / f64::from(1 << 20)
+    ))
 }
 
 fn state(machine: &mut Client) -> Result<String, ClientError> {

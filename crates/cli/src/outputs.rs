@@ -26,6 +26,7 @@ fn inputs(args: &RunArgs) -> Vec<Named<'_>> {
         named("--initrd", args.initrd.as_ref()),
         named("--dtb", args.dtb.as_ref()),
         named("--replay", args.replay.as_ref()),
+        named("--restore", args.restore.as_ref()),
     ];
     let drives = args.drive.iter().map(|d| Named { option: "--drive", path: &d.file });
     let symbols = args.symbols.iter().map(|path| Named { option: "--symbols", path });

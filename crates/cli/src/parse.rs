@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use armlet::arm::model::Property;
 use armlet::config::{AcceleratorConfig, AcceleratorKind, CpuConfig, DriveConfig, DriveFormat};
 use armlet::debug::Address;
 use armlet::topology::{Level, TopologyConfig};
@@ -105,7 +106,13 @@ pub fn cpu(text: &str) -> Result<CpuConfig, String> {
     let mut features = Vec::new();
     for part in parts {
         match part.split_once('=') {
-            Some((name, value)) => features.push((name.into(), on_off(name, value)?)),
+            Some((name, value)) => match Property::choice(name, value) {
+                Some(Ok(all)) => features.extend(all.into_iter().map(|(name, on)| (name.to_owned(), on))),
+                Some(Err(values)) => {
+                    return Err(format!("{name} cannot be '{value}': write {name}= with one of {values}"));
+                }
+                None => features.push((name.into(), on_off(name, value)?)),
+            },
             None if part.is_empty() => return Err(EMPTY_PART.into()),
             None => return Err(format!("feature '{part}' has no value: write {part}=on or {part}=off")),
         }
@@ -259,6 +266,10 @@ mod tests {
     fn cpus_accelerators_serials_and_times() {
         assert_eq!(cpu("max,lse=off").unwrap().features, [("lse".to_string(), false)]);
         assert!(cpu("max,lse").is_err());
+        let algorithm = cpu("max,pauth=qarma3").unwrap().features;
+        assert!(algorithm.contains(&("pauth-qarma3".into(), true)), "{algorithm:?}");
+        assert!(algorithm.contains(&("pauth-impdef".into(), false)), "{algorithm:?}");
+        assert!(cpu("max,pauth=sha1").unwrap_err().contains("qarma5"));
         assert_eq!(accelerator("jit,smc=strict").unwrap().options, [("smc".into(), "strict".into())]);
         assert!(accelerator("tcg").is_err());
         assert_eq!(serial("file:/tmp/a:b"), Ok(Serial::File("/tmp/a:b".into())));

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use armlet::config::{BootConfig, ConsoleDevice, OnReset, Semihosting};
 use armlet::control::Server;
 use armlet::debug;
 use armlet::serial::{self, Carrier, Filter};
-use armlet::{Cause, End, Machine, MachineConfig, MachineHandle, SerialError};
+use armlet::{Cause, ConfigError, End, Machine, MachineConfig, MachineHandle, SerialError};
 
 use crate::args::{ConsoleArg, RunArgs, SemihostingArg};
 use crate::escape::{Action, Escape, HELP};
@@ -88,10 +89,41 @@ fn config(args: &RunArgs) -> MachineConfig {
     }
 }
 
+/// The machine that was saved at `path`, with what is given besides.
+fn restored(args: &RunArgs, path: &Path) -> Result<MachineConfig, ConfigError> {
+    let asked = config(args);
+    let mut config = MachineConfig::of_saved(path)?;
+    let mut take = |id: &str, take: &mut dyn FnMut(&mut MachineConfig)| {
+        if args.given.contains(id) {
+            take(&mut config);
+        }
+    };
+    take("machine", &mut |c| c.machine.clone_from(&asked.machine));
+    take("cpu", &mut |c| c.cpu = asked.cpu.clone());
+    take("smp", &mut |c| (c.smp, c.max_cpus, c.topology) = (asked.smp, asked.max_cpus, asked.topology));
+    take("memory", &mut |c| c.memory = asked.memory);
+    take("kernel", &mut |c| c.boot.kernel.clone_from(&asked.boot.kernel));
+    take("initrd", &mut |c| c.boot.initrd.clone_from(&asked.boot.initrd));
+    take("dtb", &mut |c| c.boot.dtb.clone_from(&asked.boot.dtb));
+    take("append", &mut |c| c.boot.append.clone_from(&asked.boot.append));
+    take("kaslr", &mut |c| c.boot.kaslr = asked.boot.kaslr);
+    take("drive", &mut |c| c.drives.clone_from(&asked.drives));
+    take("console", &mut |c| c.console = asked.console);
+    take("semihosting", &mut |c| c.semihosting = asked.semihosting);
+    take("no_reboot", &mut |c| c.on_reset = asked.on_reset);
+    config.accelerator = asked.accelerator;
+    (config.count, config.record, config.replay) = (asked.count, asked.record, asked.replay);
+    config.profile = asked.profile;
+    Ok(config)
+}
+
 fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     signals::survive_limits().map_err(Failure::host)?;
     outputs::check_apart(args).map_err(Failure::usage)?;
-    let config = config(args);
+    let config = match &args.restore {
+        Some(path) => restored(args, path).map_err(Failure::usage)?,
+        None => config(args),
+    };
     if let Some(path) = &args.dump_dtb {
         let tree = Machine::device_tree(&config).map_err(Failure::usage)?;
         let failed = |e| Failure::usage(cannot_write("device tree", path, &e));
@@ -115,7 +147,9 @@ fn try_run(args: &RunArgs) -> Result<u8, Failure> {
     let control = control.transpose().map_err(Failure::usage)?;
     let debugger = listen_for_debugger(&machine, args)?;
     let (raw, carrier) = connect(&machine, &args.serial)?;
-    if !args.paused {
+    if !args.paused && machine.was_paused() {
+        complain(&"paused, as it was when it was saved: Ctrl-A p or armlet ctl PATH cont lets it go on");
+    } else if !args.paused {
         machine.start().map_err(Failure::other)?;
     }
     let end = machine.run(args.timeout);

@@ -47,6 +47,8 @@ pub struct Memory<'a> {
     pub code: &'a [u8],
     /// What the CPU has.
     pub features: &'a FeatureSet,
+    /// There are the pages at whose ends memory ends.
+    pub edges: bool,
     /// What stores replaced, newest last: offset and bytes.
     pub journal: Option<Vec<(usize, Vec<u8>)>>,
 }
@@ -67,9 +69,9 @@ impl Memory<'_> {
             Home::Own(o as usize)
         } else if let Some(o) = inside(program::CODE, self.code.len() as u64) {
             Home::Code(o as usize)
-        } else if let Some(o) = inside(program::EDGE_READ, program::PAGE) {
+        } else if let Some(o) = inside(program::EDGE_READ, program::PAGE).filter(|_| self.edges) {
             Home::EdgeRead(o)
-        } else if inside(program::EDGE_WRITE, program::PAGE).is_some() {
+        } else if self.edges && inside(program::EDGE_WRITE, program::PAGE).is_some() {
             Home::EdgeWrite
         } else {
             Home::Nowhere
@@ -174,6 +176,7 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
         fp_alternate: cpu.fp.fpcr & FPCR_AH != 0,
         fp_merge: cpu.fp.fpcr & FPCR_NEP != 0,
         check_sp: false,
+        guarded: false,
         offset: (pc & 0xfff) as u32,
     }
 }
@@ -239,7 +242,8 @@ pub fn execute(features: &FeatureSet, case: &Case, code: &[u8], spoil: Option<Sp
     let end = start + 4 * case.body.len() as u64;
     let mut stopped = None;
     let mut bytes = std::mem::take(&mut result.memory);
-    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
+    let mut memory =
+        Memory { at: case.place.memory(), bytes: &mut bytes, code, features, edges: true, journal: None };
     let mut steps = 0;
     while steps < MOST_STEPS {
         let Some(&word) = case.body.get((cpu.pc.wrapping_sub(start) / 4) as usize) else { break };
@@ -276,7 +280,8 @@ pub fn advance(features: &FeatureSet, case: &Case, code: &[u8]) -> (Record, u64)
     let outcome = execute(features, case, code, None);
     let mut cpu = case.record.to_cpu(case.place.code);
     let mut bytes = case.record.memory.clone();
-    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
+    let mut memory =
+        Memory { at: case.place.memory(), bytes: &mut bytes, code, features, edges: true, journal: None };
     let exit = step(features, &mut cpu, &mut memory, case.body.first().copied().unwrap_or(0));
     (outcome.record, if goes_on(&exit) { cpu.pc } else { u64::MAX })
 }

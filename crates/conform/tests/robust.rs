@@ -6,7 +6,8 @@ use armlet_arm::{Enc, FeatureSet};
 use armlet_conform::random::Random;
 
 fn leaves(inst: &Inst) -> bool {
-    matches!(inst, Inst::Branch { .. } | Inst::BranchReg { .. } | Inst::Raise(_) | Inst::Eret)
+    use Inst::{Branch, BranchReg, Eret, EretAuthenticated, Raise};
+    matches!(inst, Branch { .. } | BranchReg { .. } | Raise(_) | Eret | EretAuthenticated { .. })
 }
 
 fn check(b: &mut Builder, ctx: &LiftContext, word: u32) {
@@ -30,6 +31,7 @@ fn contexts(features: FeatureSet) -> Vec<LiftContext> {
             fp_alternate: !on,
             fp_merge: !on,
             check_sp: on,
+            guarded: on,
             offset,
         });
     }

@@ -1,8 +1,9 @@
 //! The commands: their types, and what they do.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use armlet_machine::{Cause, MachineHandle, RunState};
+use armlet_machine::{Cause, MachineHandle, RunState, SavedThen};
 use serde_json::{Map, Value, json};
 
 use crate::cpus::{self, Devices};
@@ -96,6 +97,15 @@ pub(crate) static COMMANDS: &[Command] = &[
     }),
     Command {
         kind: CommandType {
+            name: "x-snapshot-save-file",
+            arguments: &SAVE,
+            returns: Type::Object(&SAVED),
+            features: &["unstable"],
+        },
+        run: save,
+    },
+    Command {
+        kind: CommandType {
             name: "device_add",
             arguments: &cpus::DEVICE_ADD,
             returns: NOTHING,
@@ -114,6 +124,28 @@ pub(crate) static COMMANDS: &[Command] = &[
         run: cpus::delete,
     },
 ];
+
+/// Saves the machine to a file on this host; with `quit`, it ends then without going on first.
+static SAVE: Object =
+    object("XSnapshotSaveFile", &[member("filename", Type::Str), optional("quit", Type::Bool)]);
+/// Bytes, and milliseconds: until the file was safe, and while the machine stood still.
+static SAVED: Object = object(
+    "XSnapshotSaveFileInfo",
+    &[member("size", Type::Int), member("total-time", Type::Int), member("downtime", Type::Int)],
+);
+
+fn save(context: &Context, arguments: &Arguments) -> Result<Value, QmpError> {
+    let path = arguments["filename"].as_str().unwrap_or_default();
+    let quit = arguments.get("quit").and_then(Value::as_bool).unwrap_or(false);
+    let then = if quit { SavedThen::Ends } else { SavedThen::GoesOn };
+    let report = context.machine.save(path.as_ref(), then)?;
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Ok(json!({
+        "size": report.size,
+        "total-time": milliseconds(report.total),
+        "downtime": milliseconds(report.stopped),
+    }))
+}
 
 /// Nothing may be switched on.
 static CAPABILITY: Enum = Enum { name: "QMPCapability", values: &[] };

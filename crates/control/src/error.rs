@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use armlet_engine::EngineError;
-use armlet_machine::PlugError;
+use armlet_machine::{PlugError, SaveError};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -51,6 +51,12 @@ impl QmpError {
 
 impl From<EngineError> for QmpError {
     fn from(error: EngineError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<SaveError> for QmpError {
+    fn from(error: SaveError) -> Self {
         Self::generic(error.to_string())
     }
 }

@@ -15,6 +15,16 @@ pub const NEVER: u64 = u64::MAX;
 const NANOSECONDS: u128 = 1_000_000_000;
 const PAUSED: u64 = 1 << 63;
 
+/// Latest time that a clock is set to: 146 years.
+const LATEST: u64 = PAUSED / 2 - 1;
+
+/// Nanoseconds from `zero` to `source`, with `zero` modulo 2^63.
+fn since(source: u64, zero: u64) -> u64 {
+    // From before the source's 0.
+    let early = zero > LATEST;
+    if early { source.saturating_add(PAUSED - zero) } else { source.saturating_sub(zero) }
+}
+
 /// Where nanoseconds come from.
 enum Source {
     /// The host's monotonic clock, counted from here.
@@ -35,7 +45,8 @@ pub struct Clock {
     frequency: u64,
     /// Ticks per nanosecond, as a fraction of 2^32.
     scale: u64,
-    /// Running: the source's nanoseconds at our 0. Paused: [`PAUSED`] and our nanoseconds.
+    /// Running: the source's nanoseconds at our 0, modulo 2^63, since it may have been before the source's. Paused:
+    /// [`PAUSED`] and our nanoseconds.
     state: AtomicU64,
 }
 
@@ -94,6 +105,14 @@ impl Clock {
         }
     }
 
+    /// How many instructions have executed, if the clock's time is made of them.
+    pub fn instructions(&self) -> Option<u64> {
+        match &self.source {
+            Source::Instructions { count, .. } => Some(count.now()),
+            _ => None,
+        }
+    }
+
     fn counts(&self) -> bool {
         matches!(self.source, Source::Instructions { .. })
     }
@@ -101,7 +120,7 @@ impl Clock {
     /// Nanoseconds that the machine has run.
     pub fn now_ns(&self) -> u64 {
         let state = self.state.load(Ordering::Acquire);
-        if state & PAUSED != 0 { state & !PAUSED } else { self.source_ns().saturating_sub(state) }
+        if state & PAUSED != 0 { state & !PAUSED } else { since(self.source_ns(), state) }
     }
 
     /// The system counter: `CNTPCT_EL0`, and `CNTVCT_EL0` with no offset.
@@ -132,15 +151,21 @@ impl Clock {
             return;
         }
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            let now = self.source_ns().saturating_sub(state);
-            (state & PAUSED == 0).then_some(PAUSED | now)
+            (state & PAUSED == 0).then(|| PAUSED | since(self.source_ns(), state))
         });
     }
 
     /// Lets a stopped clock go on where it stood.
     pub fn resume(&self) {
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (state & PAUSED != 0).then(|| self.source_ns().saturating_sub(state & !PAUSED))
+            (state & PAUSED != 0).then(|| self.source_ns().wrapping_sub(state) & !PAUSED)
+        });
+    }
+
+    /// Sets a stopped clock to `ns`, where it goes on at [`Self::resume`]; does nothing to one that runs or counts.
+    pub fn set(&self, ns: u64) {
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            (state & PAUSED != 0).then_some(PAUSED | ns.min(LATEST))
         });
     }
 
@@ -203,6 +228,26 @@ mod tests {
         assert_eq!(clock.now_ns(), 100);
         clock.advance(5);
         assert_eq!(clock.now_ns(), 105);
+    }
+
+    #[test]
+    fn a_stopped_clock_can_be_set_and_goes_on_from_there() {
+        let clock = Clock::manual(COUNTER_FREQUENCY);
+        clock.advance(100);
+        clock.set(5);
+        assert_eq!(clock.now_ns(), 100, "it runs");
+        for ns in [0, 7, 99, 100, 101, 1 << 40, LATEST] {
+            clock.pause();
+            clock.set(ns);
+            clock.advance(3);
+            assert_eq!(clock.now_ns(), ns);
+            clock.resume();
+            assert_eq!(clock.now_ns(), ns);
+            clock.advance(11);
+            assert_eq!(clock.now_ns(), ns + 11);
+            clock.pause();
+            assert_eq!(clock.now_ns(), ns + 11);
+        }
     }
 
     #[test]

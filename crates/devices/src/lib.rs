@@ -20,6 +20,7 @@ pub mod pl011;
 pub mod pl031;
 pub mod pl061;
 mod primecell;
+mod random;
 pub mod timer;
 pub mod timer_queue;
 

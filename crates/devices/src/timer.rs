@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, Weak};
 use armlet_arm::SysReg;
 use armlet_arm::sysreg::ExternalRegisters;
 
+use armlet_saved::{SavedTimer, SavedTimers, Unfit};
+
 use crate::clock::{Clock, NEVER};
 use crate::gic::GicV3;
 use crate::line::InterruptLine;
 use crate::lock;
+use crate::random::RandomNumbers;
 use crate::timer_queue::{TimerKey, TimerQueue};
 
 /// Register encodings and fields.
@@ -172,6 +175,14 @@ impl Timer {
         self.set_compare(self.clock().now_ticks().wrapping_add(offset));
     }
 
+    /// Takes over the registers, and drives the line by them whatever it was.
+    fn restore(&self, control: u64, compare: u64) {
+        let mut state = lock(&self.state);
+        (state.control, state.compare) = (control, compare);
+        self.update(&mut state);
+        self.line.set(state.level);
+    }
+
     fn reset(&self) {
         let mut state = lock(&self.state);
         state.control = 0;
@@ -235,6 +246,56 @@ impl GenericTimers {
         }
     }
 
+    /// All timers, and the count. Time should stand still meanwhile.
+    pub fn save(&self) -> SavedTimers {
+        let timer = |timer: &Timer| {
+            let state = lock(&timer.state);
+            (state.control, state.compare)
+        };
+        let save = |cpu: &CpuTimers| {
+            let ((physical_control, physical_compare), (virtual_control, virtual_compare)) =
+                (timer(&cpu.physical), timer(&cpu.virtual_));
+            SavedTimer {
+                kernel_control: cpu.kernel_control.load(Ordering::Relaxed),
+                physical_control,
+                physical_compare,
+                virtual_control,
+                virtual_compare,
+            }
+        };
+        let (frequency, counter) = (self.clock.frequency(), self.clock.now_ticks());
+        SavedTimers { frequency, counter, cpus: self.cpus.iter().map(save).collect() }
+    }
+
+    /// Checks that `saved` is of timers like these.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn check(&self, saved: &SavedTimers) -> Result<(), Unfit> {
+        let (then, now) = (saved.frequency, self.clock.frequency());
+        Unfit::unless(then == now, || format!("the counter (CNTFRQ_EL0) had {then} Hz and has {now} Hz"))?;
+        let (then, now) = (saved.cpus.len(), self.cpus.len());
+        Unfit::unless(then == now, || format!("there were {then} places for CPUs and are {now}"))?;
+        let known = spec::CTL_ENABLE | spec::CTL_IMASK;
+        let plain = |cpu: &SavedTimer| (cpu.physical_control | cpu.virtual_control) & !known == 0;
+        Unfit::unless(saved.cpus.iter().all(plain), || "a timer's control cannot be as it was".into())
+    }
+
+    /// Takes over all timers, and the count where time stands still.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; nothing has changed then.
+    pub fn restore(&self, saved: &SavedTimers) -> Result<(), Unfit> {
+        self.check(saved)?;
+        self.clock.set(self.clock.ns_of(saved.counter));
+        for (cpu, saved) in self.cpus.iter().zip(&saved.cpus) {
+            cpu.kernel_control.store(saved.kernel_control, Ordering::Relaxed);
+            cpu.physical.restore(saved.physical_control, saved.physical_compare);
+            cpu.virtual_.restore(saved.virtual_control, saved.virtual_compare);
+        }
+        Ok(())
+    }
+
     /// Machine reset: all timers off. The count goes on.
     pub fn reset(&self) {
         (0..self.cpus.len()).for_each(|cpu| self.reset_cpu(cpu));
@@ -250,16 +311,18 @@ impl GenericTimers {
     }
 }
 
-/// The system registers of the board's interrupt controller and timers, for an accelerator.
+/// The system registers of the board's interrupt controller, timers and random numbers, for an accelerator.
 pub struct BoardRegisters {
     gic: Arc<GicV3>,
     timers: Arc<GenericTimers>,
+    random: RandomNumbers,
 }
 
 impl BoardRegisters {
     /// Of `gic` and `timers`.
     pub fn new(gic: Arc<GicV3>, timers: Arc<GenericTimers>) -> Self {
-        Self { gic, timers }
+        let random = RandomNumbers::new(Arc::clone(&timers.clock));
+        Self { gic, timers, random }
     }
 
     /// CRn 14 is the generic timers' space.
@@ -270,7 +333,11 @@ impl BoardRegisters {
 
 impl ExternalRegisters for BoardRegisters {
     fn read(&self, cpu: usize, reg: SysReg) -> u64 {
-        if Self::is_timer(reg) { self.timers.read(cpu, reg) } else { self.gic.read_icc(cpu, reg) }
+        match reg {
+            SysReg::Rndr | SysReg::Rndrrs => self.random.next(cpu),
+            _ if Self::is_timer(reg) => self.timers.read(cpu, reg),
+            _ => self.gic.read_icc(cpu, reg),
+        }
     }
 
     fn write(&self, cpu: usize, reg: SysReg, value: u64) {
@@ -458,6 +525,52 @@ mod tests {
                 assert!(!shared.irq());
             }
         }
+    }
+
+    #[test]
+    fn a_restored_one_goes_on_as_the_saved_one_does() {
+        let mut random = Random::seeded("timer saved");
+        for _ in 0..50 {
+            let (one, other) = (bench(2), bench(2));
+            let registers =
+                [CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTP_TVAL_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0];
+            for bench in [&one, &other] {
+                for _ in 0..30 {
+                    let register = registers[random.below(6) as usize];
+                    bench.timers.write_encoding(random.below(2) as usize, register, random.below(400));
+                    bench.pass(random.below(40));
+                }
+            }
+            one.clock.pause();
+            other.clock.pause();
+            let saved = one.timers.save();
+            other.timers.restore(&saved).unwrap();
+            assert_eq!(other.timers.save(), saved);
+            one.clock.resume();
+            other.clock.resume();
+            for _ in 0..40 {
+                for (a, b) in one.lines.iter().zip(&other.lines) {
+                    assert_eq!((a.0.level(), a.1.level()), (b.0.level(), b.1.level()));
+                }
+                for register in registers.into_iter().chain([CNTVCT_EL0]) {
+                    let read = |b: &Bench| b.timers.read_encoding(1, register);
+                    assert_eq!(read(&one), read(&other), "{register:#x}");
+                }
+                let ticks = random.below(20);
+                one.pass(ticks);
+                other.pass(ticks);
+            }
+        }
+        let b = bench(2);
+        let saved = b.timers.save();
+        let refused = |change: fn(&mut SavedTimers)| {
+            let mut other = saved.clone();
+            change(&mut other);
+            b.timers.restore(&other).unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.frequency = 1_000_000_000).contains("CNTFRQ_EL0"));
+        assert!(refused(|s| s.cpus.truncate(1)).contains("places"));
+        assert!(refused(|s| s.cpus[0].virtual_control = 4).contains("control"));
     }
 
     #[test]

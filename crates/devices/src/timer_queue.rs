@@ -119,6 +119,11 @@ impl TimerQueue {
         }
     }
 
+    /// When the timer goes off, if it is armed.
+    pub fn deadline(&self, key: TimerKey) -> Option<u64> {
+        lock(&self.state).slots.get(key.0).map(|slot| slot.deadline).filter(|deadline| *deadline != NEVER)
+    }
+
     /// Stops every timer: time begins anew.
     pub fn cancel_all(&self) {
         let mut state = lock(&self.state);

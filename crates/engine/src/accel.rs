@@ -1,6 +1,7 @@
 //! The seam between the engine and what executes guest code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use armlet_arm::CpuState;
 use thiserror::Error;
@@ -85,6 +86,8 @@ pub enum VcpuExit {
     Kicked,
     /// The guest executed WFI or WFE and nothing was pending. PC is past it.
     Halted(Halt),
+    /// WFIT or WFET likewise, until so much of the machine's time has passed.
+    HaltedFor(Halt, Duration),
     /// `HVC #imm`; PC is past it. The handler reads and writes the general registers.
     Hypercall(u16),
     /// `HLT #0xf000` (semihosting); PC is past it. W0 is the operation, X1 its parameter.

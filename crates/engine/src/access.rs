@@ -11,6 +11,7 @@ use crate::accel::VcpuBackend;
 use crate::engine::Core;
 use crate::error::EngineError;
 use crate::gate::Closed;
+use crate::power::Power;
 use crate::queue::{Job, Work};
 use crate::reply::{Promise, reply};
 use crate::report::Waiting;
@@ -71,6 +72,27 @@ impl VcpuAccess<'_> {
     /// The architectural state, for changing.
     pub fn state_mut(&mut self) -> &mut CpuState {
         self.backend().state_mut()
+    }
+
+    /// Whether it is on.
+    pub fn power(&self) -> Power {
+        self.vcpu.power.get()
+    }
+
+    /// Whether its event register is set.
+    pub fn event_pending(&self) -> bool {
+        self.vcpu.shared.event_pending()
+    }
+
+    /// Replaces registers, power and event register, as a reset does; memory may have been replaced as well.
+    pub fn replace(&mut self, state: CpuState, power: Power, event: bool) {
+        self.backend().reset(state);
+        self.vcpu.shared.take_event();
+        if event {
+            self.vcpu.shared.set_event();
+        }
+        self.vcpu.power.set(power);
+        self.set_next(if power == Power::On { Then::Run } else { Then::PoweredOff });
     }
 
     /// True inside an exclusive section.

@@ -29,6 +29,8 @@ pub enum MachineState {
     Paused,
     /// Stopped for a reset, afterwards as before it.
     Resetting,
+    /// Stopped so that the whole can be looked at, afterwards as before it.
+    Held,
     /// Leaving for good.
     ShuttingDown,
     /// All threads are gone.
@@ -43,9 +45,17 @@ impl fmt::Display for MachineState {
             Self::Pausing => "pausing",
             Self::Paused => "paused",
             Self::Resetting => "being reset",
+            Self::Held => "held",
             Self::ShuttingDown => "shutting down",
             Self::Gone => "gone",
         })
+    }
+}
+
+impl MachineState {
+    /// Stopped for something that ends by itself.
+    const fn is_passing(self) -> bool {
+        matches!(self, Self::Resetting | Self::Held)
     }
 }
 
@@ -62,8 +72,8 @@ struct Slot {
 
 struct Inner {
     state: MachineState,
-    /// What follows a reset: Created, Running or Paused.
-    after_reset: MachineState,
+    /// What follows a reset, or being held: Created, Running or Paused.
+    after: MachineState,
     /// Counts pauses asked for, completed and cancelled (all up to that number).
     pause_asked: u64,
     pause_done: u64,
@@ -138,7 +148,7 @@ impl Control {
     pub(crate) fn new(patience: Duration, listener: Arc<dyn MachineListener>) -> Self {
         let inner = Inner {
             state: MachineState::Created,
-            after_reset: MachineState::Created,
+            after: MachineState::Created,
             pause_asked: 0,
             pause_done: 0,
             pause_cancelled: 0,
@@ -153,10 +163,10 @@ impl Control {
         lock(&self.inner).state
     }
 
-    /// Guest code may run, or will when the reset is over that is going on.
+    /// Guest code may run, or will when what the machine is stopped for is over.
     pub(crate) fn is_running(&self) -> bool {
         let inner = lock(&self.inner);
-        let state = if inner.state == MachineState::Resetting { inner.after_reset } else { inner.state };
+        let state = if inner.state.is_passing() { inner.after } else { inner.state };
         state == MachineState::Running
     }
 
@@ -237,13 +247,13 @@ impl Control {
         inner.alive()?;
         match inner.state {
             MachineState::Running => inner.ask_pause(reason),
-            MachineState::Resetting => {
-                inner.after_reset = MachineState::Paused;
+            state if state.is_passing() => {
+                inner.after = MachineState::Paused;
                 inner.pause_asked += 1;
             }
             _ => {}
         }
-        let waits = matches!(inner.state, MachineState::Pausing | MachineState::Resetting);
+        let waits = inner.state == MachineState::Pausing || inner.state.is_passing();
         Ok(waits.then_some(inner.pause_asked))
     }
 
@@ -285,9 +295,14 @@ impl Control {
                 inner.go(MachineState::Running, reason);
                 inner.release_all();
             }
-            MachineState::Resetting if inner.after_reset == MachineState::Paused => {
+            state if state.is_passing() && inner.after == MachineState::Paused => {
                 inner.cancel_pauses();
-                inner.after_reset = MachineState::Running;
+                inner.after = MachineState::Running;
+            }
+            // As a start.
+            MachineState::Held if inner.after == MachineState::Created => {
+                inner.after = MachineState::Running;
+                inner.slots.iter_mut().for_each(|slot| slot.released = true);
             }
             MachineState::Created => {
                 return Err(EngineError::BadState { operation: "resume", state: inner.state });
@@ -300,26 +315,35 @@ impl Control {
 
     /// Stops every vCPU for a reset. The reset ends with the guard.
     pub(crate) fn begin_reset(&self, reason: &str) -> Result<Resetting<'_>, EngineError> {
+        self.begin(MachineState::Resetting, reason)
+    }
+
+    /// Stops every vCPU for a look at the whole machine. It goes on with the guard's end.
+    pub(crate) fn begin_hold(&self, reason: &str) -> Result<Resetting<'_>, EngineError> {
+        self.begin(MachineState::Held, reason)
+    }
+
+    fn begin(&self, passing: MachineState, reason: &str) -> Result<Resetting<'_>, EngineError> {
         let inner = lock(&self.inner);
-        // One reset after the other.
+        // One after the other.
         let free = |inner: &Inner| match inner.state {
-            MachineState::Resetting => None,
+            state if state.is_passing() => None,
             _ => Some(inner.alive()),
         };
         let (mut inner, result) = self.wait("Waiting for another reset", inner, free);
         result?;
-        inner.after_reset = match inner.state {
+        inner.after = match inner.state {
             MachineState::Pausing => MachineState::Paused,
             state => state,
         };
-        inner.go(MachineState::Resetting, reason);
+        inner.go(passing, reason);
         inner.hold_all();
         let guard = Resetting { control: self, outcome: Err("the reset was not completed".into()) };
         let stopped = |inner: &Inner| match inner.all_stopped() {
             true => Some(Ok(())),
             false => inner.alive().err().map(Err),
         };
-        let (inner, result) = self.wait("Stopping for a reset", inner, stopped);
+        let (inner, result) = self.wait("Stopping the vCPUs", inner, stopped);
         drop(inner);
         result.map(|()| guard)
     }
@@ -330,7 +354,7 @@ impl Control {
         inner.failure.get_or_insert_with(|| reason.to_owned());
         match inner.state {
             MachineState::Running => inner.ask_pause(reason),
-            MachineState::Resetting => inner.after_reset = MachineState::Paused,
+            state if state.is_passing() => inner.after = MachineState::Paused,
             _ => {}
         }
     }
@@ -409,8 +433,8 @@ impl Control {
     }
 }
 
-/// A reset in progress: every vCPU is stopped. Dropping it without [`Resetting::complete`] leaves the
-/// machine paused and failed.
+/// A reset in progress, or a hold: every vCPU is stopped. Dropping that of a reset without [`Resetting::complete`]
+/// leaves the machine paused and failed.
 pub(crate) struct Resetting<'a> {
     control: &'a Control,
     outcome: Result<(), String>,
@@ -425,21 +449,25 @@ impl Resetting<'_> {
 impl Drop for Resetting<'_> {
     fn drop(&mut self) {
         let mut inner = lock(&self.control.inner);
-        if inner.state != MachineState::Resetting {
-            return;
-        }
+        let reason = match inner.state {
+            MachineState::Resetting => "the reset is over",
+            MachineState::Held => "held no longer",
+            _ => return,
+        };
         let outcome = std::mem::replace(&mut self.outcome, Ok(()));
         match outcome {
+            // Nothing was changed.
+            _ if inner.state == MachineState::Held => {}
             Ok(()) => inner.failure = None,
             Err(reason) => {
                 inner.failure.get_or_insert(reason);
-                inner.after_reset = MachineState::Paused;
+                inner.after = MachineState::Paused;
             }
         }
-        match inner.after_reset {
+        match inner.after {
             // Not everybody needs to have stopped, if the reset was given up.
-            MachineState::Paused => inner.go(MachineState::Pausing, "the reset is over"),
-            next => inner.go(next, "the reset is over"),
+            MachineState::Paused => inner.go(MachineState::Pausing, reason),
+            next => inner.go(next, reason),
         }
         inner.settle();
         if inner.state == MachineState::Running {

@@ -317,6 +317,13 @@ impl VcpuThread {
                 self.wake_at = self.halt_limit.map(|limit| Instant::now() + limit);
                 VcpuState::Halted(Halt::Event)
             }
+            VcpuExit::HaltedFor(halt, limit) => {
+                let halted = self.handle(VcpuExit::Halted(halt));
+                let limit = self.halt_limit.map_or(limit, |other| other.min(limit));
+                // What is too far away to be a moment of the host never comes.
+                (self.halt_limit, self.wake_at) = (Some(limit), Instant::now().checked_add(limit));
+                halted
+            }
             VcpuExit::Hypercall(imm) => {
                 ExitCounters::count(&exits.hypercall);
                 let state = self.seat.body_mut().backend.state_mut();

@@ -252,7 +252,9 @@ impl Expected {
             }
             // An atomic instruction needs write permission even if it writes nothing.
             let code: &[u8] = if is_atomic(word) { &[] } else { &p.code };
-            let mut memory = Memory { at: DATA, bytes: &mut data, code, code_at: CODE };
+            let features = model.features();
+            let mut memory =
+                Memory { at: DATA, bytes: &mut data, code, features, edges: false, journal: None };
             let end = match step(model.features(), &mut cpu, &mut memory, word) {
                 Exit::Goto | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl) => {
                     // The lower half's top byte is ignored (TBI0).

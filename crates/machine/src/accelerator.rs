@@ -193,7 +193,7 @@ pub(crate) fn make(
         AcceleratorKind::Dummy => Ok(Arc::new(DummyAccelerator)),
         AcceleratorKind::Kvm => {
             let machine = needs.kvm.ok_or(ConfigError::Wiring("there is no virtual machine".into()))?;
-            Ok(Arc::new(KvmAccelerator::new(machine, needs.memory)?))
+            Ok(Arc::new(KvmAccelerator::new(machine, needs.memory, needs.model)?))
         }
         AcceleratorKind::Jit | AcceleratorKind::Auto => {
             let options = JitOptions {

@@ -11,6 +11,7 @@ use armlet_devices::{
 };
 use armlet_engine::{InstructionCount, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_saved::{SavedGic, SavedGpio, SavedRtc, SavedTimers, SavedUart, SavedVirtio, Unfit};
 use armlet_virtio::spec::mmio::QUEUE_NOTIFY;
 use armlet_virtio::{MmioTransport, VirtioDevice};
 
@@ -31,6 +32,18 @@ pub(crate) struct Board {
     /// Where time is made of instructions, nobody waits for it.
     _timer_thread: Option<TimerThread>,
     pub(crate) transports: Vec<Arc<MmioTransport>>,
+}
+
+/// All devices of a board, saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    pub(crate) gic: SavedGic,
+    pub(crate) timers: SavedTimers,
+    pub(crate) uart: SavedUart,
+    pub(crate) rtc: SavedRtc,
+    pub(crate) gpio: SavedGpio,
+    /// In the order of their slots.
+    pub(crate) virtio: Vec<SavedVirtio>,
 }
 
 /// What a board is made from.
@@ -165,6 +178,48 @@ impl Board {
         self.rtc.power_on();
         self.gpio.power_on();
         self.time.cancel_all();
+    }
+
+    /// Returns when no device works for the guest; none begins until [`Self::resume`].
+    pub(crate) fn quiesce(&self) {
+        self.transports.iter().for_each(|transport| transport.quiesce());
+    }
+
+    /// Lets the devices work again.
+    pub(crate) fn resume(&self) {
+        self.transports.iter().for_each(|transport| transport.resume());
+    }
+
+    /// Saves all devices. They must be quiet, the vCPUs stopped and time with them.
+    ///
+    /// # Errors
+    /// What cannot be saved.
+    pub(crate) fn save(&self) -> Result<Devices, Unfit> {
+        let (gic, timers) = self.interrupts.save()?;
+        Ok(Devices {
+            gic,
+            timers,
+            uart: self.uart.save(),
+            rtc: self.rtc.save(),
+            gpio: self.gpio.save(),
+            virtio: self.transports.iter().map(|transport| transport.save()).collect(),
+        })
+    }
+
+    /// Restores all devices, in a machine that was not started, and leaves those with work of their own quiet. RAM must
+    /// have been restored before.
+    ///
+    /// # Errors
+    /// What differs. The devices must not be used then.
+    pub(crate) fn restore(&self, saved: &Devices) -> Result<(), Unfit> {
+        let (then, now) = (saved.virtio.len(), self.transports.len());
+        Unfit::unless(then == now, || format!("it had {then} virtio devices and has {now}"))?;
+        // Time first: the others work out when something is due.
+        self.interrupts.restore(&saved.gic, &saved.timers)?;
+        self.uart.restore(&saved.uart)?;
+        self.rtc.restore(&saved.rtc)?;
+        self.gpio.restore(&saved.gpio);
+        self.transports.iter().zip(&saved.virtio).try_for_each(|(transport, saved)| transport.restore(saved))
     }
 
     /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.

@@ -1,6 +1,6 @@
 //! What a machine is made of, as plain data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,8 @@ pub struct MachineConfig {
     pub record: Option<PathBuf>,
     /// Such a file, of a machine like this one, whose run is to be repeated.
     pub replay: Option<PathBuf>,
+    /// A saved machine like this one, which this one is to go on from ([`MachineConfig::of_saved`]).
+    pub restore: Option<PathBuf>,
     /// Samples where guest code executes, for [`Machine::profile`](crate::Machine::profile).
     pub profile: bool,
 }
@@ -70,6 +72,7 @@ impl Default for MachineConfig {
             count: false,
             record: None,
             replay: None,
+            restore: None,
             profile: false,
         }
     }
@@ -215,6 +218,16 @@ pub enum OnReset {
 }
 
 impl MachineConfig {
+    /// The machine that was saved at `path`, with what it was started with, to go on from there. Where its files are and
+    /// what executes it may be changed; what its guest can tell apart may not.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn of_saved(path: &Path) -> Result<Self, ConfigError> {
+        let source = crate::saved::Source::open(path)?;
+        Ok(crate::saved::config_of(&source.machine, path)?)
+    }
+
     /// Checks what can be checked without opening files.
     ///
     /// # Errors

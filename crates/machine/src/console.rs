@@ -203,6 +203,11 @@ impl InputQueue {
         self.room.notify_all();
     }
 
+    /// What waits for the guest.
+    pub(crate) fn waiting(&self) -> Vec<u8> {
+        lock(&self.state).bytes.iter().copied().collect()
+    }
+
     /// Takes one byte past the UART (semihosting).
     pub(crate) fn take_one(&self) -> Option<u8> {
         let byte = lock(&self.state).bytes.pop_front();

@@ -83,6 +83,10 @@ pub enum ConfigError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error(transparent)]
+    Restore(Box<crate::saved::RestoreError>),
+    #[error("--restore cannot be used with --record or --replay: leave one out")]
+    RestoreAndRecording,
+    #[error(transparent)]
     Drive(#[from] armlet_storage::StorageError),
     #[error(
         "the kernel wants {kernel} pages, which CPU '{cpu}' does not have: choose another with --cpu, or a kernel built for 4K pages"
@@ -159,4 +163,10 @@ pub const MAX_COMMAND_LINE: usize = 2047;
 
 fn suggest(needed: u64) -> u64 {
     needed.next_power_of_two().max(64 << 20)
+}
+
+impl From<crate::saved::RestoreError> for ConfigError {
+    fn from(e: crate::saved::RestoreError) -> Self {
+        Self::Restore(Box::new(e))
+    }
 }

@@ -12,6 +12,7 @@ use armlet_devices::{
 };
 use armlet_engine::VcpuShared;
 use armlet_memory::MmioDevice;
+use armlet_saved::{SavedGic, SavedTimers, Unfit};
 
 use crate::error::ConfigError;
 use crate::fdt::redistributor_regions;
@@ -45,6 +46,18 @@ pub(crate) trait Interrupts: Send + Sync {
 
     /// The vCPUs are about to run (`true`), or all have stopped. The guest's count goes on meanwhile only.
     fn time_goes(&self, goes: bool);
+
+    /// Both, saved. The vCPUs and time stand still.
+    ///
+    /// # Errors
+    /// What cannot be saved.
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit>;
+
+    /// Takes over what was saved, in a machine that was not started.
+    ///
+    /// # Errors
+    /// What differs; nothing has changed then.
+    fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit>;
 }
 
 /// Devices of this program.
@@ -125,7 +138,22 @@ impl Interrupts for Emulated {
     fn time_goes(&self, _goes: bool) {
         // The queue's clock is stopped by whoever has it.
     }
+
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
+        Ok((self.gic.save(), self.timers.save()))
+    }
+
+    fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
+        self.gic.check(gic)?;
+        self.timers.check(timers)?;
+        self.gic.restore(gic)?;
+        self.timers.restore(timers)
+    }
 }
+
+/// What a machine that KVM runs says of its state.
+const NOT_CARRIED: &str =
+    "the interrupt controller is the host's, whose state is not carried: use --accel jit";
 
 /// Those of the host's kernel.
 pub(crate) struct InKernel {
@@ -194,5 +222,13 @@ impl Interrupts for InKernel {
 
     fn time_goes(&self, goes: bool) {
         self.machine.time_goes(goes);
+    }
+
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
+        Err(Unfit::new(NOT_CARRIED))
+    }
+
+    fn restore(&self, _: &SavedGic, _: &SavedTimers) -> Result<(), Unfit> {
+        Err(Unfit::new(NOT_CARRIED))
     }
 }

@@ -24,6 +24,7 @@ mod profile;
 pub mod psci;
 mod recording;
 mod rewind;
+mod saved;
 pub mod semihosting;
 pub mod spec;
 mod statistics;
@@ -38,6 +39,7 @@ pub use machine::{End, Machine};
 pub use notice::{Cause, Notice, NoticeListener};
 pub use recording::RecordingError;
 pub use rewind::RewindError;
+pub use saved::{RestoreError, SaveError, SaveReport, SavedThen};
 pub use statistics::Statistics;
 
 /// Locks `mutex`; a holder that panicked does not take the machine down with it.

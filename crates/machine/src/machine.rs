@@ -33,6 +33,7 @@ use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::pace::{Hands, MachinePace, Outcome, PaceOptions, PaceParts, SEED};
 use crate::profile::{self, KernelSymbols};
 use crate::recording::{self, Identity, Input, Player, Recorder};
+use crate::saved::{RestoreError, Source};
 use crate::semihosting::Semihosting;
 use crate::statistics::Statistics;
 use crate::topology::Topology;
@@ -74,6 +75,7 @@ pub struct Machine {
     requests: Receiver<Request>,
     notes: Vec<String>,
     born: Instant,
+    was_paused: bool,
 }
 
 /// What a machine and its handles share.
@@ -111,6 +113,8 @@ struct Opened {
     /// What the machine is, if that is to be known, and the recording that it replays.
     identity: Option<Identity>,
     player: Option<Player>,
+    /// The saved machine from which this one goes on.
+    source: Option<Source>,
 }
 
 impl Opened {
@@ -123,9 +127,25 @@ impl Opened {
         boot::check_page_size(boot.kernel(), &cpu::granules(model), model.name())?;
         let disks = config.drives.iter().map(open_disk).collect::<Result<_, _>>()?;
         let pace = accelerator::pace(&config.accelerator);
-        let mut opened = Self { boot, chosen, disks, pace, identity: None, player: None };
+        let mut opened = Self { boot, chosen, disks, pace, identity: None, player: None, source: None };
         opened.open_recording(config)?;
+        opened.open_saved(config)?;
         Ok(opened)
+    }
+
+    /// Opens the saved machine that is to go on, and sees that it is this one.
+    fn open_saved(&mut self, config: &MachineConfig) -> Result<(), ConfigError> {
+        let Some(path) = &config.restore else { return Ok(()) };
+        if config.record.is_some() || config.replay.is_some() {
+            return Err(ConfigError::RestoreAndRecording);
+        }
+        if self.pace.is_some() {
+            return Err(RestoreError::Deterministic.into());
+        }
+        let source = Source::open(path)?;
+        source.check_machine(config, &self.chosen.model, &config.topology()?, &self.boot)?;
+        self.source = Some(source);
+        Ok(())
     }
 
     /// Opens the recording that is to be replayed, and sees that it is of this machine.
@@ -163,7 +183,7 @@ impl Machine {
     /// # Errors
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
-        let Opened { boot, chosen, disks, pace, identity, player } = Opened::new(&config)?;
+        let Opened { boot, chosen, disks, pace, identity, player, source } = Opened::new(&config)?;
         let Chosen { kind, model, kvm, note } = chosen;
         let count = pace.map(|_| Arc::new(InstructionCount::default()));
         let times = Times::new(count.as_ref().zip(pace.map(|options| options.shift)));
@@ -271,12 +291,9 @@ impl Machine {
             pace,
             plugging: Mutex::default(),
         };
-        shared.load()?;
-        for vcpu in cpus.into_iter().take(shared.config.smp) {
-            let (state, power) = shared.reset_state(vcpu.index());
-            shared.engine.create_vcpu(vcpu, state, power)?;
-        }
-        Ok(Self { shared: Arc::new(shared), requests, notes, born: Instant::now() })
+        let was_paused = source.as_ref().is_some_and(|source| !source.was_running());
+        shared.begin(cpus, source)?;
+        Ok(Self { shared: Arc::new(shared), requests, notes, born: Instant::now(), was_paused })
     }
 
     /// The device tree that the guest of a machine described so would get.
@@ -291,6 +308,12 @@ impl Machine {
     /// What a user should know about the machine, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// True if this is a restored machine that was paused when it was saved: whoever wants it as it was does not start it
+    /// yet.
+    pub fn was_paused(&self) -> bool {
+        self.was_paused
     }
 
     /// A handle for other threads.
@@ -491,6 +514,22 @@ impl Drop for Machine {
 }
 
 impl Shared {
+    /// Makes the vCPUs that are there at the start, with everything as at power-on or as it was saved.
+    fn begin(&self, cpus: Vec<Arc<VcpuShared>>, source: Option<Source>) -> Result<(), ConfigError> {
+        let create = |vcpu: Arc<VcpuShared>| {
+            let (state, power) = self.reset_state(vcpu.index());
+            self.engine.create_vcpu(vcpu, state, power)
+        };
+        let Some(mut source) = source else {
+            self.load()?;
+            return Ok(cpus.into_iter().take(self.config.smp).try_for_each(create)?);
+        };
+        let there = source.cpus(cpus.len())?;
+        source.load_ram(self.memory.ram())?;
+        cpus.into_iter().filter(|vcpu| there.contains(&vcpu.index())).try_for_each(create)?;
+        source.apply(self)
+    }
+
     /// Puts everything into RAM.
     pub(crate) fn load(&self) -> Result<(), ConfigError> {
         let tree = device_tree(&self.config, &self.model, &self.boot)?;

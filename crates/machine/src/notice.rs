@@ -193,6 +193,10 @@ impl MachineListener for Ear {
                 self.notices.tell_running(true);
             }
             MachineState::Pausing => self.time.pause(),
+            MachineState::Held => {
+                self.time.pause();
+                self.interrupts.time_goes(false);
+            }
             MachineState::Paused => {
                 self.interrupts.time_goes(false);
                 self.notices.tell_running(false);

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use armlet_devices::WallClock;
+use armlet_saved::{SavedHandle, SavedSemihosting, Unfit};
 
 use crate::board::{Elapsed, Times};
 use crate::console::Console;
@@ -88,6 +89,8 @@ enum Handle {
 struct State {
     handles: Vec<Handle>,
     errno: u64,
+    /// Time that had passed when the machine was restored.
+    before: Duration,
 }
 
 /// Semihosting of one machine.
@@ -112,7 +115,7 @@ fn done(x0: u64) -> Answer {
 impl Semihosting {
     /// For a program with this console, command line and free memory (first and one past the last byte).
     pub(crate) fn new(console: Console, command_line: &str, free: (u64, u64), times: &Times) -> Self {
-        let state = State { handles: Vec::new(), errno: 0 };
+        let state = State { handles: Vec::new(), errno: 0, before: Duration::ZERO };
         Self {
             console,
             command_line: command_line.into(),
@@ -133,7 +136,49 @@ impl Semihosting {
 
     /// Machine reset: all handles close.
     pub fn reset(&self) {
-        *lock(&self.state) = State { handles: Vec::new(), errno: 0 };
+        let mut state = lock(&self.state);
+        *state = State { handles: Vec::new(), errno: 0, before: state.before };
+    }
+
+    fn passed(&self) -> Duration {
+        let before = lock(&self.state).before;
+        before.saturating_add((self.elapsed)())
+    }
+
+    /// Handles, and the time that has passed.
+    pub(crate) fn save(&self) -> SavedSemihosting {
+        let elapsed = u64::try_from(self.passed().as_nanos()).unwrap_or(u64::MAX);
+        let state = lock(&self.state);
+        let handle = |handle: &Handle| match *handle {
+            Handle::Closed => SavedHandle::Closed,
+            Handle::Input => SavedHandle::Input,
+            Handle::Output => SavedHandle::Output,
+            Handle::Features { at } => SavedHandle::Features(at as u64),
+        };
+        SavedSemihosting { handles: state.handles.iter().map(handle).collect(), errno: state.errno, elapsed }
+    }
+
+    /// Takes that over.
+    ///
+    /// # Errors
+    /// More handles than there can be.
+    pub(crate) fn restore(&self, saved: &SavedSemihosting) -> Result<(), Unfit> {
+        let fits = saved.handles.len() <= MAX_HANDLES;
+        Unfit::unless(fits, || "a program had more handles open than it can have".into())?;
+        let handle = |handle: &SavedHandle| match *handle {
+            SavedHandle::Closed => Handle::Closed,
+            SavedHandle::Input => Handle::Input,
+            SavedHandle::Output => Handle::Output,
+            SavedHandle::Features(at) => Handle::Features {
+                at: usize::try_from(at).map_or(FEATURES.len(), |at| at.min(FEATURES.len())),
+            },
+        };
+        *lock(&self.state) = State {
+            handles: saved.handles.iter().map(handle).collect(),
+            errno: saved.errno,
+            before: Duration::from_nanos(saved.elapsed),
+        };
+        Ok(())
     }
 
     /// Carries out operation `operation` (W0) with `parameter` (X1).
@@ -184,14 +229,14 @@ impl Semihosting {
                 let features = matches!(self.handle(handle)?, Handle::Features { .. });
                 done(if features { FEATURES.len() as u64 } else { 0 })
             }
-            op::CLOCK => done(u64::try_from((self.elapsed)().as_millis() / 10).unwrap_or(FAILED)),
+            op::CLOCK => done(u64::try_from(self.passed().as_millis() / 10).unwrap_or(FAILED)),
             op::TIME => done((self.wall)().as_secs()),
             op::ERRNO => done(lock(&self.state).errno),
             op::GET_CMDLINE => self.command_line(parameter, memory),
             op::HEAPINFO => self.heap_info(parameter, memory),
             op::EXIT | op::EXIT_EXTENDED => exit(parameter, memory),
             op::ELAPSED => {
-                let ticks = u64::try_from((self.elapsed)().as_nanos()).unwrap_or(u64::MAX);
+                let ticks = u64::try_from(self.passed().as_nanos()).unwrap_or(u64::MAX);
                 put(memory, parameter, &ticks.to_le_bytes())?;
                 done(0)
             }

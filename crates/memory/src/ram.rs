@@ -4,7 +4,7 @@
 use super::*;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, memfd_create, seek};
 use vm_memory::Bytes;
 
 /// The machine's RAM. Cloning shares the same memory.
@@ -40,9 +40,33 @@ impl Ram {
     /// The host's.
     pub fn clear(&self) -> std::io::Result<()> {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let file = vm_memory::GuestMemoryBackend::iter(&self.memory).next().and_then(|r| r.file_offset());
-        let file = file.ok_or_else(|| std::io::Error::other("RAM has no file"))?;
-        Ok(fallocate(file.file(), mode, 0, self.size)?)
+        Ok(fallocate(self.file()?, mode, 0, self.size)?)
+    }
+
+    fn file(&self) -> std::io::Result<&File> {
+        let region = vm_memory::GuestMemoryBackend::iter(&self.memory).next();
+        let file = region.and_then(|region| region.file_offset()).map(FileOffset::file);
+        file.ok_or_else(|| std::io::Error::other("RAM has no file"))
+    }
+
+    /// The first stretch at or behind `gpa` that has memory of the host's: its address and length in bytes, whole pages.
+    /// Everything else is zero, and reading it there would take memory. Not for several threads at once.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn next_present(&self, gpa: Gpa) -> std::io::Result<Option<(Gpa, u64)>> {
+        let file = self.file()?;
+        let from = gpa.max(self.base) - self.base;
+        if from >= self.size {
+            return Ok(None);
+        }
+        let start = match seek(file, SeekFrom::Data(from)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let end = seek(file, SeekFrom::Hole(start))?.min(self.size);
+        Ok((start < end).then_some((self.base + start, end - start)))
     }
 
     /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.
@@ -159,6 +183,31 @@ mod tests {
         ram.clear().unwrap();
         assert_eq!(ram.load(0x4000_0ffc, AccessSize::Word), Some(0));
         assert_eq!(ram.load(0x4000_1000, AccessSize::Word), Some(0));
+    }
+
+    #[test]
+    fn what_was_never_touched_is_not_present() {
+        let ram = Ram::new(0x4000_0000, 16 << 20).unwrap();
+        assert_eq!(ram.next_present(0).unwrap(), None);
+        ram.write(0x4000_0001, &[1]).unwrap();
+        ram.write(0x4080_0fff, &[1, 2]).unwrap();
+        let all = |ram: &Ram| {
+            let mut all = Vec::new();
+            let mut at = 0;
+            while let Some((start, len)) = ram.next_present(at).unwrap() {
+                all.push((start, len));
+                at = start + len;
+            }
+            all
+        };
+        let found = all(&ram);
+        // The host may use larger pages.
+        assert!(found.iter().any(|(start, len)| (*start..start + len).contains(&0x4000_0001)));
+        assert!(found.iter().any(|(start, len)| *start <= 0x4080_0fff && start + len > 0x4080_1000));
+        assert!(found.iter().all(|(start, len)| start % 4096 == 0 && len % 4096 == 0));
+        ram.clear().unwrap();
+        assert_eq!(all(&ram), []);
+        assert_eq!(ram.next_present(0x4100_0000).unwrap(), None);
     }
 
     #[test]

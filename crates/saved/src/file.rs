@@ -47,12 +47,16 @@ pub enum Section {
     Gpio = 7,
     /// A virtio device.
     Virtio = 8,
+    /// Input that the guest has not got yet.
+    Console = 9,
+    /// Semihosting.
+    Semihosting = 10,
     /// A part of RAM that is not zero: its guest-physical address, 8 bytes, and what it holds.
     Ram = 16,
 }
 
 impl Section {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::End,
         Self::Machine,
         Self::Cpu,
@@ -62,6 +66,8 @@ impl Section {
         Self::Rtc,
         Self::Gpio,
         Self::Virtio,
+        Self::Console,
+        Self::Semihosting,
         Self::Ram,
     ];
 
@@ -77,6 +83,8 @@ impl Section {
             Self::Rtc => "the real-time clock",
             Self::Gpio => "the GPIO controller",
             Self::Virtio => "a virtio device",
+            Self::Console => "the console",
+            Self::Semihosting => "semihosting",
             Self::Ram => "RAM",
         }
     }

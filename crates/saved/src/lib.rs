@@ -12,7 +12,8 @@
 //! | [`cpu`] | one vCPU, and its way from and to [`CpuState`](armlet_arm::CpuState) |
 //! | [`gic`] | the interrupt controller |
 //! | [`device`] | timers, UART, clock, GPIO, virtio |
-//! | [`file`] | sections of bytes and their checks |
+//! | [`machine`] | what machine it is |
+//! | [`mod@file`] | sections of bytes and their checks |
 
 /// Defines a type of numbered fields.
 macro_rules! saved {
@@ -30,12 +31,14 @@ pub mod cpu;
 pub mod device;
 pub mod file;
 pub mod gic;
+pub mod machine;
 
 pub use cpu::{SavedCpu, SavedPower};
 pub use device::{
     SavedGpio, SavedQueue, SavedRtc, SavedTimer, SavedTimers, SavedUart, SavedUartDriver, SavedVirtio,
 };
 pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts};
+pub use machine::{SavedConsole, SavedDrive, SavedFile, SavedHandle, SavedMachine, SavedSemihosting};
 
 /// Why a saved part cannot become the part that is here: what differs, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::mmio::copy_config;
-use crate::queue::{Chain, Queue, QueueError};
+use crate::queue::{Chain, Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -254,6 +255,29 @@ impl VirtioDevice for Console {
         self.deliver();
     }
 
+    fn positions(&self) -> Vec<Option<QueuePosition>> {
+        let receive = self.lock().active.as_ref().map(|active| active.queue.position(None));
+        let taken = |output: &Output| output.current.as_ref().map(|(_, done)| *done);
+        vec![receive, self.output.look(|output| output.queue.position(taken(output)))]
+    }
+
+    fn save(&self, saved: &mut SavedVirtio) {
+        let input = self.lock();
+        saved.config = [input.columns.to_le_bytes(), input.rows.to_le_bytes()].concat();
+        saved.backlog = input.backlog.iter().copied().collect();
+    }
+
+    fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit> {
+        let [c0, c1, r0, r1] = saved.config[..] else {
+            return Err(Unfit::new("the console has no size"));
+        };
+        Unfit::unless(saved.backlog.len() <= BACKLOG, || "the console kept more input than it can".into())?;
+        let mut input = self.lock();
+        (input.columns, input.rows) = (u16::from_le_bytes([c0, c1]), u16::from_le_bytes([r0, r1]));
+        input.backlog = saved.backlog.iter().copied().collect();
+        Ok(())
+    }
+
     fn shutdown(&self, deadline: Duration) -> bool {
         self.lock().active = None;
         self.output.shutdown(deadline)
@@ -299,7 +323,7 @@ impl Output {
         }
         match self.current.take() {
             Some(current) => Ok(Some(current)),
-            None => Ok(self.queue.pop()?.map(|chain| (chain, 0))),
+            None => Ok(self.queue.pop()?.map(|chain| (chain, self.queue.take_done()))),
         }
     }
 

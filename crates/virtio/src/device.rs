@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, QueuePosition};
 use crate::spec::interrupt;
 
 /// Sets the level of a device's interrupt line. Called with the device's interrupt lock held, so it must not
@@ -87,6 +88,15 @@ impl DriverLink {
         if before != 0 && *causes == 0 {
             (self.line)(false);
         }
+    }
+
+    /// Takes over what was said before a machine was saved.
+    pub(crate) fn restore(&self, saved: &SavedVirtio) {
+        self.generation.store(saved.generation, Ordering::SeqCst);
+        self.needs_reset.store(saved.needs_reset, Ordering::SeqCst);
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        *causes = saved.causes;
+        (self.line)(*causes != 0);
     }
 
     pub(crate) fn reset(&self) {
@@ -170,6 +180,18 @@ pub trait VirtioDevice: Send + Sync {
 
     /// Goes on after [`quiesce`](Self::quiesce), with whatever was notified meanwhile.
     fn resume(&self);
+
+    /// How far each queue that is in use has been worked on. Only while the device is quiet.
+    fn positions(&self) -> Vec<Option<QueuePosition>>;
+
+    /// Adds what the device itself knows: its configuration, and what it keeps for the guest. Only while it is quiet.
+    fn save(&self, saved: &mut SavedVirtio);
+
+    /// Takes that over, before it is activated and while it is quiet.
+    ///
+    /// # Errors
+    /// What differs; nothing has changed then.
+    fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit>;
 
     /// Finishes requests that the driver has handed over, then ends the device's threads. Returns false if that
     /// took longer than `deadline`; the threads are then left to end on their own.

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
-use crate::queue::{Chain, Queue, QueueError};
+use crate::queue::{Chain, Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -128,6 +129,16 @@ impl VirtioDevice for Entropy {
 
     fn resume(&self) {
         self.worker.resume();
+    }
+
+    fn positions(&self) -> Vec<Option<QueuePosition>> {
+        vec![self.worker.look(|requests| requests.queue.position(None))]
+    }
+
+    fn save(&self, _saved: &mut SavedVirtio) {}
+
+    fn restore(&self, _saved: &SavedVirtio) -> Result<(), Unfit> {
+        Ok(())
     }
 
     fn power_on(&self) {

@@ -11,6 +11,7 @@ mod device;
 mod entropy;
 mod mmio;
 mod queue;
+mod saved;
 pub mod spec;
 mod worker;
 
@@ -19,5 +20,5 @@ pub use console::{Console, ConsoleSink};
 pub use device::{Activation, DriverLink, LineSetter, VirtioDevice};
 pub use entropy::Entropy;
 pub use mmio::MmioTransport;
-pub use queue::{Buffers, Chain, MAX_CHAIN, Queue, QueueError, QueueLayout};
+pub use queue::{Buffers, Chain, MAX_CHAIN, Queue, QueueError, QueueLayout, QueuePosition};
 pub use worker::Service;

@@ -14,7 +14,7 @@ const TRANSPORT_FEATURES: u64 = feature::VERSION_1 | feature::EVENT_IDX | featur
 
 /// How far the driver has come with the device (virtio 3.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// After a reset: features may be chosen.
     Negotiating,
     /// The features are settled; queues may be set up.
@@ -25,20 +25,20 @@ enum Phase {
 
 /// One queue's registers.
 #[derive(Clone, Copy, Debug, Default)]
-struct QueueRegisters {
-    layout: QueueLayout,
-    ready: bool,
+pub(crate) struct QueueRegisters {
+    pub(crate) layout: QueueLayout,
+    pub(crate) ready: bool,
 }
 
-struct State {
-    phase: Phase,
+pub(crate) struct State {
+    pub(crate) phase: Phase,
     /// Status bits that the driver wrote and the device accepted.
-    status: u32,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    driver_features: u64,
-    queue_sel: u32,
-    queues: Vec<QueueRegisters>,
+    pub(crate) status: u32,
+    pub(crate) device_features_sel: u32,
+    pub(crate) driver_features_sel: u32,
+    pub(crate) driver_features: u64,
+    pub(crate) queue_sel: u32,
+    pub(crate) queues: Vec<QueueRegisters>,
 }
 
 impl State {
@@ -67,9 +67,9 @@ impl State {
 ///
 /// Lock order: the registers' lock is taken before any of the device's; the device never takes it.
 pub struct MmioTransport {
-    device: Arc<dyn VirtioDevice>,
+    pub(crate) device: Arc<dyn VirtioDevice>,
     memory: Ram,
-    link: Arc<DriverLink>,
+    pub(crate) link: Arc<DriverLink>,
     state: Mutex<State>,
 }
 
@@ -113,11 +113,11 @@ impl MmioTransport {
         self.device.shutdown(deadline)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn offered(&self) -> u64 {
+    pub(crate) fn offered(&self) -> u64 {
         self.device.features() | TRANSPORT_FEATURES
     }
 
@@ -239,17 +239,21 @@ impl MmioTransport {
 
     fn go_live(&self, state: &State) {
         match self.make_queues(state) {
-            Ok(queues) => self.device.activate(Activation {
-                features: state.driver_features,
-                queues,
-                memory: self.memory.clone(),
-                link: self.link.clone(),
-            }),
+            Ok(queues) => self.activate(state, queues),
             Err(error) => self.link.fail(error),
         }
     }
 
-    fn make_queues(&self, state: &State) -> Result<Vec<Option<Queue>>, QueueError> {
+    pub(crate) fn activate(&self, state: &State, queues: Vec<Option<Queue>>) {
+        self.device.activate(Activation {
+            features: state.driver_features,
+            queues,
+            memory: self.memory.clone(),
+            link: self.link.clone(),
+        });
+    }
+
+    pub(crate) fn make_queues(&self, state: &State) -> Result<Vec<Option<Queue>>, QueueError> {
         let event_idx = state.driver_features & feature::EVENT_IDX != 0;
         let make = |(q, &max): (&QueueRegisters, &u16)| {
             q.ready.then(|| Queue::new(self.memory.clone(), q.layout, max, event_idx)).transpose()

@@ -48,9 +48,22 @@ pub struct QueueLayout {
     pub used: u64,
 }
 
+/// How far a queue has been worked on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// Index in the available ring of the next chain to be taken.
+    pub next_available: u16,
+    /// Index in the used ring of the next entry to be written.
+    pub next_used: u16,
+    /// Bytes of the next chain that have been done.
+    pub done: u64,
+}
+
 /// A queue in use.
 pub struct Queue {
     ring: virtio_queue::Queue,
+    /// Bytes of the next chain that were done before this queue was made.
+    done: u64,
     memory: Ram,
     available: u64,
     event_idx: bool,
@@ -77,7 +90,29 @@ impl Queue {
         if !in_ram {
             return Err(QueueError::Layout);
         }
-        Ok(Self { ring, memory, available: layout.available, event_idx })
+        Ok(Self { ring, done: 0, memory, available: layout.available, event_idx })
+    }
+
+    /// The same queue, worked on from `position`.
+    #[must_use]
+    pub fn at(mut self, position: QueuePosition) -> Self {
+        self.ring.set_next_avail(position.next_available);
+        self.ring.set_next_used(position.next_used);
+        self.done = position.done;
+        self
+    }
+
+    /// How far it has been worked on. Whoever has taken a chain and not handed it back gives it back with how much of it
+    /// is done, as `taken`.
+    pub fn position(&self, taken: Option<u64>) -> QueuePosition {
+        let next_available = self.ring.next_avail().wrapping_sub(taken.is_some().into());
+        let next_used = self.ring.next_used();
+        QueuePosition { next_available, next_used, done: taken.unwrap_or(self.done) }
+    }
+
+    /// Bytes of the chain just taken that are done already; told once.
+    pub fn take_done(&mut self) -> u64 {
+        std::mem::take(&mut self.done)
     }
 
     /// Takes the next chain that the driver has made available.

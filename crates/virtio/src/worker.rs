@@ -190,6 +190,14 @@ impl<J: Job> Worker<J> {
         state.woken = false;
     }
 
+    /// Looks at the job, if there is one. It must be quiet.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&J) -> R) -> Option<R> {
+        match &self.shared.lock().slot {
+            Slot::Parked(job) => Some(look(job)),
+            Slot::None | Slot::Running => None,
+        }
+    }
+
     /// There is work.
     pub(crate) fn wake(&self) {
         let mut state = self.shared.lock();

@@ -1,7 +1,7 @@
 //! An interpreter of the IR over [`CpuState`]: the oracle of tests. It shares nothing with the host code
 //! generators, and is written for plainness, not for speed.
 
-use armlet_arm::{CpuState, Pstate, crypto};
+use armlet_arm::{CpuState, Exception, Pstate, crypto, mops};
 
 use super::*;
 
@@ -51,6 +51,15 @@ pub enum SystemOp {
         /// The register's value.
         value: u64,
     },
+    /// Pointer authentication, which depends on keys and on the translation regime.
+    Pauth {
+        /// What to do.
+        op: pauth::Operation,
+        /// The pointer.
+        pointer: u64,
+        /// The modifier.
+        modifier: u64,
+    },
 }
 
 /// How a block was left. `cpu.pc` is the address to go on at, or of the instruction that did not complete.
@@ -60,10 +69,21 @@ pub enum Exit<F> {
     Goto,
     /// By an exception.
     Raise(Raise),
+    /// By an exception with a syndrome of its own.
+    Exception(Exception),
     /// SP is misaligned.
     SpAlignment,
     /// By an exception return.
     Eret,
+    /// By an exception return to ELR authenticated by APIAKey or (true) APIBKey.
+    EretAuthenticated(bool),
+    /// By WFIT or (`event`) WFET; PC is past it.
+    WaitUntil {
+        /// WFET.
+        event: bool,
+        /// Value of the counter.
+        until: u64,
+    },
     /// By a hint; PC is past it.
     Hint(Hint),
     /// By a fault of the machine.
@@ -173,6 +193,9 @@ fn unary(op: UnaryOp, w: Width, s: u64) -> u64 {
         match op {
             UnaryOp::Not => !s,
             UnaryOp::Neg => s.wrapping_neg(),
+            UnaryOp::Abs => (sign(s, bits) as i64).unsigned_abs(),
+            UnaryOp::Cnt => u64::from(s.count_ones()),
+            UnaryOp::Ctz => u64::from(s.trailing_zeros().min(bits)),
             UnaryOp::Clz => u64::from(clz(s)),
             // As many bits below the top one as are equal to it.
             UnaryOp::Cls => u64::from(clz(cut(w, s ^ (sign(s, bits) as i64 >> 1) as u64)) - 1),
@@ -350,8 +373,15 @@ impl<M: Machine> Frame<'_, M> {
             | Inst::BranchReg { .. }
             | Inst::Raise(_)
             | Inst::Eret
+            | Inst::EretAuthenticated { .. }
+            | Inst::WaitUntil { .. }
             | Inst::Hint(_) => self.control(inst)?,
-            Inst::SysRead { .. } | Inst::SysWrite { .. } | Inst::PstateImm { .. } | Inst::Sys { .. } => {
+            Inst::Mops { word } => self.move_memory(word)?,
+            Inst::Pauth { .. }
+            | Inst::SysRead { .. }
+            | Inst::SysWrite { .. }
+            | Inst::PstateImm { .. }
+            | Inst::Sys { .. } => {
                 self.system(inst)?;
             }
             _ if self.integer(inst) => {}
@@ -391,6 +421,14 @@ impl<M: Machine> Frame<'_, M> {
                     ((u128::from(a) * u128::from(b)) >> 64) as i128
                 };
                 (d, high as u64)
+            }
+            Inst::MinMax { max, signed, w, d, a, b } => {
+                let (a, b) = (cut(w, self.get(a)), cut(w, self.get(b)));
+                let a_is_less = match signed {
+                    true => (sign(a, w.bits()) as i64) < sign(b, w.bits()) as i64,
+                    false => a < b,
+                };
+                (d, if a_is_less != max { a } else { b })
             }
             Inst::Div { signed, w, d, a, b } => (d, divide(signed, w, self.get(a), self.get(b))),
             Inst::Crc32 { c, size, d, acc, data } => {
@@ -574,6 +612,11 @@ impl<M: Machine> Frame<'_, M> {
             Inst::BranchReg { target, .. } => self.leave(self.get(target), Exit::Goto),
             Inst::Raise(r) => self.leave(self.here(), Exit::Raise(r)),
             Inst::Eret => self.leave(self.here(), Exit::Eret),
+            Inst::EretAuthenticated { b } => self.leave(self.here(), Exit::EretAuthenticated(b)),
+            Inst::WaitUntil { event, until } => {
+                let until = self.get(until);
+                self.leave(self.here().wrapping_add(4), Exit::WaitUntil { event, until })
+            }
             Inst::Hint(h) => self.leave(self.here().wrapping_add(4), Exit::Hint(h)),
             _ => Ok(()),
         }
@@ -589,17 +632,63 @@ impl<M: Machine> Frame<'_, M> {
         }
     }
 
+    fn move_memory(&mut self, word: u32) -> Step<M::Fault> {
+        let mut bytes = Bytes { cpu: &mut *self.cpu, machine: &mut *self.machine };
+        match mops::execute(&mut bytes, word, u64::MAX) {
+            Ok(_) => Ok(()),
+            Err(mops::Stop::Memory(f)) => Err(self.fault(f)),
+            Err(mops::Stop::Exception(e)) => self.leave(self.here(), Exit::Exception(e)),
+        }
+    }
+
     fn system(&mut self, inst: &Inst) -> Step<M::Fault> {
         let (d, op) = match *inst {
             Inst::SysRead { d, enc } => (d, SystemOp::Read { enc }),
             Inst::SysWrite { enc, s } => (Reg::NONE, SystemOp::Write { enc, value: self.get(s) }),
             Inst::Sys { enc, s } => (Reg::NONE, SystemOp::Sys { enc, value: self.get(s) }),
             Inst::PstateImm { op1, op2, imm } => (Reg::NONE, SystemOp::PstateImm { op1, op2, imm }),
+            Inst::Pauth { op, d, pointer, modifier } => {
+                let (pointer, modifier) = (self.get(pointer), self.get(modifier));
+                (d, SystemOp::Pauth { op, pointer, modifier })
+            }
             _ => return Ok(()),
         };
         let value = self.machine.system(self.cpu, op).map_err(|f| self.fault(f))?;
         self.set(d, value);
         Ok(())
+    }
+}
+
+/// Memory as memory copy and memory set see it: byte by byte.
+struct Bytes<'a, M> {
+    cpu: &'a mut CpuState,
+    machine: &'a mut M,
+}
+
+impl<M: Machine> Bytes<'_, M> {
+    fn how(unprivileged: bool) -> Mem {
+        Mem { unprivileged, ..Mem::plain(0) }
+    }
+}
+
+impl<M: Machine> mops::Machine for Bytes<'_, M> {
+    type Trouble = M::Fault;
+
+    fn state(&mut self) -> &mut CpuState {
+        self.cpu
+    }
+
+    fn copy(&mut self, to: u64, from: u64, bytes: u64, manner: mops::Manner) -> Result<u64, M::Fault> {
+        let offset = if manner.backward { bytes - 1 } else { 0 };
+        let mut byte = [0];
+        self.machine.read(from.wrapping_add(offset), &mut byte, Self::how(manner.read_unprivileged))?;
+        self.machine.write(to.wrapping_add(offset), &byte, Self::how(manner.write_unprivileged))?;
+        Ok(1)
+    }
+
+    fn set(&mut self, to: u64, value: u8, _: u64, manner: mops::Manner) -> Result<u64, M::Fault> {
+        self.machine.write(to, &[value], Self::how(manner.write_unprivileged))?;
+        Ok(1)
     }
 }
 

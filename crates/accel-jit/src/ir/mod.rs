@@ -13,6 +13,7 @@ mod interp_vector;
 pub mod visit;
 pub use builder::Builder;
 
+use armlet_arm::pauth;
 use armlet_arm::state::FpEnv;
 
 /// A 64-bit value's place: X0 to X30 are 0 to 30, the current SP is 31, temporaries are from 32 on.
@@ -131,7 +132,13 @@ pub enum FlagOp {
 pub enum UnaryOp {
     Not,
     Neg,
+    /// Absolute value; of the smallest number itself.
+    Abs,
+    /// Count of ones.
+    Cnt,
     Clz,
+    /// Count of trailing zeros.
+    Ctz,
     /// Count leading sign bits (CLS).
     Cls,
     Rbit,
@@ -583,6 +590,10 @@ pub enum Inst {
     MulHigh { signed: bool, d: Reg, a: Opnd, b: Opnd },
     /// d = a / b as Arm divides: by zero gives 0, MIN / -1 gives MIN.
     Div { signed: bool, w: Width, d: Reg, a: Opnd, b: Opnd },
+    /// d = the larger (`max`) or the smaller of a and b
+    MinMax { max: bool, signed: bool, w: Width, d: Reg, a: Opnd, b: Opnd },
+    /// d = pointer, signed, authenticated or stripped; may trap.
+    Pauth { op: pauth::Operation, d: Reg, pointer: Opnd, modifier: Opnd },
     /// CRC32 (poly 0x04C11DB7) or CRC32C (`c`) of `1 << size` bytes of `data` into `acc`.
     Crc32 { c: bool, size: u8, d: Reg, acc: Opnd, data: Opnd },
     /// d = cond ? a : op(b)
@@ -628,6 +639,8 @@ pub enum Inst {
     /// CASP: pairs of 4- or 8-byte elements, d and d + 1 expected and old, s and s + 1 new. d and s are even;
     /// the register behind 30 is the zero register, not SP.
     CasPair { mem: Mem, d: Reg, s: Reg, addr: Addr },
+    /// A memory copy or memory set instruction; its registers are guest's. It may leave, to be executed again.
+    Mops { word: u32 },
     /// Memory barrier.
     Barrier(Barrier),
 
@@ -636,12 +649,16 @@ pub enum Inst {
     BranchIf { test: Test, target: i64 },
     /// Leaves for page base + target. Ends the block.
     Branch { target: i64 },
-    /// Leaves for the address in `target`. Ends the block.
-    BranchReg { target: Opnd, call: bool, ret: bool },
+    /// Leaves for the address in `target`, where PSTATE.BTYPE will be `btype`. Ends the block.
+    BranchReg { target: Opnd, call: bool, ret: bool, btype: u8 },
     /// Raises an exception. Ends the block.
     Raise(Raise),
     /// Exception return. Ends the block.
     Eret,
+    /// Exception return to ELR authenticated by APIAKey or (`b`) APIBKey, with SP as modifier. Ends the block.
+    EretAuthenticated { b: bool },
+    /// WFIT, or (`event`) WFET: until the counter reaches `until`. May leave (PC past it).
+    WaitUntil { event: bool, until: Opnd },
     /// A hint with an effect. WFI and WFE may leave (PC past them).
     Hint(Hint),
 

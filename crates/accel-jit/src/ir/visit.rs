@@ -170,9 +170,14 @@ impl Inst {
             }
             Inst::MulHigh { d, a, b, .. }
             | Inst::Div { d, a, b, .. }
+            | Inst::MinMax { d, a, b, .. }
             | Inst::Crc32 { d, acc: a, data: b, .. }
             | Inst::Extr { d, hi: a, lo: b, .. }
             | Inst::Insert { d, into: a, s: b, .. } => n.defines(d).uses2(a, b),
+            Inst::Pauth { d, pointer, modifier, .. } => n.defines(d).uses2(pointer, modifier).leaves(),
+            // Its registers are guest's, whose uses nobody asks for.
+            Inst::Mops { .. } => n.everything(),
+            Inst::WaitUntil { until, .. } => n.uses1(until).everything(),
             Inst::CondCompare { a, b, .. } => n.uses2(a, b).flags(true, true),
             Inst::GetNzcv { d } => n.defines(d).flags(true, false),
             Inst::SetNzcv { s } => n.uses1(s).flags(false, true),
@@ -216,7 +221,7 @@ impl Inst {
                 Test::Flags(_) => n.flags(true, false).leaves(),
             },
             Inst::BranchReg { target, .. } => n.uses1(target).leaves(),
-            Inst::Branch { .. } | Inst::Raise(_) | Inst::Eret => n.leaves(),
+            Inst::Branch { .. } | Inst::Raise(_) | Inst::Eret | Inst::EretAuthenticated { .. } => n.leaves(),
             Inst::Hint(_) | Inst::PstateImm { .. } => n.everything(),
             Inst::SysRead { d, .. } => n.defines(d).everything(),
             Inst::SysWrite { s, .. } | Inst::Sys { s, .. } => n.uses1(s).everything(),

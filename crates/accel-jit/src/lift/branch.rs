@@ -83,12 +83,25 @@ fn test_bit(b: &mut Builder, ctx: &LiftContext, word: u32) -> Flow {
     }
 }
 
+/// Jumps to `to`, which register `from` has held.
+pub fn jump(b: &mut Builder, ctx: &LiftContext, to: Opnd, from: u32) {
+    // Veneers use X16 and X17, and may go wherever a call may.
+    let btype = if ctx.guarded && !matches!(from, 16 | 17) { 3 } else { 1 };
+    b.emit(Inst::BranchReg { target: to, call: false, ret: false, btype });
+}
+
+/// Calls `to`, which is not the link register.
+pub fn call(b: &mut Builder, ctx: &LiftContext, to: Opnd) {
+    link(b, ctx);
+    b.emit(Inst::BranchReg { target: to, call: true, ret: false, btype: 2 });
+}
+
 /// BR, BLR, RET, ERET. DRPS is for debug state only, which a guest never enters.
 fn register(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     let to = Builder::xz(rn(word));
     match enc {
-        Enc::BR_64_branch_reg => b.emit(Inst::BranchReg { target: to, call: false, ret: false }),
-        Enc::RET_64R_branch_reg => b.emit(Inst::BranchReg { target: to, call: false, ret: true }),
+        Enc::BR_64_branch_reg => jump(b, ctx, to, rn(word)),
+        Enc::RET_64R_branch_reg => b.emit(Inst::BranchReg { target: to, call: false, ret: true, btype: 0 }),
         Enc::BLR_64_branch_reg => {
             // The target may be the link register itself.
             let to = if to == Opnd::Reg(LR) {
@@ -98,8 +111,7 @@ fn register(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<F
             } else {
                 to
             };
-            link(b, ctx);
-            b.emit(Inst::BranchReg { target: to, call: true, ret: false });
+            call(b, ctx, to);
         }
         Enc::ERET_64E_branch_reg if ctx.el > 0 => b.emit(Inst::Eret),
         _ => return None,

@@ -3,7 +3,7 @@
 use armlet_arm::{Class, Enc};
 
 use super::fields::*;
-use super::{Flow, LiftContext};
+use super::{Flow, LiftContext, dp_reg};
 use crate::ir::{AluOp, Builder, FlagOp, Inst, Opnd, Reg, UnaryOp, Width};
 
 /// Lifts the classes of this module.
@@ -11,6 +11,7 @@ pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<F
     match enc.class() {
         Class::Pcreladdr => pc_relative(b, ctx, word),
         Class::AddsubImm => add_sub(b, word),
+        Class::MinmaxImm => min_max(b, word),
         Class::LogImm => logical(b, word)?,
         Class::Movewide => move_wide(b, word)?,
         Class::Bitfield => bitfield(b, word)?,
@@ -204,4 +205,11 @@ fn extract(b: &mut Builder, word: u32) -> Option<()> {
         b.emit(Inst::Extr { w, d, hi, lo, lsb: lsb as u8 });
     }
     Some(())
+}
+
+/// SMAX, UMAX, SMIN, UMIN (immediate).
+fn min_max(b: &mut Builder, word: u32) {
+    let (w, opcode) = (sf(word), bits(word, 18, 2));
+    let value = if opcode & 1 == 0 { sbits(word, 10, 8) } else { i64::from(bits(word, 10, 8)) };
+    b.emit(dp_reg::min_max(w, Builder::dz(rd(word)), (Builder::xz(rn(word)), Opnd::Imm(value)), opcode));
 }

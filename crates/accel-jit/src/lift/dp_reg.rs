@@ -1,9 +1,10 @@
 //! Data processing (register).
 
-use armlet_arm::{Class, Enc};
+use armlet_arm::pauth::Operation;
+use armlet_arm::{Class, Enc, Feature};
 
 use super::fields::*;
-use super::{Flow, LiftContext};
+use super::{Flow, LiftContext, pointer};
 use crate::ir::{AluOp, Builder, Cond, FlagOp, Inst, Opnd, Reg, SelectOp, UnaryOp, Width};
 
 /// Lifts the classes of this module.
@@ -15,6 +16,7 @@ pub fn lift(b: &mut Builder, _ctx: &LiftContext, enc: Enc, word: u32) -> Option<
         Class::AddsubCarry => add_sub_carry(b, word),
         Class::CondcmpImm | Class::CondcmpReg => conditional_compare(b, word),
         Class::Condsel => conditional_select(b, word),
+        Class::Dp1src if enc.feature() == Feature::PAuth => pointer::one_source(b, word)?,
         Class::Dp1src => one_source(b, word)?,
         Class::Dp2src => two_sources(b, word)?,
         Class::Dp3src => three_sources(b, word)?,
@@ -142,7 +144,7 @@ fn conditional_select(b: &mut Builder, word: u32) {
     }
 }
 
-/// RBIT, REV16, REV, REV32, CLZ, CLS.
+/// RBIT, REV16, REV, REV32, CLZ, CLS, CTZ, CNT, ABS.
 fn one_source(b: &mut Builder, word: u32) -> Option<()> {
     let w = sf(word);
     let op = match (bits(word, 10, 11), w) {
@@ -152,13 +154,16 @@ fn one_source(b: &mut Builder, word: u32) -> Option<()> {
         (2, Width::W) | (3, Width::X) => UnaryOp::Rev,
         (4, _) => UnaryOp::Clz,
         (5, _) => UnaryOp::Cls,
+        (6, _) => UnaryOp::Ctz,
+        (7, _) => UnaryOp::Cnt,
+        (8, _) => UnaryOp::Abs,
         _ => return None,
     };
     unary(b, op, w, Builder::dz(rd(word)), Builder::xz(rn(word)));
     Some(())
 }
 
-/// Variable shifts, division, CRC32.
+/// Variable shifts, division, CRC32, maximum and minimum, PACGA.
 fn two_sources(b: &mut Builder, word: u32) -> Option<()> {
     let w = sf(word);
     let d = Builder::dz(rd(word));
@@ -171,6 +176,8 @@ fn two_sources(b: &mut Builder, word: u32) -> Option<()> {
             alu(b, op, w, d, (a, o));
             return Some(());
         }
+        12 => Inst::Pauth { op: Operation::Generic, d, pointer: a, modifier: sp_or(word) },
+        24..=27 => min_max(w, d, (a, o), opcode),
         16..=23 => Inst::Crc32 { c: bit(word, 12), size: bits(word, 10, 2) as u8, d, acc: a, data: o },
         _ => return None,
     };
@@ -178,6 +185,16 @@ fn two_sources(b: &mut Builder, word: u32) -> Option<()> {
         b.emit(inst);
     }
     Some(())
+}
+
+/// Register Rm, 31 meaning SP.
+fn sp_or(word: u32) -> Opnd {
+    Builder::sp(rm(word)).into()
+}
+
+/// SMAX, UMAX, SMIN, UMIN, in this order by the two low bits of their opcodes.
+pub fn min_max(w: Width, d: Reg, (a, b): (Opnd, Opnd), opcode: u32) -> Inst {
+    Inst::MinMax { max: opcode & 2 == 0, signed: opcode & 1 == 0, w, d, a, b }
 }
 
 /// MADD, MSUB, SMADDL, SMSUBL, UMADDL, UMSUBL, SMULH, UMULH.

@@ -1,6 +1,6 @@
 //! Loads and stores of one register or a pair, general or SIMD&FP.
 
-use armlet_arm::{Class, Enc};
+use armlet_arm::{Class, Enc, mops};
 
 use super::fields::*;
 use super::{Flow, LiftContext};
@@ -160,4 +160,13 @@ fn pair(b: &mut Builder, ctx: &LiftContext, word: u32, index: Index) -> Option<(
     });
     write_back(b, base, offset, index, early);
     Some(())
+}
+
+/// CPY* and SET* (FEAT_MOPS).
+pub fn move_memory(b: &mut Builder, word: u32) -> Option<Flow> {
+    if !mops::is_defined(word) {
+        return None;
+    }
+    b.emit(Inst::Mops { word });
+    Some(Flow::Next)
 }

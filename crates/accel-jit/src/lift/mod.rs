@@ -16,11 +16,13 @@ mod dp_imm;
 mod dp_reg;
 mod fields;
 mod load_store;
+mod ordered;
+pub mod pointer;
 mod simd;
 mod simd_load_store;
 mod system;
 
-use armlet_arm::{Class, Enc, FeatureSet};
+use armlet_arm::{Class, Enc, Feature, FeatureSet};
 
 use crate::ir::{Builder, Inst, Raise};
 
@@ -41,6 +43,8 @@ pub struct LiftContext {
     pub fp_merge: bool,
     /// SP alignment is checked at this EL.
     pub check_sp: bool,
+    /// The page is guarded (FEAT_BTI).
+    pub guarded: bool,
     /// Offset of the instruction in its 4 KiB page, bytes. May reach 4092.
     pub offset: u32,
 }
@@ -85,7 +89,7 @@ fn uses_simd(enc: Enc) -> bool {
         // Bit 26 is V in all of loads and stores.
         LdstImmpost | LdstImmpre | LdstPos | LdstRegoff | LdstUnscaled | LdstnapairOffs | LdstpairOff
         | LdstpairPost | LdstpairPre | Loadlit => enc.value() & (1 << 26) != 0,
-        Asisdlse | Asisdlsep | Asisdlso | Asisdlsop => true,
+        Asisdlse | Asisdlsep | Asisdlso | Asisdlsop | LdapstlSimd => true,
         c => is_data_simd(c),
     }
 }
@@ -143,9 +147,17 @@ pub fn is_data_simd(c: Class) -> bool {
 fn lift_encoding(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     use Class::*;
     match enc.class() {
-        Pcreladdr | AddsubImm | LogImm | Movewide | Bitfield | Extract => dp_imm::lift(b, ctx, enc, word),
+        Pcreladdr | MinmaxImm | AddsubImm | LogImm | Movewide | Bitfield | Extract => {
+            dp_imm::lift(b, ctx, enc, word)
+        }
         LogShift | AddsubShift | AddsubExt | AddsubCarry | CondcmpImm | CondcmpReg | Condsel | Dp1src
         | Dp2src | Dp3src | Rmif | Setf => dp_reg::lift(b, ctx, enc, word),
+        BranchReg if enc.feature() == Feature::PAuth => pointer::branch(b, ctx, enc, word),
+        LdstPac => pointer::load(b, ctx, word),
+        Memcms => load_store::move_memory(b, word),
+        LdapstlSimd | LdapstlWriteback | Ldiappstilp => ordered::lift(b, ctx, enc, word),
+        Asisdlso if enc.feature() == Feature::Lrcpc3 => ordered::lift(b, ctx, enc, word),
+        Systeminstrswithreg => Some(system::wait_until(b, enc, word)),
         BranchImm | BranchReg | Compbranch | Condbranch | Testbranch | Exception | PermUndef => {
             branch::lift(b, ctx, enc, word)
         }

@@ -3,7 +3,7 @@
 use armlet_arm::{Class, Enc, Feature, sysreg};
 
 use super::fields::*;
-use super::{Flow, LiftContext};
+use super::{Flow, LiftContext, pointer};
 use crate::ir::{AluOp, Barrier, Builder, Hint, Inst, Opnd, Reg, Width};
 
 /// NZCV, the only system register that is part of the JIT's own register state.
@@ -15,6 +15,7 @@ const FPCR: u16 = sysreg::encoding(3, 3, 4, 4, 0);
 /// Lifts the classes of this module.
 pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     match enc.class() {
+        Class::Hints if pointer::hint(b, ctx, enc) => {}
         Class::Hints => hint(b, enc),
         Class::Barriers => return barrier(b, ctx, enc, word),
         Class::Pstate => pstate(b, ctx, enc, word)?,
@@ -42,6 +43,13 @@ fn hint(b: &mut Builder, enc: Enc) {
         _ => return,
     };
     b.emit(Inst::Hint(hint));
+}
+
+/// WFIT, WFET.
+pub fn wait_until(b: &mut Builder, enc: Enc, word: u32) -> Flow {
+    let event = enc == Enc::WFET_only_systeminstrswithreg;
+    b.emit(Inst::WaitUntil { event, until: Builder::xz(rd(word)) });
+    Flow::Next
 }
 
 /// CLREX, DMB, DSB, ISB, SB.

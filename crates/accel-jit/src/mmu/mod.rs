@@ -9,4 +9,6 @@ mod access;
 mod sets;
 
 pub use access::{Place, SideEntry, SlowAccess};
-pub use sets::{JUMP_CACHE_ENTRIES, Jump, Line, LowerKey, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets};
+pub use sets::{
+    Fetch, JUMP_CACHE_ENTRIES, Jump, Line, LowerKey, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets,
+};

@@ -41,8 +41,17 @@ pub struct Jump {
 pub struct PageLine {
     /// Virtual page.
     pub tag: u64,
-    /// Physical page.
-    pub pa: u64,
+    /// Physical page; bit 0 if it is guarded.
+    pa: u64,
+}
+
+/// Where an instruction page is, and what it is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    /// Physical address.
+    pub page: u64,
+    /// Guarded (FEAT_BTI).
+    pub guarded: bool,
 }
 
 /// The translations of one address space at one exception level.
@@ -122,6 +131,12 @@ impl TlbSet {
         self.note(va, block, non_global);
     }
 
+    /// Host address of a byte, if its page is known.
+    pub fn host_address(&self, va: u64, write: bool) -> Option<u64> {
+        let line = if write { &self.write } else { &self.read }[Self::index(va)];
+        (line.tag == va & !0xfff).then(|| va.wrapping_add(line.addend))
+    }
+
     /// Functions start at multiples of 16 mostly: the page's number spreads them over all entries.
     fn jump_index(va: u64) -> usize {
         let low = va as u32;
@@ -162,15 +177,17 @@ impl TlbSet {
         }
     }
 
-    /// The physical page of an instruction page, if it is known.
-    pub fn page(&self, va: u64) -> Option<u64> {
+    /// Where an instruction page is, if that is known.
+    pub fn page(&self, va: u64) -> Option<Fetch> {
         let line = &self.pages[Self::page_index(va)];
-        (line.tag == va & !0xfff).then_some(line.pa)
+        let fetch = Fetch { page: line.pa & !1, guarded: line.pa & 1 != 0 };
+        (line.tag == va & !0xfff).then_some(fetch)
     }
 
     /// Adds an instruction page.
     /// `block` as for [`TlbSet::fill`].
-    pub fn fill_page(&mut self, va: u64, pa: u64, block: u32, non_global: bool) {
+    pub fn fill_page(&mut self, va: u64, fetch: Fetch, block: u32, non_global: bool) {
+        let pa = fetch.page | u64::from(fetch.guarded);
         self.pages[Self::page_index(va)] = PageLine { tag: va & !0xfff, pa };
         self.note(va, block, non_global);
     }

@@ -2,7 +2,7 @@
 
 use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
 use armlet_arm::mmu::Context;
-use armlet_arm::{Pstate, SysReg};
+use armlet_arm::{Feature, Pstate, SysReg, pauth};
 
 use super::vcpu::JitCore;
 use crate::host::x86_64::generate::Options;
@@ -17,7 +17,7 @@ const SCTLR_SA0: u64 = 1 << 4;
 const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | FPCR_FIZ | FPCR_AH | FPCR_NEP;
 
 /// Bits of a block's context.
-mod bit {
+pub(super) mod bit {
     pub const EL1: u16 = crate::cache::EL1;
     pub const SP_EL1: u16 = 1 << 1;
     pub const FP: u16 = 1 << 2;
@@ -28,6 +28,8 @@ mod bit {
     pub const DEBUG: u16 = 1 << 6;
     pub const FP_ALTERNATE: u16 = 1 << 7;
     pub const FP_MERGE: u16 = 1 << 8;
+    /// In a guarded page. Only in the keys of blocks.
+    pub const GUARDED: u16 = 1 << 9;
 }
 
 /// System registers that TLB contents were made under.
@@ -83,12 +85,25 @@ impl JitCore {
         }
         self.regime = now;
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
+        self.update_pointer_fields();
         if (now.sctlr, now.tcr, now.mair) != (old.sctlr, old.tcr, old.mair) {
             self.sets.clear();
         }
         let asid = self.mmu.asid();
         self.sets.switch_el1(now.ttbr1 & TTBR_TABLE, asid);
         self.sets.switch(SpaceKey { ttbr0: now.ttbr0, ttbr1: now.ttbr1 }, asid);
+    }
+
+    /// Where pointers have their codes.
+    fn update_pointer_fields(&mut self) {
+        for (i, data) in [false, true].into_iter().enumerate() {
+            for (upper, ones) in [(false, 0), (true, u64::MAX)] {
+                let mask = pauth::code_mask(&self.mmu, upper, data);
+                let at = 2 * i + usize::from(upper);
+                let s = self.state_mut();
+                (s.pauth_mask[at], s.pauth_ones[at]) = (mask, mask & ones);
+            }
+        }
     }
 
     fn context_bits(&self) -> u16 {
@@ -119,6 +134,7 @@ impl JitCore {
             fp_alternate: on(bit::FP_ALTERNATE),
             fp_merge: on(bit::FP_MERGE),
             check_sp: on(bit::CHECK_SP),
+            guarded: false,
             offset: 0,
         }
     }
@@ -140,6 +156,11 @@ impl JitCore {
             spsr_mask: self.machine.model.spsr_mask(),
             counted: self.machine.options.counter.is_some(),
             trace: self.machine.options.trace,
+            bti: self.machine.model.has(Feature::Bti),
+            landing: None,
+            pauth: self.machine.model.has(Feature::PAuth),
+            pauth_inline: pauth::is_fast(&self.machine.model),
+            lse2: self.machine.model.has(Feature::Lse2),
             marks: self.machine.options.samples.is_some(),
         }
     }

@@ -23,7 +23,8 @@ pub(super) struct Counting {
 }
 
 impl JitCore {
-    fn counted(&self) -> bool {
+    /// Instructions are counted here.
+    pub(super) fn is_counted(&self) -> bool {
         self.machine.options.counter.is_some()
     }
 
@@ -48,7 +49,7 @@ impl JitCore {
     }
 
     pub(super) fn is_at_limit(&self) -> bool {
-        self.counted() && self.state().count >= self.state().limit
+        self.is_counted() && self.state().count >= self.state().limit
     }
 
     /// Time is that of the current instruction.
@@ -62,12 +63,12 @@ impl JitCore {
     /// A step of a debugger takes no interrupts, so that it ends where it is expected to. Where time is counted it must
     /// not change what happens when, and an interrupt is a step.
     pub(super) fn takes_interrupts(&self) -> bool {
-        self.counted() || !self.debug.steps()
+        self.is_counted() || !self.debug.steps()
     }
 
     /// An interrupt was taken: that counts, so that there is one state for each count. True if so.
     pub(super) fn count_interrupt(&mut self) -> bool {
-        let counted = self.counted();
+        let counted = self.is_counted();
         if counted {
             self.state_mut().count += 1;
             self.debug.stepped();
@@ -83,7 +84,7 @@ impl JitCore {
 
     /// Translated code was left: counts what it has not counted itself.
     pub(super) fn count_exit(&mut self, exit: Exit) {
-        if !self.counted() {
+        if !self.is_counted() {
             return;
         }
         let undone = std::mem::take(&mut self.counting.undone);
@@ -116,7 +117,7 @@ impl JitCore {
     /// True if the current instruction, which accesses a device, has to be executed by itself; translated code is to
     /// be left.
     pub(super) fn must_be_alone(&mut self) -> bool {
-        if !self.counted() || self.each() {
+        if !self.is_counted() || self.each() {
             return false;
         }
         self.counting.alone = true;
@@ -126,12 +127,12 @@ impl JitCore {
 
     /// True if a system instruction may have changed an interrupt line of this vCPU.
     pub(super) fn leaves_after_device(&self) -> bool {
-        self.counted() && self.state().poll.load(Ordering::Relaxed) != 0
+        self.is_counted() && self.state().poll.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn counted_statistics(&self) -> Vec<(String, u64)> {
         let mut out = Vec::new();
-        if self.counted() {
+        if self.is_counted() {
             out.push(("instructions".to_owned(), self.counters.instructions));
         }
         if self.machine.options.trace {

@@ -139,7 +139,7 @@ impl Debug {
     /// What `run` returns: a step over an instruction that waits ends behind it.
     pub fn instead_of(&mut self, exit: VcpuExit) -> VcpuExit {
         match exit {
-            VcpuExit::Halted(_) if self.request.step => {
+            VcpuExit::Halted(_) | VcpuExit::HaltedFor(..) if self.request.step => {
                 self.stepped = false;
                 VcpuExit::Debug(DebugStop::Step)
             }

@@ -46,6 +46,14 @@ pub enum Exit {
     Sevl,
     /// Fewer instructions may execute than the block at PC has.
     Limit,
+    /// WFIT; `exit_arg` is its register's number, `result` that register.
+    Wfit,
+    /// WFET, likewise.
+    Wfet,
+    /// Authenticated exception return; `exit_arg` is 1 for key B.
+    EretAuthenticated,
+    /// A branch led to an instruction that is no target for it; `exit_arg` is 1 if SCTLR_EL1 may allow it.
+    BranchTarget,
 }
 
 impl Exit {
@@ -64,10 +72,15 @@ impl Exit {
                 | Self::Wfe
                 | Self::Sev
                 | Self::Sevl
+                | Self::Wfit
+                | Self::Wfet
         )
     }
 
-    const ALL: [Self; 20] = [
+    /// How many there are.
+    pub const COUNT: usize = 24;
+
+    const ALL: [Self; Self::COUNT] = [
         Self::Look,
         Self::Chain,
         Self::Indirect,
@@ -88,6 +101,10 @@ impl Exit {
         Self::Sev,
         Self::Sevl,
         Self::Limit,
+        Self::Wfit,
+        Self::Wfet,
+        Self::EretAuthenticated,
+        Self::BranchTarget,
     ];
 
     /// From the number in the state.
@@ -112,7 +129,7 @@ impl Exit {
 
     /// Name for statistics.
     pub fn name(self) -> &'static str {
-        const NAMES: [&str; 20] = [
+        const NAMES: [&str; Exit::COUNT] = [
             "look",
             "chain",
             "indirect",
@@ -133,6 +150,10 @@ impl Exit {
             "sev",
             "sevl",
             "limit",
+            "wfit",
+            "wfet",
+            "eret_authenticated",
+            "branch_target",
         ];
         NAMES[self as usize]
     }

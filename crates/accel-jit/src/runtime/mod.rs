@@ -8,6 +8,7 @@ mod context;
 mod count;
 mod debug;
 mod maintenance;
+mod mops;
 mod profile;
 mod slow;
 mod slow_mem;

@@ -1,10 +1,13 @@
 //! Slow paths of everything but plain memory accesses.
 #![expect(unsafe_code, reason = "128-bit atomics on guest RAM")]
 
+use std::time::Duration;
+
 use armlet_arm::mmu::{Access, AccessKind};
+use armlet_arm::model::COUNTER_FREQUENCY;
 use armlet_arm::sysop::{SysEncoding, SysOp, address_translate, decode_sys};
 use armlet_arm::sysreg::Effects;
-use armlet_arm::{Exception, Pstate, crypto, sysreg};
+use armlet_arm::{Exception, Pstate, SysReg, crypto, pauth, sysreg};
 use armlet_engine::Halt;
 
 use super::maintenance::Maintenance;
@@ -45,17 +48,23 @@ unsafe fn cas16(p: *mut u128, old: u128, new: u128) -> u128 {
 /// Compare-and-swap of a pair of `size`-byte elements at `p`; returns the old value.
 ///
 /// # Safety
-/// `p` must be valid for reads and writes of two elements, and aligned to both.
+/// `p` must be valid for reads and writes of two elements, and both must be in the same 16 aligned bytes.
 unsafe fn cas_pair_at(p: *mut u8, size: u64, old: u128, new: u128) -> u128 {
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
     // SAFETY: the caller vouches for the address.
     unsafe {
         if size == 8 {
             return cas16(p.cast(), old, new);
         }
-        match (*p.cast::<AtomicU64>()).compare_exchange(old as u64, new as u64, SeqCst, SeqCst) {
-            Ok(v) | Err(v) => v.into(),
-        }
+        // By hand: the address may be a multiple of less than 8.
+        let mut seen = old as u64;
+        std::arch::asm!(
+            "lock cmpxchg qword ptr [{p}], {new}",
+            p = in(reg) p,
+            new = in(reg) new as u64,
+            inout("rax") seen,
+            options(nostack),
+        );
+        seen.into()
     }
 }
 
@@ -156,6 +165,22 @@ pub(super) extern "sysv64" fn crc32(s: *mut JitState, acc: u64, data: u64, size:
     STAY
 }
 
+/// Pointer authentication. The operation is behind the offset.
+pub(super) extern "sysv64" fn pauth(s: *mut JitState, pointer: u64, what: u64, modifier: u64, _: u64) -> u64 {
+    let core = core_of(s);
+    core.counters.helper(Helper::Pauth);
+    let operation = pauth::Operation::from_bits((what >> 16) as u8);
+    let machine = core.machine.clone();
+    let cpu = &core.state().cpu;
+    match pauth::perform(cpu, &machine.model, &core.mmu, operation, (pointer, modifier)) {
+        Ok(result) => {
+            core.state_mut().result = result;
+            STAY
+        }
+        Err(e) => core.leave_with(what & 0xfff, &e),
+    }
+}
+
 /// Executes a vector IR instruction by the reference interpreter. rax is the instruction's address.
 pub(super) extern "sysv64" fn vector(s: *mut JitState, inst: u64, input: u64, _: u64, _: u64) -> u64 {
     let core = core_of(s);
@@ -190,7 +215,7 @@ impl JitCore {
         let enc = (word >> 5) as u16;
         let (read, rt) = (word & 1 << 21 != 0, word & 31);
         let machine = self.machine.clone();
-        let core_pc = self.state().page_va + offset;
+        let core_pc = self.state().page_va.wrapping_add(offset);
         // What a register read tells of interrupts or time must not depend on a stale PC.
         self.state_mut().cpu.pc = core_pc;
         let effects = match word >> 19 & 3 {
@@ -203,7 +228,11 @@ impl JitCore {
                 self.merge_fp_flags();
                 let cpu = &mut self.state_mut().cpu;
                 let v = sysreg::read(cpu, &machine.model, &*machine.external, enc, rt)?;
-                self.state_mut().result = v;
+                let flags = cpu.pstate.bits();
+                let s = self.state_mut();
+                s.result = v;
+                // Random numbers tell by the flags that there was one.
+                s.nzcv = nzcv_from_arm(flags);
                 return Ok(STAY);
             }
             _ => {
@@ -411,16 +440,41 @@ impl JitCore {
 
     /// WFI and WFE: the trap at EL0, or what to wait for.
     pub(super) fn wait_instruction(&mut self, event: bool) -> Result<Option<Halt>, Exception> {
+        self.wait_or_trap(event, || Exception::wf_trap(event))
+    }
+
+    /// WFIT and WFET: the same, and how long at most.
+    pub(super) fn timed_wait_instruction(
+        &mut self,
+        event: bool,
+    ) -> Result<Option<(Halt, Duration)>, Exception> {
+        let (until, rt) = (self.state().result, self.state().exit_arg as u32);
+        if let Some(counter) = &self.machine.options.counter {
+            counter.set(self.state().count);
+        }
+        let now = self.machine.external.read(self.state().cpu.index as usize, SysReg::CntvctEl0);
+        let Some(left) = until.checked_sub(now).filter(|left| *left > 0) else { return Ok(None) };
+        let nanoseconds = (u128::from(left) * 1_000_000_000).div_ceil(u128::from(COUNTER_FREQUENCY));
+        let limit = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let halt = self.wait_or_trap(event, || Exception::wft_trap(event, rt))?;
+        Ok(halt.map(|halt| (halt, limit)))
+    }
+
+    fn wait_or_trap(
+        &mut self,
+        event: bool,
+        trap: impl FnOnce() -> Exception,
+    ) -> Result<Option<Halt>, Exception> {
         use armlet_arm::spec::sctlr;
         let cpu = &self.state().cpu;
-        let allowed = cpu.sys[armlet_arm::SysReg::SctlrEl1] & if event { sctlr::NTWE } else { sctlr::NTWI };
+        let allowed = cpu.sys[SysReg::SctlrEl1] & if event { sctlr::NTWE } else { sctlr::NTWI };
         let would_wait = if event {
             !self.shared.take_event() && !self.shared.interrupt_unmasked(cpu.pstate)
         } else {
             !self.shared.interrupt_pending()
         };
         if cpu.el() == 0 && allowed == 0 && would_wait {
-            return Err(Exception::wf_trap(event));
+            return Err(trap());
         }
         let halt = if event { Halt::Event } else { Halt::Interrupt };
         Ok(would_wait.then_some(halt))

@@ -1,10 +1,14 @@
 //! Slow paths of memory accesses: TLB refill, page-crossing and device accesses, faults.
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
-use armlet_arm::Exception;
+use std::arch::asm;
+
 use armlet_arm::mmu::{self, Access, AccessKind, Fault, PhysicalMemory};
+use armlet_arm::spec::sctlr;
+use armlet_arm::{Exception, Feature, SysReg};
 use armlet_memory::{AccessSize, Ram};
 
+use super::context::bit;
 use super::state::JitState;
 use super::vcpu::{JitCore, core_of};
 use crate::host::x86_64::regs::{FIRST_VECTOR_COPY, SavedAt, saved_at};
@@ -25,7 +29,7 @@ impl PhysicalMemory for Walker<'_> {
 
 /// Where an access goes.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     /// RAM, at this host address.
     Ram(*mut u8),
     /// Anything else, at this physical address.
@@ -50,7 +54,7 @@ const PAGE: u64 = 4096;
 
 impl JitCore {
     /// Translates a part of an access that lies in one page; fills the TLB if it is plain RAM.
-    fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Trouble> {
+    pub(super) fn locate(&mut self, va: u64, access: SlowAccess) -> Result<Target, Trouble> {
         let write = access.write();
         let s = self.state();
         let el1 = s.cpu.el() > 0;
@@ -95,14 +99,25 @@ impl JitCore {
     }
 
     fn check_alignment(&self, va: u64, access: SlowAccess) -> Result<(), Exception> {
-        if access.aligned() && !access.is_aligned(va) {
+        if access.aligned() && !access.is_aligned(va) && !self.may_be_unaligned(va, access) {
             return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
         }
         Ok(())
     }
 
+    /// True if FEAT_LSE2 lets this ordered or atomic access be where it is: inside 16 aligned bytes, or
+    /// (SCTLR_EL1.nAA) anywhere if it is not atomic.
+    fn may_be_unaligned(&self, va: u64, access: SlowAccess) -> bool {
+        let checked = self.context & bit::ALIGN != 0;
+        if checked || !self.machine.model.has(Feature::Lse2) {
+            return false;
+        }
+        let anywhere = self.state().cpu.sys[SysReg::SctlrEl1] & sctlr::NAA != 0 && !access.atomic();
+        anywhere || is_inside_16(va, access.bytes() << u32::from(access.pair()))
+    }
+
     /// Reads up to 16 bytes at `va`, which may cross a page.
-    fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Trouble> {
+    pub(super) fn read(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<u128, Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut out = [0u8; 16];
@@ -142,7 +157,13 @@ impl JitCore {
         }
     }
 
-    fn write(&mut self, va: u64, bytes: u64, value: u128, access: SlowAccess) -> Result<(), Trouble> {
+    pub(super) fn write(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        value: u128,
+        access: SlowAccess,
+    ) -> Result<(), Trouble> {
         let first = (PAGE - (va & (PAGE - 1))).min(bytes);
         let low = self.locate(va, access)?;
         let mut data = value.to_le_bytes();
@@ -224,6 +245,13 @@ impl JitCore {
     fn slow_load(&mut self, va: u64, e: &SideEntry) -> Result<(), Trouble> {
         let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, access)?;
+        if access.pair() && is_inside_16(va, 2 * bytes) {
+            let both = self.read(va, 2 * bytes, access)?;
+            let mask = u128::MAX >> (128 - 8 * bytes);
+            self.put(e.values[0], e.copies[0], both & mask, access);
+            self.put(e.values[1], e.copies[1], both >> (8 * bytes), access);
+            return Ok(());
+        }
         let first = self.read(va, bytes, access)?;
         let second = if access.pair() { self.read(va.wrapping_add(bytes), bytes, access)? } else { 0 };
         self.put(e.values[0], e.copies[0], first, access);
@@ -235,13 +263,17 @@ impl JitCore {
         let (access, bytes) = (e.access, e.access.bytes());
         self.check_alignment(va, access)?;
         let [v1, v2] = e.values.map(|v| self.get(v));
+        if access.pair() && is_inside_16(va, 2 * bytes) {
+            let mask = u128::MAX >> (128 - 8 * bytes);
+            return self.write(va, 2 * bytes, (v1 & mask) | v2 << (8 * bytes), access);
+        }
         if access.pair() {
-            // The second element must be permitted before the first is written.
+            // All must be permitted before anything is written.
             let next = va.wrapping_add(bytes);
-            let last = next.wrapping_add(bytes - 1);
             self.locate(va, access)?;
-            if (va ^ last) >= PAGE {
-                self.locate(last & !(PAGE - 1), access)?;
+            let first = PAGE - (va & (PAGE - 1));
+            if first < 2 * bytes {
+                self.locate(va.wrapping_add(first), access)?;
             }
             self.write(va, bytes, v1, access)?;
             return self.write(next, bytes, v2, access);
@@ -335,7 +367,7 @@ impl JitCore {
         }
     }
 
-    /// Host address for an atomic access of `bytes` (aligned, so in one page); fills the TLB.
+    /// Host address for an atomic access of `bytes` (aligned, or in 16 aligned bytes, so in one page); fills the TLB.
     pub(super) fn atomic_target(
         &mut self,
         va: u64,
@@ -344,7 +376,7 @@ impl JitCore {
     ) -> Result<*mut u8, Trouble> {
         // A read would fail likewise.
         let write = access.write() && !access.update();
-        if va & (bytes - 1) != 0 {
+        if va & (bytes - 1) != 0 && !(bytes <= 16 && self.may_be_unaligned(va, access)) {
             return Err(Exception::data_abort(Fault::alignment(), va, write).into());
         }
         match self.locate(va, access)? {
@@ -370,17 +402,45 @@ fn check_crossing(va: u64, access: SlowAccess, low: Target, high: Target) -> Res
     Ok(())
 }
 
-/// Copies bytes out of guest RAM; aligned power-of-two sizes are single-copy atomic.
+/// True if `bytes` bytes at `address` are all in the same 16 aligned ones.
+pub(super) const fn is_inside_16(address: u64, bytes: u64) -> bool {
+    address & 15 <= 16_u64.wrapping_sub(bytes) && bytes <= 16
+}
+
+/// Copies bytes out of guest RAM; sizes that are powers of two are single-copy atomic inside 16 aligned bytes.
 ///
 /// # Safety
 /// `p` must be valid for reads of `out.len()` bytes.
 unsafe fn copy_from_guest(p: *const u8, out: &mut [u8]) {
-    // SAFETY: the caller vouches for the range.
+    let whole = is_inside_16(p as u64, out.len() as u64);
+    // SAFETY: the caller vouches for the range; the instructions read as many bytes as there are.
     unsafe {
-        match (out.len(), p as usize % out.len().max(1)) {
-            (2, 0) => out.copy_from_slice(&p.cast::<u16>().read_volatile().to_le_bytes()),
-            (4, 0) => out.copy_from_slice(&p.cast::<u32>().read_volatile().to_le_bytes()),
-            (8, 0) => out.copy_from_slice(&p.cast::<u64>().read_volatile().to_le_bytes()),
+        match out.len() {
+            2 if whole => {
+                let v: u16;
+                asm!("mov {:x}, word ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            4 if whole => {
+                let v: u32;
+                asm!("mov {:e}, dword ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            8 if whole => {
+                let v: u64;
+                asm!("mov {}, qword ptr [{}]", out(reg) v, in(reg) p, options(nostack, readonly));
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+            16 if whole => {
+                asm!(
+                    "vmovdqu {t}, xmmword ptr [{from}]",
+                    "vmovdqu xmmword ptr [{to}], {t}",
+                    t = out(xmm_reg) _,
+                    from = in(reg) p,
+                    to = in(reg) out.as_mut_ptr(),
+                    options(nostack),
+                );
+            }
             _ => {
                 for (i, b) in out.iter_mut().enumerate() {
                     *b = p.add(i).read_volatile();
@@ -390,21 +450,29 @@ unsafe fn copy_from_guest(p: *const u8, out: &mut [u8]) {
     }
 }
 
-/// Copies bytes into guest RAM; aligned power-of-two sizes are single-copy atomic.
+/// Copies bytes into guest RAM; sizes that are powers of two are single-copy atomic inside 16 aligned bytes.
 ///
 /// # Safety
 /// `p` must be valid for writes of `data.len()` bytes.
 unsafe fn copy_to_guest(p: *mut u8, data: &[u8]) {
-    // SAFETY: the caller vouches for the range.
+    let whole = is_inside_16(p as u64, data.len() as u64);
+    let mut value = [0; 8];
+    value[..data.len().min(8)].copy_from_slice(&data[..data.len().min(8)]);
+    let value = u64::from_le_bytes(value);
+    // SAFETY: the caller vouches for the range; the instructions write as many bytes as there are.
     unsafe {
-        match (data, p as usize % data.len().max(1)) {
-            ([a, b], 0) => p.cast::<u16>().write_volatile(u16::from_le_bytes([*a, *b])),
-            ([a, b, c, d], 0) => p.cast::<u32>().write_volatile(u32::from_le_bytes([*a, *b, *c, *d])),
-            (d, 0) if d.len() == 8 => {
-                let mut v = [0; 8];
-                v.copy_from_slice(d);
-                p.cast::<u64>().write_volatile(u64::from_le_bytes(v));
-            }
+        match data.len() {
+            2 if whole => asm!("mov word ptr [{}], {:x}", in(reg) p, in(reg) value, options(nostack)),
+            4 if whole => asm!("mov dword ptr [{}], {:e}", in(reg) p, in(reg) value, options(nostack)),
+            8 if whole => asm!("mov qword ptr [{}], {}", in(reg) p, in(reg) value, options(nostack)),
+            16 if whole => asm!(
+                "vmovdqu {t}, xmmword ptr [{from}]",
+                "vmovdqu xmmword ptr [{to}], {t}",
+                t = out(xmm_reg) _,
+                from = in(reg) data.as_ptr(),
+                to = in(reg) p,
+                options(nostack),
+            ),
             _ => {
                 for (i, b) in data.iter().enumerate() {
                     p.add(i).write_volatile(*b);

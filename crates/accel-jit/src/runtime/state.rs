@@ -69,6 +69,10 @@ pub struct JitState {
     pub blocks_run: u64,
     /// Vector helpers called, if counting.
     pub vector_helpers: u64,
+    /// Where pointers have their codes: for instruction addresses of the lower and the upper half, then for data.
+    pub pauth_mask: [u64; 4],
+    /// What is there in pointers without one.
+    pub pauth_ones: [u64; 4],
     /// Constants for translated code.
     pub consts: Consts,
     /// Scratch vector registers.
@@ -109,6 +113,8 @@ impl JitState {
             trace_before: 0,
             blocks_run: 0,
             vector_helpers: 0,
+            pauth_mask: [0; 4],
+            pauth_ones: [0; 4],
             consts: Consts::default(),
             v_scratch: [0; VECTOR_SCRATCH as usize],
             spill: [0; SPILL_SLOTS],
@@ -154,6 +160,8 @@ pub struct Consts {
     pub deinterleave16: u128,
     /// 0x70 in each byte (TBL index clamp).
     pub tbl_clamp: u128,
+    /// What pointer authentication multiplies by.
+    pub pauth_multiplier: u64,
     /// NZCV in the translated code's form, by its architectural value.
     pub nzcv_slots: [u16; 16],
     /// NZCV in the translated code's form, by what UCOMISD leaves in AH, masked with 0x45.
@@ -192,6 +200,7 @@ impl Default for Consts {
             deinterleave8: bytes([0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]),
             deinterleave16: bytes([0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]),
             tbl_clamp: bytes([0x70; 16]),
+            pauth_multiplier: armlet_arm::pauth::FAST_MULTIPLIER,
             nzcv_slots: std::array::from_fn(|i| nzcv_from_arm((i as u32) << 28)),
             fcmp_slots: std::array::from_fn(fcmp_slot),
         }

@@ -3,13 +3,16 @@
 use std::time::Instant;
 
 use armlet_arm::mmu::{self, Access, AccessKind, Fault};
-use armlet_arm::{Exception, SysReg};
+use armlet_arm::{Exception, Feature, SysReg};
 
+use super::context::bit;
 use super::slow_mem::Walker;
 use super::vcpu::JitCore;
 use crate::cache::{BlockId, BlockKey, CAREFUL, STEP};
 use crate::ir::Inst;
+use crate::lift::pointer::landing;
 use crate::lift::{Flow, LiftContext, lift};
+use crate::mmu::Fetch;
 
 /// Guest instructions in one block, at most.
 const MAX_INSTRUCTIONS: usize = 64;
@@ -21,7 +24,7 @@ impl JitCore {
     /// # Errors
     /// The exception of the instruction fetch.
     pub(super) fn block_at(&mut self, pc: u64, careful: bool) -> Result<BlockId, Exception> {
-        let page = self.fetch(pc)?;
+        let Fetch { page, guarded } = self.fetch(pc)?;
         let extra = if self.each() {
             STEP
         } else if careful {
@@ -29,7 +32,7 @@ impl JitCore {
         } else {
             0
         };
-        let context = self.context | extra;
+        let context = self.context | extra | if guarded { bit::GUARDED } else { 0 };
         let key = BlockKey { pa: page | (pc & (PAGE - 1)), context };
         if let Some(id) = self.cache.find(key) {
             return Ok(id);
@@ -37,40 +40,41 @@ impl JitCore {
         self.translate(key, pc)
     }
 
-    /// Physical address of the page that the instruction at `pc` is in.
+    /// Where the page that the instruction at `pc` is in is.
     ///
     /// # Errors
     /// The exception of the instruction fetch.
-    pub(super) fn fetch(&mut self, pc: u64) -> Result<u64, Exception> {
+    pub(super) fn fetch(&mut self, pc: u64) -> Result<Fetch, Exception> {
         if pc & 3 != 0 { Err(Exception::pc_alignment(pc)) } else { self.fetch_page(pc) }
     }
 
     /// The word of the instruction at `pc`.
     pub(super) fn instruction_at(&mut self, pc: u64) -> Option<u32> {
-        let page = self.fetch(pc).ok()?;
+        let page = self.fetch(pc).ok()?.page;
         let machine = self.machine.clone();
         PageWords::new(machine.memory.ram(), page).get((pc & (PAGE - 1)) as u32)
     }
 
-    /// Physical address of the page of `pc`.
-    fn fetch_page(&mut self, pc: u64) -> Result<u64, Exception> {
+    /// Where the page of `pc` is.
+    fn fetch_page(&mut self, pc: u64) -> Result<Fetch, Exception> {
         let el = self.state().cpu.el() as u8;
         let set = if el == 0 { self.sets.el0() } else { self.sets.el1() };
-        if let Some(pa) = set.page(pc) {
-            return Ok(pa);
+        if let Some(fetch) = set.page(pc) {
+            return Ok(fetch);
         }
         let access = Access { kind: AccessKind::Fetch, el, pan: false };
         let walker = Walker(self.machine.memory.ram());
         let t = mmu::translate(&self.mmu, &walker, pc, access)
             .map_err(|f| Exception::instruction_abort(f, pc))?;
-        let pa = t.pa & !(PAGE - 1);
-        if !self.machine.memory.ram().contains(pa, PAGE) {
+        let page = t.pa & !(PAGE - 1);
+        if !self.machine.memory.ram().contains(page, PAGE) {
             return Err(Exception::instruction_abort(Fault::external(), pc));
         }
+        let fetch = Fetch { page, guarded: t.guarded && self.machine.model.has(Feature::Bti) };
         let block = u32::from(t.block_size_log2).max(if t.contiguous { 16 } else { 12 });
         let set = if el == 0 { self.sets.el0() } else { self.sets.el1() };
-        set.fill_page(pc, pa, block, t.non_global);
-        Ok(pa)
+        set.fill_page(pc, fetch, block, t.non_global);
+        Ok(fetch)
     }
 
     fn translate(&mut self, key: BlockKey, pc: u64) -> Result<BlockId, Exception> {
@@ -84,9 +88,14 @@ impl JitCore {
         let machine = self.machine.clone();
         let mut words = PageWords::new(machine.memory.ram(), page_pa);
         let limit = if key.context & STEP == 0 { MAX_INSTRUCTIONS } else { 1 };
+        self.lift_base.guarded = key.context & bit::GUARDED != 0;
         let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32, limit);
         let mut options = self.generator_options();
         options.watch = self.debug.watches();
+        if options.bti {
+            let first = words.get((pc & (PAGE - 1)) as u32).unwrap_or(0);
+            options.landing = Some(landing(&self.lift_base, first));
+        }
         options.windows &= key.context & (CAREFUL | STEP) == 0 && !options.watch;
         let base = self.cache.next_address();
         let numbers = self.cache.next_numbers();

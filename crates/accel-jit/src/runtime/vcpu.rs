@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 
 use armlet_arm::exception::{take, take_fiq, take_irq};
 use armlet_arm::mmu::Context;
-use armlet_arm::{CpuState, Exception, Pstate};
+use armlet_arm::pauth::{self, Key, Operation};
+use armlet_arm::spec::sctlr;
+use armlet_arm::{CpuState, Exception, Feature, Pstate, SysReg};
 use armlet_engine::{
     AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared,
 };
@@ -37,7 +39,7 @@ const MXCSR_FLAGS: u32 = 0x3f;
 /// Counters for `--stats`.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Counters {
-    pub exits: [u64; 20],
+    pub exits: [u64; Exit::COUNT],
     pub translated_instructions: u64,
     pub translation_ns: u64,
     pub tlb_misses: u64,
@@ -68,16 +70,20 @@ pub(super) enum Helper {
     CasPair,
     Sync,
     Crc32,
+    Pauth,
+    Mops,
 }
 
 impl Helper {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 8] = [
         "helper_vector_reference",
         "helper_load_exclusive_pair",
         "helper_store_exclusive_pair",
         "helper_cas_pair",
         "helper_sync",
         "helper_crc32",
+        "helper_pauth",
+        "helper_mops",
     ];
 }
 
@@ -152,6 +158,8 @@ const SLOW_PATHS: SlowPaths = SlowPaths {
     system: slow::system,
     sync: slow::sync,
     crc32: slow::crc32,
+    pauth: slow::pauth,
+    mops: super::mops::mops,
     vector: slow::vector,
 };
 
@@ -174,7 +182,7 @@ impl JitCore {
         let mut memory = CodeMemory::new(machine.options.code_size).map_err(no_memory)?;
         let mut asm = Asm::default();
         asm.reset(memory.next_address());
-        let thunks = thunks::emit(&mut asm, &SLOW_PATHS);
+        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, machine.model.has(Feature::Bti));
         memory.append(asm.code());
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);
@@ -192,6 +200,7 @@ impl JitCore {
             fp_alternate: false,
             fp_merge: false,
             check_sp: false,
+            guarded: false,
             offset: 0,
         };
         Ok(Self {
@@ -474,7 +483,9 @@ impl JitCore {
             Exit::Smc => Exception::undefined(),
             Exit::Brk => Exception::brk(imm),
             Exit::Hlt if imm == 0xf000 && self.machine.options.semihosting => {
-                self.state_mut().cpu.pc += 4;
+                let cpu = &mut self.state_mut().cpu;
+                cpu.pc += 4;
+                cpu.pstate -= Pstate::BTYPE;
                 return Some(VcpuExit::Semihosting);
             }
             Exit::Hlt => Exception::undefined(),
@@ -482,6 +493,10 @@ impl JitCore {
             Exit::IllegalState => Exception::illegal_state(),
             Exit::SpAlignment => Exception::sp_alignment(),
             Exit::Eret => return self.exception_return(),
+            Exit::EretAuthenticated => return self.authenticated_return(imm != 0),
+            Exit::BranchTarget => return self.branch_target(imm != 0),
+            Exit::Wfit => return self.timed_wait(false),
+            Exit::Wfet => return self.timed_wait(true),
             Exit::Wfi => return self.wait(false),
             Exit::Wfe => return self.wait(true),
             Exit::Sev => {
@@ -511,10 +526,43 @@ impl JitCore {
         Some(VcpuExit::Hypercall(imm))
     }
 
+    /// ERETAA, ERETAB.
+    fn authenticated_return(&mut self, b: bool) -> Option<VcpuExit> {
+        let machine = self.machine.clone();
+        let operation = Operation::AuthenticateCombined(if b { Key::Ib } else { Key::Ia });
+        let cpu = &self.state().cpu;
+        let pointer = (cpu.sys[SysReg::ElrEl1], cpu.x[31]);
+        match pauth::perform(cpu, &machine.model, &self.mmu, operation, pointer) {
+            Ok(target) => self.return_to(target),
+            Err(e) => {
+                self.take(&e);
+                None
+            }
+        }
+    }
+
+    /// A branch has led to an instruction that is no target for it, unless (`by_control`) SCTLR_EL1 allows it.
+    fn branch_target(&mut self, by_control: bool) -> Option<VcpuExit> {
+        let cpu = &mut self.state_mut().cpu;
+        let strict = cpu.sys[SysReg::SctlrEl1] & if cpu.el() == 0 { sctlr::BT0 } else { sctlr::BT1 } != 0;
+        if by_control && !strict {
+            cpu.pstate -= Pstate::BTYPE;
+            return None;
+        }
+        let btype = (cpu.pstate & Pstate::BTYPE).bits() >> 10;
+        self.count_failed_fetch();
+        self.take(&Exception::branch_target(btype));
+        None
+    }
+
     fn exception_return(&mut self) -> Option<VcpuExit> {
+        self.return_to(self.state().cpu.sys[SysReg::ElrEl1])
+    }
+
+    fn return_to(&mut self, target: u64) -> Option<VcpuExit> {
         self.sync_flags_out();
         let machine = self.machine.clone();
-        match armlet_arm::exception::eret(&mut self.state_mut().cpu, &machine.model) {
+        match armlet_arm::exception::eret_to(&mut self.state_mut().cpu, &machine.model, target) {
             Ok(()) => {
                 self.sync_flags_in();
                 // An exception return is an event for WFE.
@@ -524,6 +572,20 @@ impl JitCore {
             Err(e) => self.take(&e),
         }
         None
+    }
+
+    fn timed_wait(&mut self, event: bool) -> Option<VcpuExit> {
+        match self.timed_wait_instruction(event) {
+            Ok(halt) => {
+                self.state_mut().cpu.pc += 4;
+                self.look_for_interrupts();
+                halt.map(|(halt, limit)| VcpuExit::HaltedFor(halt, limit))
+            }
+            Err(e) => {
+                self.take(&e);
+                None
+            }
+        }
     }
 
     fn wait(&mut self, event: bool) -> Option<VcpuExit> {

@@ -15,11 +15,18 @@ use crate::sysreg::SysReg;
 /// # Errors
 /// Undefined at EL0.
 pub fn eret(state: &mut CpuState, model: &CpuModel) -> Result<(), Exception> {
+    eret_to(state, model, state.sys[SysReg::ElrEl1])
+}
+
+/// ERETAA and ERETAB: [`eret`] to `target`, which is ELR_EL1 authenticated.
+///
+/// # Errors
+/// Undefined at EL0.
+pub fn eret_to(state: &mut CpuState, model: &CpuModel, target: u64) -> Result<(), Exception> {
     if state.el() == 0 {
         return Err(Exception::undefined());
     }
     let spsr = Pstate::from_bits_retain(state.sys[SysReg::SpsrEl1] as u32 & model.spsr_mask());
-    let target = state.sys[SysReg::ElrEl1];
     let illegal = is_illegal(state.pstate, spsr);
     let mut new = if illegal { illegal_pstate(state.pstate, spsr) } else { spsr };
     new.set(Pstate::SS, spsr.contains(Pstate::SS) && step_activates(state, new));

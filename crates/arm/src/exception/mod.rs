@@ -8,7 +8,7 @@ mod exit;
 mod tests;
 
 pub use entry::{take, take_fiq, take_irq, take_serror};
-pub use exit::eret;
+pub use exit::{eret, eret_to};
 
 use crate::mmu::Fault;
 
@@ -46,6 +46,8 @@ pub enum ExceptionClass {
     DataAbort = 0x24,
     /// SP alignment fault.
     SpAlignment = 0x26,
+    /// Memory copy or memory set (FEAT_MOPS).
+    MemoryOperation = 0x27,
     /// Trapped floating-point exception.
     FpException = 0x2c,
     /// SError interrupt.
@@ -193,6 +195,16 @@ impl Exception {
     /// Branch target exception; `btype` is PSTATE.BTYPE.
     pub const fn branch_target(btype: u32) -> Self {
         Self::new(ExceptionClass::BranchTarget, btype & 3)
+    }
+
+    /// Pointer authentication failed, with a key for data or for instructions, the second one (B) or the first.
+    pub const fn pac_fail(data: bool, b: bool) -> Self {
+        Self::new(ExceptionClass::PacFail, (data as u32) << 1 | b as u32)
+    }
+
+    /// Registers that do not fit a memory copy or memory set instruction; `iss` tells which and how.
+    pub const fn memory_operation(iss: u32) -> Self {
+        Self::new(ExceptionClass::MemoryOperation, iss)
     }
 
     /// Misaligned PC: to be taken with that PC in the state.

@@ -116,6 +116,17 @@ impl Context {
         &self.halves[(va >> 55 & 1) as usize]
     }
 
+    /// Size in bits of the addresses that a half of the address space takes (`upper`: that of TTBR1_EL1).
+    pub fn address_bits(&self, upper: bool) -> u8 {
+        self.halves[usize::from(upper)].input_bits
+    }
+
+    /// True if the top byte of this address is ignored (EffectiveTBI); `data` as opposed to instruction fetch.
+    pub fn ignores_top(&self, va: u64, data: bool) -> bool {
+        let half = self.half(va);
+        (if data { half.top } else { half.fetch_top }) == 55
+    }
+
     /// The address without a tag: if the top byte of this data address is ignored (TBI), bit 55 is
     /// copied into it.
     pub fn tag_address(&self, va: u64) -> u64 {

@@ -46,13 +46,27 @@ const MMFR2_V8_2: u64 = 0x1011;
 
 /// SHA512, SHA3, SM3, SM4, FlagM2, TLBIOS and TLBIRANGE on top.
 const ISAR0_MAX: u64 = ISAR0_V8_2 & !(0xf << 12) | 2 << 12 | 1 << 32 | 1 << 36 | 1 << 40 | 2 << 52 | 2 << 56;
-/// DPB2, JSCVT, LRCPC2, SB, SPECRES, DGH on top.
-const ISAR1_MAX: u64 = 1 << 48 | 1 << 40 | 1 << 36 | 2 << 20 | 1 << 12 | 2;
+/// DPB2, JSCVT, SB, DGH on top.
+const ISAR1_MAX: u64 = 1 << 48 | 1 << 36 | 1 << 12 | 2;
 /// HBC.
 const ISAR2_MAX: u64 = 1 << 20;
 /// LVA, TTST, IDST, TTL, BBM level 2, E0PD on top.
 const MMFR2_MAX: u64 = MMFR2_V8_2 | 1 << 16 | 1 << 28 | 1 << 36 | 1 << 48 | 2 << 52 | 1 << 60;
 
+/// What the integer and system instructions have on top. DIT.
+const PFR0_SYSTEM: u64 = 1 << 48;
+/// BTI.
+const PFR1_SYSTEM: u64 = 1;
+/// RNG.
+const ISAR0_SYSTEM: u64 = 1 << 60;
+/// SPECRES2, LRCPC3, and PAuth up to FPACCOMBINE by the implementation-defined algorithm.
+const ISAR1_SYSTEM: u64 = 2 << 40 | 3 << 20 | 1 << 28 | 5 << 8;
+/// WFxT, MOPS, CLRBHB, CSSC.
+const ISAR2_SYSTEM: u64 = 1 << 52 | 1 << 28 | 1 << 16 | 2;
+/// ECV.
+const MMFR0_SYSTEM: u64 = 1 << 60;
+/// LSE2.
+const MMFR2_SYSTEM: u64 = 1 << 32;
 /// Vectors and floating point on top: FHM.
 const ISAR0_VECTOR: u64 = 1 << 48;
 /// FCMA, FRINTTS, BF16 with EBF16, I8MM.
@@ -137,16 +151,16 @@ pub(super) const ALL: &[Entry] = &[
         // Implementer 0 is reserved for software, so no workaround for a real part's errata applies.
         midr: 0x000f_a640,
         ids: &[
-            (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV),
-            (IdReg::PFR1, 2 << 4),
+            (IdReg::PFR0, PFR0_BASE | PFR0_FP16 | PFR0_RAS | PFR0_CSV | PFR0_SYSTEM),
+            (IdReg::PFR1, 2 << 4 | PFR1_SYSTEM),
             (IdReg::DFR0, DFR0_BASE | 8),
-            (IdReg::ISAR0, ISAR0_MAX | ISAR0_VECTOR),
-            (IdReg::ISAR1, ISAR1_MAX | ISAR1_VECTOR),
-            (IdReg::ISAR2, ISAR2_MAX | ISAR2_VECTOR),
+            (IdReg::ISAR0, ISAR0_MAX | ISAR0_VECTOR | ISAR0_SYSTEM),
+            (IdReg::ISAR1, ISAR1_MAX | ISAR1_VECTOR | ISAR1_SYSTEM),
+            (IdReg::ISAR2, ISAR2_MAX | ISAR2_VECTOR | ISAR2_SYSTEM),
             // LPA (52 bits), and LPA2 for the 4K and the 16K granule.
-            (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6),
+            (IdReg::MMFR0, MMFR0_BASE | 1 << 28 | 2 << 20 | 6 | MMFR0_SYSTEM),
             (IdReg::MMFR1, MMFR1_V8_2 | MMFR1_VECTOR),
-            (IdReg::MMFR2, MMFR2_MAX),
+            (IdReg::MMFR2, MMFR2_MAX | MMFR2_SYSTEM),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],
     },

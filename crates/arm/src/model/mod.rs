@@ -64,6 +64,28 @@ pub enum ModelError {
     /// A feature is to be both on and off.
     #[error("CPU feature '{0}' is given as on and as off: leave one of them out")]
     Contradiction(&'static str),
+    /// Features of which there can be only one.
+    #[error(
+        "CPU features '{first}' and '{second}' cannot both be on: write {first}=off, or {choice}=... for one of them"
+    )]
+    Exclusive {
+        /// The name for all of them.
+        choice: &'static str,
+        /// One that is on.
+        first: &'static str,
+        /// Another one.
+        second: &'static str,
+    },
+    /// A choice has no such value.
+    #[error("CPU feature '{name}' cannot be '{value}': write {name}= with one of {values}")]
+    NoSuchChoice {
+        /// The choice.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What there is.
+        values: String,
+    },
     /// A feature that another one needs is off.
     #[error("CPU feature '{name}' needs '{needs}': write {needs}=on, or {name}=off")]
     Needs {
@@ -150,7 +172,7 @@ impl CpuModel {
             .ok_or_else(|| ModelError::UnknownModel(name.to_owned()))
     }
 
-    /// The model for a command line's `name[,feature=on|off]...`.
+    /// The model for a command line's `name[,feature=on|off]...`; `pauth` takes the name of an algorithm, too.
     ///
     /// # Errors
     /// What is wrong with the text, and the mend.
@@ -160,6 +182,12 @@ impl CpuModel {
         let mut changes = Vec::new();
         for part in parts {
             let (name, value) = part.split_once('=').ok_or_else(|| ModelError::NoValue(part.to_owned()))?;
+            if let Some(choice) = Property::choice(name, value) {
+                let none =
+                    |values| ModelError::NoSuchChoice { name: name.into(), value: value.into(), values };
+                changes.extend(choice.map_err(none)?);
+                continue;
+            }
             let on = match value {
                 "on" => true,
                 "off" => false,

@@ -100,6 +100,10 @@ fn mended(model: &CpuModel, changes: &[(&'static str, bool)]) -> usize {
                 changes.retain(|(other, _)| *other != name);
                 changes.push((name, false));
             }
+            Err(ModelError::Exclusive { first, .. }) => {
+                changes.retain(|(other, _)| *other != first);
+                changes.push((first, false));
+            }
             Err(other) => panic!("{changes:?}: {other}"),
         }
     }
@@ -145,6 +149,14 @@ fn every_pair_of_properties_is_what_was_asked_for_or_an_error_with_a_mend() {
                         !matches!(unmet, Err(ModelError::Needs { needs: same, .. }) if same == needs),
                         "{pair:?}"
                     );
+                    bad += 1;
+                }
+                Err(ModelError::Exclusive { first, second, .. }) => {
+                    assert!(
+                        pair.iter().any(|(asked, on)| *on && [first, second].contains(asked)),
+                        "{pair:?}"
+                    );
+                    assert!(mended(&model, &pair) > 0);
                     bad += 1;
                 }
                 Err(error) => panic!("{pair:?}: {error}"),
@@ -208,8 +220,24 @@ fn max_has_what_is_implemented_beyond_the_default() {
         F::Dpb2,
         F::Jscvt,
         F::Lrcpc2,
+        F::Lrcpc3,
+        F::Lse2,
+        F::PAuth,
+        F::PAuthGeneric,
+        F::PAuth2,
+        F::FpacCombine,
+        F::PacImp,
+        F::Bti,
+        F::Dit,
+        F::Rng,
+        F::WfxT,
+        F::Cssc,
+        F::Mops,
+        F::Ecv,
+        F::Clrbhb,
         F::Sb,
         F::SpecRes,
+        F::SpecRes2,
         F::Dgh,
         F::Hbc,
         F::Ttst,
@@ -231,7 +259,7 @@ fn max_has_what_is_implemented_beyond_the_default() {
     for f in [F::Sha256, F::Pmull, F::Lse, F::DotProd, F::Lrcpc, F::Uao] {
         assert!(max.has(f), "{}", f.name());
     }
-    for f in [F::Lrcpc3, F::Lse128, F::Lse2, F::PAuth, F::Mte, F::Bti, F::Sve, F::Cssc, F::Xs] {
+    for f in [F::Lse128, F::Mte, F::Sve, F::Epac, F::PAuthLr, F::PacQarma5, F::PacQarma3, F::Xs] {
         assert!(!max.has(f), "{}", f.name());
     }
 }
@@ -261,6 +289,36 @@ fn command_line_texts() {
         "CPU feature 'lse' is given as on and as off: leave one of them out"
     );
     assert!(CpuModel::parse("max,lse=off,lse=off").is_ok());
+    assert_eq!(
+        says("max,pauth=sha1"),
+        "CPU feature 'pauth' cannot be 'sha1': write pauth= with one of impdef, qarma5, qarma3, on or off"
+    );
+    assert_eq!(
+        says("max,pauth-qarma5=on"),
+        "CPU features 'pauth-impdef' and 'pauth-qarma5' cannot both be on: write pauth-impdef=off, or pauth=... for \
+         one of them"
+    );
+}
+
+#[test]
+fn pointers_are_authenticated_by_one_algorithm_at_most() {
+    let with = |value: &str| CpuModel::parse(&format!("max,pauth={value}")).unwrap();
+    for (value, has) in [
+        ("impdef", [true, false, false]),
+        ("on", [true, false, false]),
+        ("qarma5", [false, true, false]),
+        ("qarma3", [false, false, true]),
+        ("off", [false, false, false]),
+    ] {
+        let model = with(value);
+        let algorithms = [Feature::PacImp, Feature::PacQarma5, Feature::PacQarma3];
+        assert_eq!(algorithms.map(|f| model.has(f)), has, "{value}");
+        for f in [Feature::PAuth, Feature::PAuthGeneric, Feature::PAuth2, Feature::FpacCombine] {
+            assert_eq!(model.has(f), value != "off", "{value} {}", f.name());
+        }
+    }
+    assert_eq!(with("impdef"), CpuModel::by_name("max").unwrap());
+    assert!(CpuModel::parse("neoverse-n1,pauth=qarma3").unwrap().has(Feature::PacQarma3));
 }
 
 #[test]

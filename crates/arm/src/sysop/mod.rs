@@ -147,6 +147,8 @@ fn cache_or_translation(model: &CpuModel, e: SysEncoding) -> Option<(SysOp, El0)
         (3, 13, 1) => with(Feature::Dpb2, (SysOp::DcClean, uci)),
         // CFP, DVP and CPP RCTX.
         (3, 3, 4 | 5 | 7) => with(Feature::SpecRes, (SysOp::Nop, El0::If(sctlr::EN_RCTX))),
+        // COSP RCTX.
+        (3, 3, 6) => with(Feature::SpecRes2, (SysOp::Nop, El0::If(sctlr::EN_RCTX))),
         (0, 8 | 9, _) => Some((SysOp::At(at::find(model, e.crm, e.op2)?), El0::Never)),
         _ => None,
     }

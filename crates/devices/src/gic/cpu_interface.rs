@@ -5,16 +5,16 @@ use super::state::{Group, Pending, State};
 
 /// Registers of one CPU interface.
 pub(super) struct CpuInterface {
-    pmr: u8,
-    bpr0: u8,
-    bpr1: u8,
+    pub(super) pmr: u8,
+    pub(super) bpr0: u8,
+    pub(super) bpr1: u8,
     /// CBPR and EOImode.
-    ctlr: u64,
+    pub(super) ctlr: u64,
     pub(super) group0_on: bool,
     pub(super) group1_on: bool,
     /// Active priorities of group 0: bit n is group priority n.
-    active0: u32,
-    active1: u32,
+    pub(super) active0: u32,
+    pub(super) active1: u32,
 }
 
 impl Default for CpuInterface {

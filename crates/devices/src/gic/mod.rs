@@ -20,6 +20,7 @@
 
 mod cpu_interface;
 mod frames;
+mod saved;
 pub mod spec;
 mod state;
 #[cfg(test)]

@@ -227,7 +227,7 @@ pub(super) struct State {
     targets: Vec<Option<u16>>,
     pub(super) cpus: Vec<Cpu>,
     /// Where the search for a 1-of-N target starts.
-    next_cpu: usize,
+    pub(super) next_cpu: usize,
 }
 
 impl State {
@@ -253,9 +253,7 @@ impl State {
         self.blocks.iter_mut().for_each(|b| b.reset(0));
         self.routes.fill(0);
         self.cpus.iter_mut().for_each(Cpu::reset);
-        for spi in 0..self.routes.len() {
-            self.route(spi);
-        }
+        self.route_all();
         self.update_all();
     }
 
@@ -315,6 +313,11 @@ impl State {
         } else {
             self.spi_changed((intid - PRIVATE_INTIDS) as usize, still_pending);
         }
+    }
+
+    /// Finds the targets of all SPIs anew.
+    pub(super) fn route_all(&mut self) {
+        (0..self.routes.len()).for_each(|spi| self.route(spi));
     }
 
     /// Finds the target of an SPI by its IROUTER and records it.

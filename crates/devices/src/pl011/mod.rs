@@ -7,6 +7,7 @@
 //! end of each batch of input.
 
 mod output;
+mod saved;
 pub mod spec;
 #[cfg(test)]
 mod tests;

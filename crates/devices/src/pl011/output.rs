@@ -133,6 +133,14 @@ impl OutputQueue {
         n
     }
 
+    /// Waits until the reader has taken everything, at most for `limit`; false if it has not.
+    pub fn wait_until_empty(&self, limit: Duration) -> bool {
+        let state = lock(&self.state);
+        let waits = |state: &mut State| !state.bytes.is_empty() && !state.closed;
+        let result = self.emptied.wait_timeout_while(state, limit, waits);
+        !result.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Ends the queue: output is discarded, readers get what is left, then 0.
     pub fn close(&self) {
         lock(&self.state).closed = true;

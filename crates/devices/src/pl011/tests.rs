@@ -300,3 +300,68 @@ fn survives_random_accesses() {
         assert_eq!(b.line.level(), masked != 0, "the line is the masked status");
     }
 }
+
+#[test]
+fn a_restored_one_goes_on_as_the_saved_one_does() {
+    let mut random = Random::seeded("pl011 saved");
+    let offsets = [DR, RSR, FR, ILPR, IBRD, FBRD, LCR_H, CR, IFLS, IMSC, RIS, MIS, ICR, DMACR];
+    // What it shows of one random thing that is done to it.
+    let act = |b: &Bench, what: u64, value: u64| {
+        let offset = offsets[(value >> 40) as usize % offsets.len()];
+        let bytes = &value.to_le_bytes()[..(value >> 60) as usize % 8];
+        let taken = match what {
+            0..=3 => b.uart.receive(bytes),
+            4 => {
+                b.uart.receive_break();
+                0
+            }
+            5 => {
+                *lock(&b.sink.blocked) ^= true;
+                b.uart.transmit_ready();
+                0
+            }
+            6 => {
+                b.write(CR, value as u32 | CR_RESET.bits());
+                0
+            }
+            _ => {
+                b.write(offset, value as u32);
+                0
+            }
+        };
+        (taken, b.read(offset), b.flags(), b.raw(), b.line.level())
+    };
+    let clock = Arc::new(Clock::manual(COUNTER_FREQUENCY));
+    let bench = || {
+        let b = bench();
+        Bench { uart: b.uart.on_clock(&clock), ..b }
+    };
+    for _ in 0..100 {
+        let (one, other) = (bench(), bench());
+        for b in [&one, &other] {
+            for _ in 0..random.below(200) {
+                clock.advance(random.below(10_000_000));
+                act(b, random.below(14), random.next());
+            }
+        }
+        let saved = one.uart.save();
+        let text = serde_json::to_string(&saved).unwrap();
+        other.uart.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(other.uart.save(), saved);
+        let blocked = *lock(&one.sink.blocked);
+        *lock(&other.sink.blocked) = blocked;
+        let (before, other_before) = (lock(&one.sink.taken).len(), lock(&other.sink.taken).len());
+        for _ in 0..200 {
+            let (what, value) = (random.below(14), random.next());
+            assert_eq!(act(&one, what, value), act(&other, what, value), "{what} {value:#x}");
+        }
+        assert_eq!(lock(&one.sink.taken)[before..], lock(&other.sink.taken)[other_before..]);
+    }
+    let b = bench();
+    let mut saved = b.uart.save();
+    saved.cr = 1 << 20;
+    assert!(b.uart.restore(&saved).unwrap_err().to_string().contains("UARTCR"));
+    saved = b.uart.save();
+    saved.receive = vec![0; FIFO_DEPTH + 1];
+    assert!(b.uart.restore(&saved).unwrap_err().to_string().contains("FIFO"));
+}

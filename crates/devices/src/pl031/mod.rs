@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use armlet_memory::{AccessSize, MmioDevice};
+use armlet_saved::{SavedRtc, Unfit};
 
 use crate::clock::{Clock, NEVER};
 use crate::line::InterruptLine;
@@ -77,6 +78,27 @@ impl Pl031 {
     pub fn power_on(&self) {
         lock(&self.state).offset = 0;
         self.reset();
+    }
+
+    /// All registers. The time of day is the host's and goes on.
+    pub fn save(&self) -> SavedRtc {
+        let State { offset, match_value, load, mask, raw, awaited } = *lock(&self.state);
+        SavedRtc { offset, match_value, load, mask, raw, awaited }
+    }
+
+    /// Takes over all registers. A match that has come meanwhile comes now.
+    ///
+    /// # Errors
+    /// A register cannot have its value; nothing has changed then.
+    pub fn restore(&self, saved: &SavedRtc) -> Result<(), Unfit> {
+        let SavedRtc { offset, match_value, load, mask, raw, awaited } = *saved;
+        Unfit::unless((mask | raw) & !spec::BIT == 0, || "the clock's interrupt cannot be as it was".into())?;
+        let mut state = lock(&self.state);
+        *state = State { offset, match_value, load, mask, raw, awaited };
+        self.queue.cancel(self.key);
+        self.look(&mut state);
+        self.update_line(&state);
+        Ok(())
     }
 
     /// The queue's callback.

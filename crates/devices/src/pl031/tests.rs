@@ -138,3 +138,40 @@ fn survives_random_accesses() {
         assert_eq!(b.r(MIS), b.r(RIS) & b.r(IMSC));
     }
 }
+
+#[test]
+fn a_restored_one_goes_on_as_the_saved_one_does() {
+    let mut random = Random::seeded("pl031 saved");
+    let registers = [DR, MR, LR, CR, IMSC, RIS, MIS];
+    let act = |b: &Bench, what: u64, value: u64| {
+        let near = b.r(DR).wrapping_add(value as u32 % 5).wrapping_sub(1);
+        match what {
+            0 => b.w(MR, near),
+            1 => b.w(LR, value as u32),
+            2 => b.w(IMSC, value as u32),
+            3 => b.w(ICR, value as u32),
+            _ => b.pass(value % (2 * SECOND)),
+        }
+        (registers.map(|offset| b.r(offset)), b.line.level())
+    };
+    for _ in 0..100 {
+        let (one, other) = (bench(), bench());
+        for b in [&one, &other] {
+            for _ in 0..random.below(30) {
+                act(b, random.below(6), random.next());
+            }
+        }
+        // It goes on in another place at the same time of day.
+        other.wall.store(one.wall.load(Ordering::SeqCst), Ordering::SeqCst);
+        let saved = one.rtc.save();
+        other.rtc.restore(&saved).unwrap();
+        assert_eq!(other.rtc.save(), saved);
+        for _ in 0..60 {
+            let (what, value) = (random.below(6), random.next());
+            assert_eq!(act(&one, what, value), act(&other, what, value), "{what} {value:#x}");
+        }
+    }
+    let b = bench();
+    let saved = SavedRtc { mask: 2, ..b.rtc.save() };
+    assert!(b.rtc.restore(&saved).is_err());
+}

@@ -7,6 +7,7 @@ mod tests;
 use std::sync::{Arc, Mutex, Weak};
 
 use armlet_memory::{AccessSize, MmioDevice};
+use armlet_saved::SavedGpio;
 
 use crate::line::InterruptLine;
 use crate::timer_queue::{TimerKey, TimerQueue};
@@ -103,6 +104,45 @@ impl Pl061 {
         self.queue.cancel(self.release);
         lock(&self.state).input = State::default().input;
         self.reset();
+    }
+
+    /// All registers and the levels from outside.
+    pub fn save(&self) -> SavedGpio {
+        let state = lock(&self.state);
+        let now = self.queue.clock().now_ns();
+        SavedGpio {
+            input: state.input,
+            output: state.output,
+            direction: state.direction,
+            sense_level: state.sense_level,
+            both_edges: state.both_edges,
+            event: state.event,
+            mask: state.mask,
+            edges: state.edges,
+            hardware: state.hardware,
+            release_in: self.queue.deadline(self.release).map(|deadline| deadline.saturating_sub(now)),
+        }
+    }
+
+    /// Takes over all of that; every value is possible.
+    pub fn restore(&self, saved: &SavedGpio) {
+        let mut state = lock(&self.state);
+        *state = State {
+            input: saved.input,
+            output: saved.output,
+            direction: saved.direction,
+            sense_level: saved.sense_level,
+            both_edges: saved.both_edges,
+            event: saved.event,
+            mask: saved.mask,
+            edges: saved.edges,
+            hardware: saved.hardware,
+        };
+        match saved.release_in {
+            Some(left) => self.queue.arm(self.release, self.queue.clock().now_ns().saturating_add(left)),
+            None => self.queue.cancel(self.release),
+        }
+        self.update_line(&state);
     }
 
     fn update_line(&self, state: &State) {

@@ -149,3 +149,37 @@ fn survives_random_accesses() {
         assert_eq!(b.r(MIS), b.r(RIS) & b.r(IE));
     }
 }
+
+#[test]
+fn a_restored_one_goes_on_as_the_saved_one_does() {
+    let mut random = Random::seeded("pl061 saved");
+    let registers = [DIR, IS, IBE, IEV, IE, RIS, MIS, IC, AFSEL, data(0xff), data(0x0f), data(0x88)];
+    let act = |b: &Bench, what: u64, value: u64| {
+        let offset = registers[(value >> 8) as usize % registers.len()];
+        match what {
+            0 => b.gpio.set_input((value >> 16) as u8 % 8, value & 1 != 0),
+            1 => b.gpio.press_power_button(),
+            2 => {
+                b.clock.advance(value % (Pl061::PRESS_NS / 2));
+                b.queue.run_expired();
+            }
+            _ => b.w(offset, value as u8),
+        }
+        (registers.map(|offset| b.r(offset)), b.line.level())
+    };
+    for _ in 0..100 {
+        let (one, other) = (bench(), bench());
+        for b in [&one, &other] {
+            for _ in 0..random.below(50) {
+                act(b, random.below(8), random.next());
+            }
+        }
+        let saved = one.gpio.save();
+        other.gpio.restore(&saved);
+        assert_eq!(other.gpio.save(), saved);
+        for _ in 0..100 {
+            let (what, value) = (random.below(8), random.next());
+            assert_eq!(act(&one, what, value), act(&other, what, value), "{what} {value:#x}");
+        }
+    }
+}

@@ -118,7 +118,7 @@ fn mend(name: &str, recorded: &str) -> String {
     }
 }
 
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut short: String = text.chars().take(SHOWN).collect();
     if short.len() < text.len() {
         short.push_str("...");
@@ -134,7 +134,7 @@ fn none() -> String {
     "none".into()
 }
 
-fn on_off(on: bool) -> String {
+pub(crate) fn on_off(on: bool) -> String {
     if on { "on" } else { "off" }.into()
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
 }
 
 /// Size of the disk image at `path` and a digest of samples of it, since disks are large.
-fn sampled(path: &Path) -> Result<String, RecordingError> {
+pub(crate) fn sampled(path: &Path) -> Result<String, RecordingError> {
     let failed = |source| BootError::Open { what: "disk image", path: path.into(), source };
     let read = || {
         use std::io::{Seek, SeekFrom};

@@ -21,7 +21,7 @@ use crate::machine::End;
 use crate::notice::Cause;
 use format::Fault;
 pub(crate) use format::{Identity, MAX_CONSOLE};
-pub(crate) use identity::{check_drives, compare, digest, digest_of, identify};
+pub(crate) use identity::{check_drives, compare, digest, digest_of, identify, on_off, sampled, shown};
 
 /// Something that comes to the guest from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use armlet_memory::Ram;
+use armlet_saved::{SavedVirtio, Unfit};
 use armlet_storage::{BlockBackend, SECTOR_SIZE};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::mmio::copy_config;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -183,6 +184,23 @@ impl VirtioDevice for Block {
 
     fn resume(&self) {
         self.worker.resume();
+    }
+
+    fn positions(&self) -> Vec<Option<QueuePosition>> {
+        vec![self.worker.look(|requests| requests.queue.position(None))]
+    }
+
+    fn save(&self, saved: &mut SavedVirtio) {
+        saved.config = self.config().to_vec();
+    }
+
+    fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit> {
+        let writeback = saved.config.get(config::WRITEBACK).copied().unwrap_or(0);
+        let mut here = self.config();
+        here[config::WRITEBACK] = writeback;
+        Unfit::unless(saved.config == here, || format!("{} had another size or other limits", self.name))?;
+        self.writeback.store(writeback != 0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn shutdown(&self, deadline: Duration) -> bool {

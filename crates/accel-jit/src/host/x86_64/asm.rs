@@ -546,6 +546,16 @@ impl Asm {
         self.legacy(Opc { pp: 2, map: 1, op: 0xbd, w }, d.0, s.into(), false);
     }
 
+    /// tzcnt d, s
+    pub fn tzcnt(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 2, map: 1, op: 0xbc, w }, d.0, s.into(), false);
+    }
+
+    /// popcnt d, s
+    pub fn popcnt(&mut self, w: bool, d: Gpr, s: impl Into<Rm>) {
+        self.legacy(Opc { pp: 2, map: 1, op: 0xb8, w }, d.0, s.into(), false);
+    }
+
     /// bswap d
     pub fn bswap(&mut self, w: bool, d: Gpr) {
         let rex = (if w { 8 } else { 0 }) | (d.0 >> 3);

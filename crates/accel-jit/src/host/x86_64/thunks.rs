@@ -1,6 +1,7 @@
 //! Shared pieces of host code: entering and leaving translated code, and calling Rust from it.
 
 use super::asm::*;
+use super::generate::pointer::BTYPE_SHIFT;
 use super::regs::*;
 use crate::runtime::exit::Exit;
 use crate::runtime::state::JitState;
@@ -29,6 +30,10 @@ pub struct SlowPaths {
     pub sync: SlowPath,
     /// CRC32 with the ISO polynomial.
     pub crc32: SlowPath,
+    /// Pointer authentication.
+    pub pauth: SlowPath,
+    /// Memory copy and memory set.
+    pub mops: SlowPath,
     /// A vector IR instruction by the reference.
     pub vector: SlowPath,
 }
@@ -46,6 +51,8 @@ pub struct Thunks {
     pub system: u64,
     pub sync: u64,
     pub crc32: u64,
+    pub pauth: u64,
+    pub mops: u64,
     pub vector: u64,
     /// Calls the vector helper in rax; operands and an input on the stack; its result is in rax.
     pub helper: u64,
@@ -79,9 +86,10 @@ fn load_pinned(a: &mut Asm) {
 
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
-/// Emits all thunks into `a`, which must be reset to where they will execute.
-pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
-    let mut t = Thunks { enter: emit_enter(a), ..Thunks::default() };
+/// Emits all thunks into `a`, which must be reset to where they will execute. With `bti`, PSTATE.BTYPE is in rdx
+/// where a block is entered, and wherever a branch leaves from.
+pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
+    let mut t = Thunks { enter: emit_enter(a, bti), ..Thunks::default() };
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
     emit_leave_at_offset(a, leave);
@@ -94,6 +102,10 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     a.store_imm(false, at!(exit_code), Exit::Chain as i32);
     a.jmp_to(leave);
     t.indirect = a.here();
+    if bti {
+        a.shift_imm(Shift::Shl, false, RDX, BTYPE_SHIFT);
+        a.op_mem(Op2::Or, false, at!(cpu.pstate), RDX);
+    }
     a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
     a.store(true, at!(cpu.pc), RAX);
     a.jmp_to(leave);
@@ -107,6 +119,8 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
         (&mut t.system, slow.system),
         (&mut t.sync, slow.sync),
         (&mut t.crc32, slow.crc32),
+        (&mut t.pauth, slow.pauth),
+        (&mut t.mops, slow.mops),
         (&mut t.vector, slow.vector),
     ] {
         *address = emit_slow(a, f, leave_saved);
@@ -116,7 +130,7 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths) -> Thunks {
     t
 }
 
-fn emit_enter(a: &mut Asm) -> u64 {
+fn emit_enter(a: &mut Asm, bti: bool) -> u64 {
     let here = a.here();
     for g in SAVED {
         a.push(g);
@@ -129,6 +143,12 @@ fn emit_enter(a: &mut Asm) -> u64 {
     a.mov(RAX, RDX);
     a.mov(RCX, RSI);
     a.load(true, R15, at!(tlb));
+    if bti {
+        a.load(false, RDX, at!(cpu.pstate));
+        a.shift_imm(Shift::Shr, false, RDX, BTYPE_SHIFT);
+        a.op_imm(Op2::And, false, RDX, 3);
+        a.op_imm(Op2::And, false, at!(cpu.pstate), !(3 << BTYPE_SHIFT));
+    }
     load_pinned(a);
     a.jmp_rm(RCX);
     here

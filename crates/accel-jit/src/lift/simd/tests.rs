@@ -14,6 +14,7 @@ fn context(features: FeatureSet, fp_inline: bool) -> LiftContext {
         fp_alternate: false,
         fp_merge: false,
         check_sp: false,
+        guarded: false,
         offset: 0,
     }
 }

@@ -12,7 +12,7 @@ impl Generator {
         match *inst {
             Inst::BranchIf { test, target } => self.branch_if(test, target),
             Inst::Branch { target } => self.branch(target),
-            Inst::BranchReg { target, .. } => self.branch_reg(target),
+            Inst::BranchReg { target, btype, .. } => self.branch_reg(target, btype),
             Inst::Raise(raise) => {
                 self.clobber_flags();
                 let (exit, arg) = Exit::from_raise(raise);
@@ -22,6 +22,19 @@ impl Generator {
             Inst::Eret => {
                 self.clobber_flags();
                 self.leave(Exit::Eret, i64::from(self.offset));
+            }
+            Inst::EretAuthenticated { b } => {
+                self.clobber_flags();
+                self.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), i32::from(b));
+                self.leave(Exit::EretAuthenticated, i64::from(self.offset));
+            }
+            Inst::WaitUntil { event, until } => {
+                self.clobber_flags();
+                self.move_into(Width::X, RAX, until);
+                self.asm.store(true, field(std::mem::offset_of!(JitState, result)), RAX);
+                let rt = (self.word & 31) as i32;
+                self.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), rt);
+                self.leave(if event { Exit::Wfet } else { Exit::Wfit }, i64::from(self.offset));
             }
             Inst::Hint(hint) => self.hint(hint),
             _ => unreachable!("not a control instruction"),
@@ -148,13 +161,15 @@ impl Generator {
     pub(super) fn jump_across(&mut self, target: i64) {
         self.spend(self.count);
         self.page_relative(RAX, target);
+        self.set_btype(0);
         self.jump_to_rax();
     }
 
-    fn branch_reg(&mut self, target: Opnd) {
+    fn branch_reg(&mut self, target: Opnd, btype: u8) {
         self.clobber_flags();
         self.move_into(Width::X, RAX, target);
         self.spend(self.count);
+        self.set_btype(btype);
         self.jump_to_rax();
     }
 

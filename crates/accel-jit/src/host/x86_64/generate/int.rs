@@ -21,6 +21,8 @@ impl Generator {
             Inst::Extr { w, d, hi, lo, lsb } => self.extr(w, d, hi, lo, lsb),
             Inst::MulHigh { signed, d, a, b } => self.mul_high(signed, d, a, b),
             Inst::Div { signed, w, d, a, b } => self.div(signed, w, d, a, b),
+            Inst::MinMax { max, signed, w, d, a, b } => self.min_max(max, signed, w, d, (a, b)),
+            Inst::Pauth { op, d, pointer, modifier } => self.pauth(op, d, pointer, modifier),
             Inst::Crc32 { c, size, d, acc, data } => self.crc32(c, size, d, acc, data),
             Inst::Select { op, w, d, cond, a, b } => self.select(op, w, d, cond, (a, b)),
             Inst::CondCompare { add, w, a, b, cond, nzcv } => self.cond_compare(add, w, (a, b), cond, nzcv),
@@ -354,7 +356,7 @@ impl Generator {
             UnaryOp::Rev16 => return self.rev16(w, d, s),
             _ => {}
         }
-        let t = if op == UnaryOp::Cls { self.scratch() } else { RAX };
+        let t = if matches!(op, UnaryOp::Cls | UnaryOp::Abs) { self.scratch() } else { RAX };
         let g = self.dest(d, RAX);
         let from = match s {
             Opnd::Reg(r) => Rm::from(self.loc(r)),
@@ -368,6 +370,15 @@ impl Generator {
             UnaryOp::ZextH => self.asm.movzx16(g, from),
             UnaryOp::ZextW => self.move_into(Width::W, g, s),
             UnaryOp::Clz => self.asm.lzcnt(x(w), g, from),
+            UnaryOp::Ctz => self.asm.tzcnt(x(w), g, from),
+            UnaryOp::Cnt => self.asm.popcnt(x(w), g, from),
+            UnaryOp::Abs => {
+                self.move_into(w, RAX, s);
+                self.asm.mov(t, RAX);
+                self.asm.group3(3, x(w), RAX);
+                self.asm.cmov(Cc::S, x(w), RAX, t);
+                self.asm.mov(g, RAX);
+            }
             UnaryOp::Not => {
                 self.move_into(w, g, s);
                 self.asm.group3(2, x(w), g);
@@ -588,6 +599,27 @@ impl Generator {
         if let Some(f) = done {
             self.asm.bind(f);
         }
+        self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    fn min_max(&mut self, max: bool, signed: bool, w: Width, d: Reg, (a, b): (Opnd, Opnd)) {
+        if d == Reg::NONE {
+            return;
+        }
+        self.clobber_flags();
+        let s = self.scratch();
+        let g = self.dest(d, RAX);
+        self.move_into(w, s, b);
+        self.move_into(w, RAX, a);
+        self.asm.op(Op2::Cmp, x(w), RAX, s);
+        let cc = match (max, signed) {
+            (true, true) => Cc::L,
+            (true, false) => Cc::B,
+            (false, true) => Cc::G,
+            (false, false) => Cc::A,
+        };
+        self.asm.cmov(cc, x(w), RAX, s);
         self.asm.mov(g, RAX);
         self.done(d, g);
     }

@@ -4,10 +4,15 @@
 //! if the page is not there *or* the access crosses into another, so unaligned accesses need no test of
 //! their own. Where alignment is demanded the low bits stay in the comparison instead.
 
+use armlet_arm::mops;
+
 use super::locate::{Loc, spill_slot};
 use super::*;
 use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
+
+/// NOT C in the form in which NZCV is kept.
+const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
 struct Probed {
@@ -65,6 +70,7 @@ impl Generator {
             Inst::AtomicRmw { op, mem, d, s, addr } => self.atomic(op, mem, d, s, addr),
             Inst::Cas { mem, d, expected, new, addr } => self.cas(mem, d, expected, new, addr),
             Inst::CasPair { mem, d, s, addr } => self.cas_pair(mem, d, s, addr),
+            Inst::Mops { word } => self.move_memory(word),
             Inst::Barrier(b) => self.barrier(b),
             _ => unreachable!("not a memory instruction"),
         }
@@ -301,6 +307,9 @@ impl Generator {
 
     fn load_pair(&mut self, mem: Mem, ext: Extend, (d1, d2): (Reg, Reg), addr: Addr) {
         let p = self.probe(addr, self.probe_for(mem, 2, false));
+        if self.pairs_at_once() {
+            return self.load_pair_at_once(mem, ext, (d1, d2), &p);
+        }
         // The first result must not destroy the address of the second.
         let g1 = match self.dest(d1, p.free) {
             g if g == p.host.base => p.free,
@@ -314,6 +323,55 @@ impl Generator {
         self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
         self.done(d1, g1);
         self.done(d2, g2);
+    }
+
+    /// Pairs that do not cross a multiple of 16 are accessed at once, as the host does with one access.
+    fn pairs_at_once(&self) -> bool {
+        self.options.lse2 && self.options.smp
+    }
+
+    fn load_pair_at_once(&mut self, mem: Mem, ext: Extend, (d1, d2): (Reg, Reg), p: &Probed) {
+        let both = Xmm(0);
+        self.load_vector(mem.size + 1, both, p.host);
+        let g1 = match self.dest(d1, p.free) {
+            g if g == p.host.base => p.free,
+            g => g,
+        };
+        let g2 = self.dest(d2, RAX);
+        let wide = mem.size == 3;
+        // vmovq or vmovd, vpextrq or vpextrd.
+        self.asm.vex(Opc { w: wide, ..opc(1, 1, 0x7e) }, both.0, 0, g1);
+        self.asm.vex_imm(Opc { w: wide, ..opc(1, 3, 0x16) }, both.0, 0, g2, 1);
+        if !wide && ext == Extend::SignX {
+            self.asm.movsxd(g1, g1);
+            self.asm.movsxd(g2, g2);
+        }
+        let access = self.describe(mem, false).with_extend(ext).with_pair(true);
+        self.slow_access(p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
+        self.done(d1, g1);
+        self.done(d2, g2);
+    }
+
+    fn store_pair_at_once(&mut self, size: u8, (v1, v2): (Place, Place), p: &Probed) {
+        let (both, wide) = (Xmm(0), size == 3);
+        for (lane, v) in [(0, v1), (1, v2)] {
+            let from = match (v, Self::place_in_memory(v)) {
+                (_, Some(m)) => Rm::from(m),
+                (Place::Host(g), _) => Gpr(g).into(),
+                (Place::Constant(c), _) => {
+                    self.asm.mov_imm(p.free, i64::from(c));
+                    p.free.into()
+                }
+                _ => unreachable!("not the value of an integer store"),
+            };
+            // vmovq or vmovd, vpinsrq or vpinsrd.
+            if lane == 0 {
+                self.asm.vex(Opc { w: wide, ..opc(1, 1, 0x6e) }, both.0, 0, from);
+            } else {
+                self.asm.vex_imm(Opc { w: wide, ..opc(1, 3, 0x22) }, both.0, both.0, from, lane);
+            }
+        }
+        self.store_vector(size + 1, both, p.host);
     }
 
     /// Where the value of a store is; the register to put it into if it must be in one.
@@ -383,11 +441,16 @@ impl Generator {
         let p = self.probe(addr, self.probe_for(mem, 2, true));
         let v1 = self.place(s1);
         let v2 = self.place(s2);
-        self.store_value(mem.size, v1, p.host, p.free);
-        let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
-        self.store_value(mem.size, v2, second, p.free);
+        if self.pairs_at_once() {
+            self.store_pair_at_once(mem.size, (v1, v2), &p);
+        } else {
+            self.store_value(mem.size, v1, p.host, p.free);
+            let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
+            self.store_value(mem.size, v2, second, p.free);
+        }
         let access = self.describe(mem, true).with_pair(true);
         self.slow_access(&p, access, [v1, v2], [0; 2]);
+        self.after_store(mem);
     }
 
     /// A store-release must not be passed by a later load-acquire: the host lets loads pass stores.
@@ -490,7 +553,16 @@ impl Generator {
     fn probe_rax(&mut self, mem: Mem, access: SlowAccess, (s, t): (Gpr, Gpr)) {
         self.leave_entry();
         let retry = self.asm.len() as u32;
-        let probe = Probe { aligned: true, ..self.probe_for(mem, 1, access.write()) };
+        let unaligned = self.options.lse2 && !self.options.align_check && mem.size > 0;
+        let probe = Probe { aligned: !unaligned, ..self.probe_for(mem, 1, access.write()) };
+        if unaligned {
+            // Not across a multiple of 16.
+            self.asm.lea(true, t, M::at(RAX, (1 << mem.size) - 1));
+            self.asm.op(Op2::Xor, true, t, RAX);
+            self.asm.op_imm(Op2::Cmp, true, t, 16);
+            let across = self.asm.jcc(Cc::AE);
+            self.later(Cold::Access { from: across, index: self.side_table.len() as u32 });
+        }
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
         let access = access.with_aligned(true).with_atomic(true);
         self.slow_access(&p, access, [Place::None; 2], [0; 2]);
@@ -591,6 +663,34 @@ impl Generator {
         self.asm.push_imm(self.describe(mem, true).with_pair(true).with_aligned(true).bits());
         self.call_thunk(self.thunks.cas_pair);
         self.pop_words(2);
+        self.locations.drop_copies();
+        self.vectors.clear();
+    }
+
+    fn move_memory(&mut self, word: u32) {
+        self.clobber_flags();
+        // The last instruction of a sequence has mostly nothing left to do.
+        let left = mops::left_for_epilogue(word).filter(|_| !self.options.el0);
+        let nothing = left.map(|n| {
+            let option = self.nzcv_slot();
+            self.asm.test_imm(false, option, NOT_CARRY);
+            let other_option = self.asm.jcc(Cc::E);
+            match self.loc(Reg(n)) {
+                Loc::Host(g) => self.asm.test(true, g, g),
+                Loc::Memory(m) => self.asm.op_imm(Op2::Cmp, true, m, 0),
+            }
+            let nothing = self.asm.jcc(Cc::E);
+            self.asm.bind(other_option);
+            nothing
+        });
+        self.leave_entry();
+        self.asm.push_imm(word as i32);
+        self.asm.push_imm(i32::from(self.offset));
+        self.call_thunk(self.thunks.mops);
+        self.pop_words(2);
+        if let Some(nothing) = nothing {
+            self.asm.bind(nothing);
+        }
         self.locations.drop_copies();
         self.vectors.clear();
     }

@@ -12,6 +12,7 @@ mod float;
 mod int;
 mod locate;
 mod mem;
+pub(super) mod pointer;
 mod products;
 mod system;
 mod vector;
@@ -24,6 +25,7 @@ use super::regs::*;
 use super::thunks::Thunks;
 use crate::cache::Numbers;
 use crate::ir::*;
+use crate::lift::pointer::Landing;
 use crate::mmu::SideEntry;
 use crate::runtime::exit::Exit;
 
@@ -60,6 +62,16 @@ pub struct Options {
     pub counted: bool,
     /// Keep a hash of the instructions.
     pub trace: bool,
+    /// Branches tell their targets what they are (FEAT_BTI).
+    pub bti: bool,
+    /// How the block begins, if the model has FEAT_BTI.
+    pub landing: Option<Landing>,
+    /// There are keys to authenticate pointers.
+    pub pauth: bool,
+    /// Pointers are authenticated by the implementation-defined algorithm.
+    pub pauth_inline: bool,
+    /// Atomic accesses need not be aligned inside 16 bytes, pairs are accessed at once (FEAT_LSE2).
+    pub lse2: bool,
     /// Note where each instruction begins.
     pub marks: bool,
 }
@@ -236,16 +248,18 @@ impl Generator {
         }
     }
 
-    /// Outer entry: rax holds the virtual address; sets the page. Inner entry follows.
+    /// Outer entry: rax holds the virtual address, rdx PSTATE.BTYPE if the model has it; sets the page. Inner entry follows.
     fn entries(&mut self, block: &Block) {
         self.asm.op_imm(Op2::And, true, RAX, -4096);
         self.asm.store(true, field(std::mem::offset_of!(crate::runtime::state::JitState, page_va)), RAX);
+        self.check_landing(block);
         self.inner_entry = self.asm.len() as u32;
         if self.options.count {
             let m = field(std::mem::offset_of!(crate::runtime::state::JitState, blocks_run));
             self.asm.op_imm(Op2::Add, true, m, 1);
         }
         self.check_limit(block);
+        self.land();
     }
 
     /// Goes over the block backwards: what is live, what is used last, which accesses share their base.
@@ -409,6 +423,8 @@ impl Generator {
             | Inst::Extr { .. }
             | Inst::MulHigh { .. }
             | Inst::Div { .. }
+            | Inst::MinMax { .. }
+            | Inst::Pauth { .. }
             | Inst::Crc32 { .. }
             | Inst::Select { .. }
             | Inst::CondCompare { .. }
@@ -430,12 +446,15 @@ impl Generator {
             | Inst::AtomicRmw { .. }
             | Inst::Cas { .. }
             | Inst::CasPair { .. }
+            | Inst::Mops { .. }
             | Inst::Barrier(_) => self.memory(inst),
             Inst::BranchIf { .. }
             | Inst::Branch { .. }
             | Inst::BranchReg { .. }
             | Inst::Raise(_)
             | Inst::Eret
+            | Inst::EretAuthenticated { .. }
+            | Inst::WaitUntil { .. }
             | Inst::Hint(_) => self.control(inst),
             Inst::SysRead { .. } | Inst::SysWrite { .. } | Inst::PstateImm { .. } | Inst::Sys { .. } => {
                 self.system(inst);

@@ -54,9 +54,12 @@ impl Generator {
             return Some(field(std::mem::offset_of!(JitState, cpu.sp_el)));
         }
         let both = [SysReg::TpidrEl1, SysReg::ElrEl1, SysReg::EsrEl1, SysReg::FarEl1];
+        // Kernels change the key of instructions whenever they are entered and left.
+        let keys = [SysReg::ApiaKeyLoEl1, SysReg::ApiaKeyHiEl1];
         let reads = [SysReg::SpsrEl1, SysReg::Ttbr0El1, SysReg::Ttbr1El1, SysReg::SctlrEl1, SysReg::TcrEl1];
         let find = |set: &[SysReg]| set.iter().find(|r| r.encoding() == enc).map(|r| register(*r));
-        find(&both).or_else(|| if write { None } else { find(&reads) })
+        let key = if self.options.pauth { find(&keys) } else { None };
+        find(&both).or(key).or_else(|| if write { None } else { find(&reads) })
     }
 
     /// The value of a register that never changes. EL0 may be kept from reading it, or sees another.
