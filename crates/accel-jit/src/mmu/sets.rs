@@ -666,6 +666,7 @@ mod tests {
             fill(&mut sets);
         }
         // Of the upper half, what EL0 can access goes with PAN.
+        sets.el1().fill(UPPER, 0, false, 12, false);
         sets.el1().note_protected(UPPER);
         sets.set_lower(key(3, 3, true));
         assert!(has(&mut sets, UPPER), "PAN is as it was");
