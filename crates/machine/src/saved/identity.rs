@@ -164,9 +164,7 @@ pub(super) fn compare(
     let differs = |(what, then, now): Property| RestoreError::OtherMachine {
         path: path.into(),
         mend: mend(&what, &then),
-        what,
-        saved: format!("'{}'", shown(&then)),
-        here: format!("'{}'", shown(&now)),
+        what: format!("{what} was '{}' and is '{}'", shown(&then), shown(&now)),
     };
     if let Some(property) = properties(saved, here).into_iter().find(|(_, then, now)| then != now) {
         return Err(differs(property));

@@ -61,8 +61,8 @@ pub enum RestoreError {
     File { path: PathBuf, fault: Fault },
     #[error("'{}' cannot be restored: {what}: save the machine again", path.display())]
     Contents { path: PathBuf, what: String },
-    #[error("saved state '{}' is of another machine: {what} was {saved} and is {here}: {mend}", path.display())]
-    OtherMachine { path: PathBuf, what: String, saved: String, here: String, mend: String },
+    #[error("saved state '{}' is of another machine: {what}: {mend}", path.display())]
+    OtherMachine { path: PathBuf, what: String, mend: String },
     #[error("saved state '{}' does not fit this machine: {source}", path.display())]
     Unfit { path: PathBuf, source: Unfit },
     #[error("drive {number} ('{}') was written to since the machine was saved, and its guest would not notice: give the image as it was then", drive.display())]
