@@ -60,6 +60,20 @@ pub fn ensure_working(test: &mut Command, package: &str) -> Result<()> {
     if test.output().is_ok_and(|out| out.status.success()) { Ok(()) } else { install(&[package]) }
 }
 
+/// Installs packages of which some are of another architecture, unless `present` is there.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_foreign(present: &str, arch: &str, packages: &[&str]) -> Result<()> {
+    if std::path::Path::new(present).exists() {
+        return Ok(());
+    }
+    // Without it there is no such package; to say it again changes nothing.
+    quiet(&mut command("dpkg", ["--add-architecture", arch]))
+        .context("cannot take packages of another architecture")?;
+    install(packages)
+}
+
 fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());

@@ -16,12 +16,33 @@ const FOLDER: u32 = 0o040_755;
 
 /// A cpio archive in the making.
 #[derive(Default)]
-struct Archive {
+pub struct Archive {
     data: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
+    /// Adds folders; those that are in others come after them.
+    pub fn folders(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.add(name, FOLDER, &[]));
+    }
+
+    /// Adds a file that may be executed.
+    pub fn file(&mut self, name: &str, content: &[u8]) {
+        self.add(name, FILE, content);
+    }
+
+    /// Writes it, compressed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(&self.finish())?;
+        fs::write(path, gz.finish()?)?;
+        Ok(())
+    }
+
     fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.entries += 1;
         let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
@@ -54,9 +75,7 @@ impl Archive {
 /// Those of the file system.
 pub fn write(kernel: &Kernel, path: &Path) -> Result<()> {
     let mut a = Archive::default();
-    for folder in ["bin", "dev", "lib", "lib/modules", "mnt", "proc", "root", "sys", "tmp"] {
-        a.add(folder, FOLDER, &[]);
-    }
+    a.folders(&["bin", "dev", "lib", "lib/modules", "mnt", "proc", "root", "sys", "tmp"]);
     a.add("init", FILE, INIT.as_bytes());
     a.add("bin/busybox", FILE, &fs::read(kernel.busybox())?);
     let mut order = String::new();
@@ -67,10 +86,7 @@ pub fn write(kernel: &Kernel, path: &Path) -> Result<()> {
         order.push('\n');
     }
     a.add("lib/modules/order", FILE, order.as_bytes());
-    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
-    gz.write_all(&a.finish())?;
-    fs::write(path, gz.finish()?)?;
-    Ok(())
+    a.write(path)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod apt;
 mod bench;
 mod boot;
+mod build;
 mod cache;
 mod drivers;
 mod fuzz;
@@ -14,7 +15,9 @@ mod guests;
 mod host;
 mod initrd;
 mod kernel;
+mod kvm;
 mod litmus;
+mod oracle;
 mod profile;
 mod qmp;
 mod repeat;
@@ -43,7 +46,7 @@ enum Command {
     Boot(boot::Options),
     /// Run every check: format, lints, licences, docs, tests, boots of real kernels
     Test(suite::Options),
-    /// Compare instruction semantics with qemu-user's (options after `--`: --seed, --count, --class, --help)
+    /// Compare instruction semantics with qemu-user's (options after `--`: --full, --seed, --class, --help)
     Conform {
         /// Options of the comparison
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -65,10 +68,14 @@ enum Command {
     Repeat(repeat::Options),
     /// Save guests at random moments, and have them go on in other processes
     Saved(saved::Options),
+    /// Build armlet for a host of another architecture
+    Build(build::Options),
     /// Run litmus tests of the memory model, and atomics under contention, on 2 and 4 CPUs
     Litmus(litmus::Options),
     /// Give any bytes to what takes bytes from outside, under libFuzzer
     Fuzz(fuzz::Options),
+    /// Test armlet with KVM for arm64, on a host that the peer emulates
+    TestKvm(kvm::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -99,8 +106,10 @@ fn work() -> Result<()> {
         Command::Profile => profile::main(),
         Command::Repeat(o) => repeat::main(&o),
         Command::Saved(o) => saved::main(&o),
+        Command::Build(o) => build::main(&o),
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
+        Command::TestKvm(o) => kvm::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }
@@ -109,7 +118,9 @@ fn work() -> Result<()> {
 /// Runs the differential tests of instruction semantics.
 fn conform(options: &[String]) -> Result<()> {
     host::ensure(host::TEST)?;
-    let mut c = run::command(&run::cargo(), ["run", "--quiet", "--package", "armlet-conform", "--"]);
+    oracle::prepare()?;
+    let mut c =
+        run::command(&run::cargo(), ["run", "--quiet", "--release", "--package", "armlet-conform", "--"]);
     run::shown(c.args(options))
 }
 
@@ -121,6 +132,7 @@ fn setup() -> Result<()> {
     for version in kernel::Version::ALL {
         boot::Linux::prepare(version)?;
     }
+    oracle::prepare()?;
     suite::cargo_deny()?;
     qmp::client()?;
     bench::setup()?;

@@ -11,7 +11,9 @@ use clap::Args;
 use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
-use crate::{cache, drivers, gdb, guests, host, litmus, profile, qmp, repeat, run, saved, topology};
+use crate::{
+    cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, saved, topology,
+};
 
 /// How much to test.
 #[derive(Args)]
@@ -69,6 +71,7 @@ pub fn main(o: &Options) -> Result<()> {
     let start = Instant::now();
     host::ensure(host::BOOT)?;
     host::ensure(host::TEST)?;
+    oracle::prepare()?;
     let cargo = run::cargo();
     let mut tally = Tally::default();
     let cargo_check = |tally: &mut Tally, name: &str, args: &[&str]| {
@@ -95,6 +98,7 @@ pub fn main(o: &Options) -> Result<()> {
             let name = format!("symbols in the image of Linux {version:?}");
             tally.check(&name, || profile::symbols(&armlet, version));
         }
+        tally.check("Linux with KVM, on an emulated host", kvm::short);
         tally.check("the profile of a boot", || profile::boot(&armlet));
         tally.check("a storm over Linux", || soak::storm(Version::V6_12, 1.0, None));
         tally.check("a public QMP client ends a machine", || qmp::drive_dummy(&armlet));

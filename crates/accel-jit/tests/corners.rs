@@ -1,4 +1,5 @@
 //! Programs that have once gone wrong.
+#![cfg(target_arch = "x86_64")]
 
 use std::sync::Arc;
 

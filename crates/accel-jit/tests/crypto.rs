@@ -1,5 +1,6 @@
 //! AES, SHA1 and SHA256 in translated code, with and without the host's SHA instructions, against the plain
 //! functions of `armlet_arm::crypto`.
+#![cfg(target_arch = "x86_64")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! The engine's conformance suite over the translator.
+#![cfg(target_arch = "x86_64")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Watchpoints stop before the access, whatever instruction makes it, and at no other.
+#![cfg(target_arch = "x86_64")]
 
 use std::sync::Arc;
 

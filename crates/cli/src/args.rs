@@ -159,7 +159,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", default_value = "virt", help_heading = "Machine")]
     pub machine: String,
     /// CPU model and features, as `armlet cpus` lists them
-    #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "neoverse-n1", value_parser = parse::cpu, help_heading = "Machine")]
+    #[arg(long, value_name = "NAME[,FEATURE=on|off]", default_value = "default", value_parser = parse::cpu, help_heading = "Machine")]
     pub cpu: CpuConfig,
     /// Number of CPUs, and room for more that are plugged later (armlet ctl PATH cpu add); sockets=, clusters=, cores= and
     /// threads= arrange them

@@ -119,3 +119,30 @@ pub const fn b(at: u64, to: u64) -> u32 {
 pub const fn b_ne(at: u64, to: u64) -> u32 {
     0x5400_0001 | (((to.wrapping_sub(at) >> 2) & 0x7_ffff) as u32) << 5
 }
+
+/// `CBZ Xt`, from `at` to `to`.
+pub const fn cbz(t: u32, at: u64, to: u64) -> u32 {
+    0xb400_0000 | (((to.wrapping_sub(at) >> 2) & 0x7_ffff) as u32) << 5 | t
+}
+
+/// `CBNZ Wt`, from `at` to `to`.
+pub const fn cbnz_w(t: u32, at: u64, to: u64) -> u32 {
+    0x3500_0000 | (((to.wrapping_sub(at) >> 2) & 0x7_ffff) as u32) << 5 | t
+}
+
+/// SUB Wd, Wn, #value.
+pub const fn sub_imm_w(d: u32, n: u32, value: u32) -> u32 {
+    0x5100_0000 | value << 10 | n << 5 | d
+}
+
+/// MOVZ Wd, #value.
+pub const fn movz_w(d: u32, value: u32) -> u32 {
+    0x5280_0000 | value << 5 | d
+}
+
+/// MSR DIT, #0.
+pub const MSR_DIT_0: u32 = 0xd503_405f;
+/// MSR SSBS, #0.
+pub const MSR_SSBS_0: u32 = 0xd503_403f;
+/// NOP.
+pub const NOP: u32 = 0xd503_201f;

@@ -1,30 +1,43 @@
-//! The executor under test: lifts run by the IR interpreter.
+//! The first executor under test: lifts run by the IR interpreter.
 
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp, run};
-use armlet_accel_jit::ir::{Builder, Hint, Inst, Mem, Order, Raise};
+use armlet_accel_jit::ir::{Block, Builder, Hint, Inst, Mem, Order, Raise};
 use armlet_accel_jit::lift::{Flow, LiftContext, lift};
 use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
-use armlet_arm::{CpuState, Feature, FeatureSet};
+use armlet_arm::{CpuState, Feature, FeatureSet, Pstate, sysreg};
 
-use crate::record::{self, Record};
+use crate::generate::fpcr_mask;
+use crate::record::{self, Record, untagged};
 use crate::{Case, program};
 
 /// An access that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Not in the case's memory or code: the address, its tag removed.
+    /// Not in the case's memory or code, or not for this: the first address that is not, its tag removed.
     Address(u64),
     /// Misaligned where alignment is needed.
     Alignment,
-    /// A system register or operation that these tests leave out.
+    /// A system register or operation that is UNDEFINED or trapped at EL0.
     System,
+    /// A system register or operation that these tests leave out.
+    Unknown,
 }
 
-/// FPCR and FPSR, the system registers that instructions here may reach.
-const FPCR: u16 = armlet_arm::sysreg::encoding(3, 3, 4, 4, 0);
-const FPSR: u16 = armlet_arm::sysreg::encoding(3, 3, 4, 4, 1);
+/// System registers that instructions here may reach.
+const FPCR: u16 = sysreg::encoding(3, 3, 4, 4, 0);
+const FPSR: u16 = sysreg::encoding(3, 3, 4, 4, 1);
+const DIT: u16 = sysreg::encoding(3, 3, 4, 2, 5);
+const SSBS: u16 = sysreg::encoding(3, 3, 4, 2, 6);
 
-/// What a program at EL0 sees of memory: its own record's memory, and its code to read.
+/// Cache maintenance by address, with nothing to be seen of it: IC IVAU, DC CVAC, CVAU, CIVAC, CVAP, CVADP.
+const MAINTENANCE: [u16; 6] = {
+    const fn sys(crm: u16) -> u16 {
+        sysreg::encoding(1, 3, 7, crm, 1)
+    }
+    [sys(5), sys(10), sys(11), sys(14), sys(12), sys(13)]
+};
+
+/// What a program at EL0 sees of memory: its own record's memory, its code to read, and the edges.
 pub struct Memory<'a> {
     /// Address of `bytes`.
     pub at: u64,
@@ -32,25 +45,47 @@ pub struct Memory<'a> {
     pub bytes: &'a mut [u8],
     /// The code image from [`program::CODE`] on, or what is known of it.
     pub code: &'a [u8],
-    /// Address of `code`.
-    pub code_at: u64,
+    /// What the CPU has.
+    pub features: &'a FeatureSet,
+    /// What stores replaced, newest last: offset and bytes.
+    pub journal: Option<Vec<(usize, Vec<u8>)>>,
 }
 
-/// Top-byte-ignore: the address without its tag.
-fn untagged(address: u64) -> u64 {
-    ((address << 8) as i64 >> 8) as u64
+/// Where a byte is.
+enum Home {
+    Own(usize),
+    Code(usize),
+    EdgeRead(u64),
+    EdgeWrite,
+    Nowhere,
 }
 
-fn inside(at: u64, len: usize, address: u64, bytes: usize) -> Option<usize> {
-    let offset = address.checked_sub(at)?;
-    (offset.checked_add(bytes as u64)? <= len as u64).then_some(offset as usize)
-}
+impl Memory<'_> {
+    fn home(&self, at: u64) -> Home {
+        let inside = |from: u64, len: u64| at.checked_sub(from).filter(|&o| o < len);
+        if let Some(o) = inside(self.at, self.bytes.len() as u64) {
+            Home::Own(o as usize)
+        } else if let Some(o) = inside(program::CODE, self.code.len() as u64) {
+            Home::Code(o as usize)
+        } else if let Some(o) = inside(program::EDGE_READ, program::PAGE) {
+            Home::EdgeRead(o)
+        } else if inside(program::EDGE_WRITE, program::PAGE).is_some() {
+            Home::EdgeWrite
+        } else {
+            Home::Nowhere
+        }
+    }
 
-fn aligned(address: u64, bytes: usize, mem: Mem) -> Result<(), Fault> {
-    if mem.order != Order::Plain && !address.is_multiple_of(bytes as u64) {
-        Err(Fault::Alignment)
-    } else {
-        Ok(())
+    fn aligned(&self, address: u64, bytes: usize, mem: Mem) -> Result<(), Fault> {
+        let within = address % 16 + bytes as u64 <= 16;
+        if mem.order == Order::Plain
+            || address.is_multiple_of(bytes as u64)
+            || self.features.has(Feature::Lse2) && within
+        {
+            Ok(())
+        } else {
+            Err(Fault::Alignment)
+        }
     }
 }
 
@@ -59,39 +94,67 @@ impl Machine for Memory<'_> {
 
     fn read(&mut self, address: u64, buf: &mut [u8], mem: Mem) -> Result<(), Fault> {
         let at = untagged(address);
-        aligned(at, buf.len(), mem)?;
-        let from = if let Some(o) = inside(self.at, self.bytes.len(), at, buf.len()) {
-            &self.bytes[o..o + buf.len()]
-        } else if let Some(o) = inside(self.code_at, self.code.len(), at, buf.len()) {
-            &self.code[o..o + buf.len()]
-        } else {
-            return Err(Fault::Address(at));
-        };
-        buf.copy_from_slice(from);
+        self.aligned(at, buf.len(), mem)?;
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let at = at.wrapping_add(i as u64);
+            *byte = match self.home(at) {
+                Home::Own(o) => self.bytes[o],
+                Home::Code(o) => self.code[o],
+                Home::EdgeRead(o) => program::edge_byte(o),
+                // Whatever others have stored there.
+                Home::EdgeWrite => return Err(Fault::Unknown),
+                Home::Nowhere => return Err(Fault::Address(at)),
+            };
+        }
         Ok(())
     }
 
     fn write(&mut self, address: u64, data: &[u8], mem: Mem) -> Result<(), Fault> {
         let at = untagged(address);
-        aligned(at, data.len(), mem)?;
-        let o = inside(self.at, self.bytes.len(), at, data.len()).ok_or(Fault::Address(at))?;
-        self.bytes[o..o + data.len()].copy_from_slice(data);
+        self.aligned(at, data.len(), mem)?;
+        for i in 0..data.len() as u64 {
+            if !matches!(self.home(at.wrapping_add(i)), Home::Own(_) | Home::EdgeWrite) {
+                return Err(Fault::Address(at.wrapping_add(i)));
+            }
+        }
+        if let Home::Own(o) = self.home(at) {
+            let place = &mut self.bytes[o..o + data.len()];
+            if let Some(journal) = &mut self.journal {
+                journal.push((o, place.to_vec()));
+            }
+            place.copy_from_slice(data);
+        }
         Ok(())
     }
 
     fn system(&mut self, cpu: &mut CpuState, op: SystemOp) -> Result<u64, Fault> {
+        let mut flag = |flag: Pstate, value: bool| {
+            cpu.pstate.set(flag, value);
+            Ok(0)
+        };
         match op {
             SystemOp::Read { enc: FPCR } => Ok(cpu.fp.fpcr.into()),
             SystemOp::Read { enc: FPSR } => Ok(cpu.fp.fpsr.into()),
             SystemOp::Write { enc: FPCR, value } => {
-                cpu.fp.fpcr = value as u32 & 0x07c8_0000;
+                cpu.fp.fpcr = value as u32 & fpcr_mask(self.features);
                 Ok(0)
             }
             SystemOp::Write { enc: FPSR, value } => {
                 cpu.fp.fpsr = value as u32 & 0x0800_009f;
                 Ok(0)
             }
-            _ => Err(Fault::System),
+            SystemOp::Sys { enc, value } if MAINTENANCE.contains(&enc) => match self.home(untagged(value)) {
+                // Whether that fails is the implementation's choice.
+                Home::Nowhere => Err(Fault::Unknown),
+                _ => Ok(0),
+            },
+            SystemOp::Read { enc: DIT } => Ok((cpu.pstate & Pstate::DIT).bits().into()),
+            SystemOp::Read { enc: SSBS } => Ok((cpu.pstate & Pstate::SSBS).bits().into()),
+            SystemOp::Write { enc: DIT, value } => flag(Pstate::DIT, value >> 24 & 1 != 0),
+            SystemOp::Write { enc: SSBS, value } => flag(Pstate::SSBS, value >> 12 & 1 != 0),
+            SystemOp::PstateImm { op1: 3, op2: 2, imm } => flag(Pstate::DIT, imm & 1 != 0),
+            SystemOp::PstateImm { op1: 3, op2: 1, imm } => flag(Pstate::SSBS, imm & 1 != 0),
+            _ => Err(Fault::Unknown),
         }
     }
 }
@@ -115,6 +178,17 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
     }
 }
 
+/// The IR of one instruction at `cpu.pc`.
+pub fn lifted(features: &FeatureSet, cpu: &CpuState, word: u32) -> Block {
+    let ctx = context(features, cpu, cpu.pc);
+    let mut b = Builder::new();
+    b.emit(Inst::Start { offset: ctx.offset as u16, word });
+    if let Flow::Goto(target) = lift(&mut b, &ctx, word) {
+        b.emit(Inst::Branch { target });
+    }
+    b.finish()
+}
+
 /// Lifts and runs one instruction at `cpu.pc`.
 pub fn step<M: Machine>(
     features: &FeatureSet,
@@ -122,25 +196,18 @@ pub fn step<M: Machine>(
     machine: &mut M,
     word: u32,
 ) -> Exit<M::Fault> {
-    let pc = cpu.pc;
-    let ctx = context(features, cpu, pc);
-    let mut b = Builder::new();
-    b.emit(Inst::Start { offset: ctx.offset as u16, word });
-    if let Flow::Goto(target) = lift(&mut b, &ctx, word) {
-        b.emit(Inst::Branch { target });
-    }
-    run(&b.finish(), pc & !0xfff, cpu, machine)
+    let block = lifted(features, cpu, word);
+    run(&block, cpu.pc & !0xfff, cpu, machine)
 }
 
 /// The Linux signal that ends a case.
 fn signal(exit: Exit<Fault>) -> u64 {
-    record::SIGNAL
-        + match exit {
-            Exit::Raise(Raise::Brk(_)) => 5,
-            Exit::Fault(Fault::Address(_)) => 11,
-            Exit::SpAlignment | Exit::Fault(Fault::Alignment) => 7,
-            _ => 4,
-        }
+    match exit {
+        Exit::Raise(Raise::Brk(_)) => record::SIGTRAP,
+        Exit::Fault(Fault::Address(_)) => record::SIGSEGV,
+        Exit::SpAlignment | Exit::Fault(Fault::Alignment) => record::SIGBUS,
+        _ => record::SIGILL,
+    }
 }
 
 /// What became of a case, and why if it ended early.
@@ -149,33 +216,41 @@ pub struct Outcome {
     pub record: Record,
     /// The exit that was not a branch.
     pub stopped: Option<Exit<Fault>>,
+    /// Instructions that were begun.
+    pub steps: u64,
 }
 
-/// Runs case `index`. `code` is the code image from [`program::CODE`] on.
-pub fn execute(features: &FeatureSet, case: &Case, index: usize, code: &[u8]) -> Outcome {
-    let start = program::body_address(index);
+/// Changes a block before it is run: what the self-test breaks.
+pub type Spoil = fn(&mut Block);
+
+/// Instructions after which a case is given up.
+const MOST_STEPS: u64 = 4096;
+
+/// True for exits after which execution goes on.
+pub fn goes_on(exit: &Exit<Fault>) -> bool {
+    matches!(exit, Exit::Goto | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl))
+}
+
+/// Runs a case. `code` is the code image from [`program::CODE`] on.
+pub fn execute(features: &FeatureSet, case: &Case, code: &[u8], spoil: Option<Spoil>) -> Outcome {
+    let start = case.place.code;
     let mut result = case.record.clone();
     let mut cpu = case.record.to_cpu(start);
     let end = start + 4 * case.body.len() as u64;
     let mut stopped = None;
-    let mut steps = 0;
     let mut bytes = std::mem::take(&mut result.memory);
-    while let Some(&word) = case.body.get((cpu.pc.wrapping_sub(start) / 4) as usize) {
-        let mut memory = Memory {
-            at: program::record_address(index) + u64::from(record::MEMORY),
-            bytes: &mut bytes,
-            code,
-            code_at: program::CODE,
-        };
-        match step(features, &mut cpu, &mut memory, word) {
-            Exit::Goto | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl) => {}
-            exit => {
-                stopped = Some(exit);
-                break;
-            }
-        }
+    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
+    let mut steps = 0;
+    while steps < MOST_STEPS {
+        let Some(&word) = case.body.get((cpu.pc.wrapping_sub(start) / 4) as usize) else { break };
         steps += 1;
-        if steps > 64 {
+        let mut block = lifted(features, &cpu, word);
+        if let Some(spoil) = spoil {
+            spoil(&mut block);
+        }
+        let exit = run(&block, cpu.pc & !0xfff, &mut cpu, &mut memory);
+        if !goes_on(&exit) {
+            stopped = Some(exit);
             break;
         }
     }
@@ -187,10 +262,23 @@ pub fn execute(features: &FeatureSet, case: &Case, index: usize, code: &[u8]) ->
         None if cpu.pc == end + program::TAKEN_OFFSET => record::TAKEN,
         None => u64::MAX,
     };
-    if stopped.is_some() {
+    if let Some(exit) = stopped {
         result.pc = cpu.pc;
+        if let Exit::Fault(Fault::Address(at)) = exit {
+            result.far = at;
+        }
     }
-    Outcome { record: result, stopped }
+    Outcome { record: result, stopped, steps }
+}
+
+/// The state and PC after a case of one instruction, wherever it goes.
+pub fn advance(features: &FeatureSet, case: &Case, code: &[u8]) -> (Record, u64) {
+    let outcome = execute(features, case, code, None);
+    let mut cpu = case.record.to_cpu(case.place.code);
+    let mut bytes = case.record.memory.clone();
+    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
+    let exit = step(features, &mut cpu, &mut memory, case.body.first().copied().unwrap_or(0));
+    (outcome.record, if goes_on(&exit) { cpu.pc } else { u64::MAX })
 }
 
 /// True if the model has the encoding of `word` but no lift does more than raise Undefined for it.

@@ -10,7 +10,8 @@ use armlet_arm::{CpuModel, CpuState, Pstate, SysReg};
 use armlet_engine::{Accelerator, InstructionCount, VcpuExit, VcpuShared};
 use armlet_memory::{AddressSpace, AddressSpaceBuilder, Ram};
 
-use crate::record::{self, Record};
+use crate::program::{EDGE_READ, EDGE_SIZE, EDGE_WRITE, PAGE};
+use crate::record::{self, ESR, Record};
 use crate::{Case, asm, program};
 
 /// Guest-physical address of virtual address 0.
@@ -19,12 +20,9 @@ const BASE: u64 = 0x4000_0000;
 const VECTORS: u64 = 0x60_0000;
 /// Offset of the level 1 table behind [`BASE`]; the level 2 table follows.
 const TABLES: u64 = 0x1000;
-/// Where a record keeps ESR_EL1 after an exception.
-const ESR: u32 = 0x130;
 /// A record's status after an exception.
 const EXCEPTION: u64 = 0xe0;
 const BLOCK: u64 = 2 << 20;
-const PAGE: u64 = 4096;
 /// Valid, block, AttrIdx 0, inner shareable, access flag set.
 const BLOCK_ENTRY: u64 = 1 | 3 << 8 | 1 << 10;
 
@@ -51,13 +49,14 @@ fn handler() -> Vec<u32> {
     const SPSR_EL1: u32 = sys(0, 4, 0, 0);
     const ELR_EL1: u32 = sys(0, 4, 0, 1);
     const ESR_EL1: u32 = sys(0, 5, 2, 0);
+    const FAR_EL1: u32 = sys(0, 6, 0, 0);
     let mut c = vec![asm::msr(TPIDR_EL1, 0), asm::mrs(0, asm::TPIDR_EL0), asm::str(1, 0, 8)];
     c.extend([asm::mrs(1, TPIDR_EL1), asm::str(1, 0, 0)]);
     for i in (2..30).step_by(2) {
         c.push(asm::stp(i, i + 1, 0, 8 * i));
     }
     c.push(asm::str(30, 0, 8 * 30));
-    for (reg, at) in [(SP_EL0, record::SP), (ELR_EL1, record::PC), (ESR_EL1, ESR)] {
+    for (reg, at) in [(SP_EL0, record::SP), (ELR_EL1, record::PC), (ESR_EL1, ESR), (FAR_EL1, record::FAR)] {
         c.extend([asm::mrs(1, reg), asm::str(1, 0, at)]);
     }
     c.extend([asm::mrs(1, SPSR_EL1), asm::and_flags(1, 1), asm::str(1, 0, record::NZCV)]);
@@ -68,15 +67,20 @@ fn handler() -> Vec<u32> {
         c.push(asm::stp_q(i, i + 1, 0, record::V + 16 * i));
     }
     c.extend([asm::movz(1, EXCEPTION as u32, 0), asm::str(1, 0, record::STATUS)]);
-    c.extend([asm::ldr(1, 0, record::NEXT), asm::msr(ELR_EL1, 1), asm::movz(1, 0, 0), asm::msr(SPSR_EL1, 1)]);
     // EC 0x15: SVC.
     c.extend([asm::ldr(1, 0, ESR), 0xd35a_fc21, 0xf100_543f]); // lsr x1, x1, #26; cmp x1, #0x15
-    c.extend([0x5400_0040, 0xd69f_03e0, 0xd45e_0000]); // b.eq +8; eret; hlt #0xf000
+    c.extend([0x5400_0041, 0xd45e_0000]); // b.ne +8; hlt #0xf000
+    // To the next case, or to the end.
+    let low = |address: u64| asm::movz(1, address as u32 & 0xffff, 0);
+    let high = |address: u64| asm::movk(1, (address >> 16) as u32, 1);
+    c.extend([asm::ldr(28, 0, record::NEXT), low(program::LOAD), high(program::LOAD)]);
+    c.extend([0xb500_007c, low(program::FINISH), high(program::FINISH)]); // cbnz x28, +12
+    c.extend([asm::msr(ELR_EL1, 1), asm::movz(1, 0, 0), asm::msr(SPSR_EL1, 1), 0xd69f_03e0]); // eret
     c
 }
 
-/// The vCPU's state at the first case's code.
-fn initial_state(model: &CpuModel, entry: u64) -> CpuState {
+/// The vCPU's state at the first case.
+fn initial_state(model: &CpuModel) -> CpuState {
     let mut cpu = model.reset_state(0, armlet_arm::model::mpidr(0));
     cpu.sys[SysReg::MairEl1] = 0xff;
     // 39-bit addresses below, nothing above, write-back shareable walks, top byte ignored.
@@ -90,7 +94,8 @@ fn initial_state(model: &CpuModel, entry: u64) -> CpuState {
         (sctlr | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 23 | 1 << 26)
             & !(1 << 1 | 1 << 3 | 1 << 4 | 1 << 19);
     cpu.set_pstate(Pstate::from_bits_retain(0));
-    cpu.pc = entry;
+    cpu.pc = program::LOAD;
+    cpu.x[28] = program::record_address(0);
     cpu
 }
 
@@ -116,37 +121,73 @@ fn for_each_page(
     Ok(())
 }
 
-/// Page tables: code to read and execute, data to read and write, in pages, the vectors for EL1. The tables of
-/// level 3 stand behind the data, at `last`.
-fn tables(data_blocks: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
-    let mut t = vec![0u64; 1024];
-    t[0] = (BASE + TABLES + 0x1000) | 3;
-    let mut map = |va: u64, attributes: u64| {
-        t[512 + (va / BLOCK) as usize] = (BASE + va) | BLOCK_ENTRY | attributes;
-    };
-    const PXN: u64 = 1 << 53;
-    const UXN: u64 = 1 << 54;
-    map(program::CODE, 3 << 6 | PXN);
-    map(VECTORS, 2 << 6 | UXN);
-    let first = (program::DATA / BLOCK) as usize;
-    for i in 0..data_blocks {
-        t[512 + first + i as usize] = (BASE + last + i * PAGE) | 3;
+/// What a leaf entry of the page tables allows besides its default.
+const PXN: u64 = 1 << 53;
+const UXN: u64 = 1 << 54;
+/// For EL0 to read, to read and write; for EL1 to read alone.
+const EL0_READ: u64 = 3 << 6;
+const EL0_WRITE: u64 = 1 << 6;
+const EL1_READ: u64 = 2 << 6;
+
+/// Where things are behind the data in the guest's RAM, as offsets from [`BASE`].
+struct Plan {
+    /// Blocks of 2 MiB that the data has.
+    blocks: u64,
+    /// Tables of level 3 for the data, and one more for the edges.
+    tables: u64,
+    /// The pages of the edges.
+    edges: u64,
+    /// Bytes of RAM.
+    size: u64,
+}
+
+impl Plan {
+    fn new(data: usize) -> Self {
+        let blocks = (data as u64).div_ceil(BLOCK);
+        let tables = program::DATA + blocks * BLOCK;
+        let edges = tables + (blocks + 1) * PAGE;
+        Self { blocks, tables, edges, size: (edges + EDGE_SIZE).next_multiple_of(BLOCK) }
     }
-    let pages = (0..data_blocks * BLOCK).step_by(PAGE as usize);
-    let pages = pages.map(|offset| physical(program::DATA + offset) | BLOCK_ENTRY | 3 | 1 << 6 | PXN | UXN);
-    let bytes = |t: &mut dyn Iterator<Item = u64>| t.flat_map(u64::to_le_bytes).collect();
-    (bytes(&mut t.iter().copied()), bytes(&mut pages.into_iter()))
+
+    /// The tables of levels 1 and 2: code to read and execute, data to read and write, in pages, the vectors for
+    /// EL1.
+    fn upper(&self) -> Vec<u8> {
+        let mut t = vec![0u64; 1024];
+        t[0] = (BASE + TABLES + 0x1000) | 3;
+        let mut map = |va: u64, entry: u64| t[512 + (va / BLOCK) as usize] = entry;
+        map(program::CODE, (BASE + program::CODE) | BLOCK_ENTRY | EL0_READ | PXN);
+        map(VECTORS, (BASE + VECTORS) | BLOCK_ENTRY | EL1_READ | UXN);
+        for i in 0..self.blocks {
+            map(program::DATA + i * BLOCK, (BASE + self.tables + i * PAGE) | 3);
+        }
+        map(EDGE_READ, (BASE + self.tables + self.blocks * PAGE) | 3);
+        t.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// The tables of level 3.
+    fn pages(&self) -> Vec<u8> {
+        const DATA: u64 = BLOCK_ENTRY | 3 | PXN | UXN;
+        let pages = (0..self.blocks * BLOCK).step_by(PAGE as usize);
+        let mut t: Vec<u64> =
+            pages.map(|offset| physical(program::DATA + offset) | DATA | EL0_WRITE).collect();
+        let mut edges = [0; 512];
+        for (va, access) in [(EDGE_READ, EL0_READ), (EDGE_WRITE, EL0_WRITE)] {
+            let offset = va - EDGE_READ;
+            edges[(offset / PAGE) as usize] = (BASE + self.edges + offset) | DATA | access;
+        }
+        t.extend(edges);
+        t.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
 }
 
 /// The Linux signal that this exception would be.
 fn status(esr: u64) -> u64 {
-    record::SIGNAL
-        + match (esr >> 26, esr & 0x3f) {
-            (0x3c, _) => 5,
-            (0x24 | 0x25, 0x21) | (0x26 | 0x22, _) => 7,
-            (0x20 | 0x21 | 0x24 | 0x25, _) => 11,
-            _ => 4,
-        }
+    match (esr >> 26, esr & 0x3f) {
+        (0x3c, _) => record::SIGTRAP,
+        (0x24 | 0x25, 0x21) | (0x26 | 0x22, _) => record::SIGBUS,
+        (0x20 | 0x21 | 0x24 | 0x25, _) => record::SIGSEGV,
+        _ => record::SIGILL,
+    }
 }
 
 /// Runs the cases and returns their states afterwards.
@@ -199,8 +240,7 @@ fn run_counted(
         ..Default::default()
     };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
-    let mut vcpu =
-        jit.create_vcpu(Arc::new(VcpuShared::new(0)), initial_state(model, program::first_code()))?;
+    let mut vcpu = jit.create_vcpu(Arc::new(VcpuShared::new(0)), initial_state(model))?;
     loop {
         let limit = counter.now() + piece();
         match vcpu.run_until(limit) {
@@ -223,49 +263,46 @@ fn execute_by(
     run: impl FnOnce(&Arc<AddressSpace>, &Arc<CpuModel>) -> Result<()>,
 ) -> Result<Vec<Record>> {
     let model = Arc::new(CpuModel::by_name(model)?);
-    let records: Vec<Vec<u8>> = cases
-        .iter()
-        .enumerate()
-        .map(|(i, c)| c.record.to_bytes(program::next_code(i, cases.len())))
-        // What the last SVC stores.
-        .chain([vec![0; record::SIZE]])
-        .collect();
-    let data = program::data(&records);
-    let blocks = (data.len() as u64).div_ceil(BLOCK);
-    if code.len() as u64 > VECTORS - program::CODE {
+    let mut data = program::data(cases);
+    // What the last SVC stores.
+    let end = program::record_address(cases.len() + 1) - program::DATA;
+    data.resize(data.len().max(end as usize), 0);
+    let plan = Plan::new(data.len());
+    if code.len() as u64 > program::CODE_SIZE || program::DATA + plan.blocks * BLOCK > EDGE_READ {
         bail!("too many cases for one run");
     }
-    let last = program::DATA + blocks * BLOCK;
-    let size = (last + blocks * PAGE).next_multiple_of(BLOCK);
-    let ram = Ram::new(BASE, size).context("no memory for the guest")?;
+    let ram = Ram::new(BASE, plan.size).context("no memory for the guest")?;
     let memory = AddressSpaceBuilder::new(ram).build();
     let ram = memory.ram();
     let put = |va: u64, bytes: &[u8]| ram.write(BASE + va, bytes).context("the images fit into memory");
-    let (upper, pages) = tables(blocks, last);
-    put(TABLES, &upper)?;
-    put(last, &pages)?;
+    put(TABLES, &plan.upper())?;
+    put(plan.tables, &plan.pages())?;
     put(program::CODE, code)?;
     put(program::FINISH, &words(&program::finish_by_call(cases.len())))?;
     put(VECTORS + 0x400, &words(&handler()))?;
+    let [read, write] = program::edges();
+    put(plan.edges, &read)?;
+    put(plan.edges + EDGE_WRITE - EDGE_READ, &write)?;
     for_each_page(program::DATA, data.len(), |pa, range| {
         ram.write(pa, &data[range]).context("the data fits into memory")
     })?;
     let memory = Arc::new(memory);
     run(&memory, &model)?;
-    let mut out = Vec::new();
-    for i in 0..cases.len() {
-        let mut bytes = vec![0; record::SIZE];
-        for_each_page(program::record_address(i), record::SIZE, |pa, range| {
-            memory.ram().read(pa, &mut bytes[range]).context("records are in memory")
-        })?;
-        let mut r = Record::from_bytes(&bytes);
-        if r.status == EXCEPTION {
-            let at = ESR as usize;
-            r.status = status(bytes[at..at + 8].iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)));
-        }
-        out.push(r);
+    for_each_page(program::DATA, data.len(), |pa, range| {
+        memory.ram().read(pa, &mut data[range]).context("records are in memory")
+    })?;
+    let records = &data[(program::record_address(0) - program::DATA) as usize..];
+    Ok(records.chunks(record::SIZE).take(cases.len()).map(with_status).collect())
+}
+
+/// A record, with the signal that its exception would be.
+fn with_status(bytes: &[u8]) -> Record {
+    let mut r = Record::from_bytes(bytes);
+    if r.status == EXCEPTION {
+        let at = ESR as usize;
+        r.status = status(bytes[at..at + 8].iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)));
     }
-    Ok(out)
+    r
 }
 
 fn words(code: &[u32]) -> Vec<u8> {
@@ -276,7 +313,7 @@ fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>) -> Result<()> {
     let options = JitOptions { code_size: 64 << 20, ..Default::default() };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
     let shared = Arc::new(VcpuShared::new(0));
-    let mut vcpu = jit.create_vcpu(shared, initial_state(model, program::first_code()))?;
+    let mut vcpu = jit.create_vcpu(shared, initial_state(model))?;
     for _ in 0..1000 {
         match vcpu.run() {
             VcpuExit::Semihosting => return Ok(()),

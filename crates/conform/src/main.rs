@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use armlet_conform::{Comparison, Executor, features, generate::Plan, missing};
+use armlet_conform::generate::Plan;
+use armlet_conform::run::{Report, Row, Run};
+use armlet_conform::{Executor, explain, features, line, missing, qemu, shrink};
 use clap::{Parser, ValueEnum};
 
 /// Who runs the cases
@@ -35,17 +37,20 @@ struct Options {
     /// Seed of the run (from the clock if not given)
     #[arg(long)]
     seed: Option<u64>,
-    /// Number of cases
-    #[arg(long, default_value_t = 20_000)]
-    count: u64,
-    /// Number of the first case
-    #[arg(long, default_value_t = 0)]
-    first: u64,
+    /// 2,000 states for each encoding and sequences of 10 million instructions
+    #[arg(long)]
+    full: bool,
+    /// States for each encoding
+    #[arg(long)]
+    states: Option<u64>,
+    /// Sequences of 10 to 200 instructions
+    #[arg(long)]
+    sequences: Option<u64>,
     /// Only encodings whose class or name contains this (or one of these, separated by commas)
     #[arg(long)]
     class: Option<String>,
     /// CPU model
-    #[arg(long, default_value = "neoverse-n1")]
+    #[arg(long, default_value = "max")]
     cpu: String,
     /// What is right
     #[arg(long, value_enum, default_value = "qemu")]
@@ -53,11 +58,8 @@ struct Options {
     /// What is tested; may be given several times
     #[arg(long, value_enum, default_values = ["interpreter", "jit"])]
     test: Vec<By>,
-    /// Sequences of instructions instead of single ones
-    #[arg(long)]
-    sequences: bool,
-    /// Lines to print for each encoding
-    #[arg(long, default_value_t = 2)]
+    /// Mismatches to shrink and print for each encoding
+    #[arg(long, default_value_t = 1)]
     lines: usize,
     /// List the encodings that the model has and no lift knows, and stop
     #[arg(long)]
@@ -76,31 +78,92 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let seed = o.seed.unwrap_or(clock);
-    let plan = Plan::new(features, seed, o.class.as_deref());
-    println!("seed {seed}, {} cases of {} encodings", o.count, plan.encodings.len());
-    let comparison = Comparison {
+    let (states, sequences) = if o.full { (2000, 125_000) } else { (64, 2000) };
+    let run = Run {
+        plan: Plan::new(features, o.seed.unwrap_or(clock), o.class.as_deref()),
+        model: o.cpu.clone(),
+        states: o.states.unwrap_or(states),
+        absent: if o.full { 200 } else { 4 },
+        sequences: o.sequences.unwrap_or(sequences),
         oracle: o.oracle.into(),
         tested: o.test.iter().map(|&by| by.into()).collect(),
-        model: o.cpu,
-        sequences: o.sequences,
+        spoil: None,
     };
-    let all = comparison.run(&plan, o.first, o.count)?;
+    println!("{}", qemu::version().unwrap_or_else(|| "no oracle".into()));
+    println!(
+        "seed {}, {} states for each of {} encodings",
+        run.plan.seed,
+        run.states,
+        run.plan.encodings.len()
+    );
+    let start = Instant::now();
+    let report = run.run()?;
+    print(&report);
+    show(&run, &report, o.lines)?;
+    println!("{:.0} s", start.elapsed().as_secs_f64());
+    Ok(if report.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The table by class, and what else was run.
+fn print(report: &Report) {
+    println!(
+        "{:<22}{:>10}{:>12}{:>10}{:>11}{:>12}",
+        "class", "encodings", "implemented", "run", "states", "mismatches"
+    );
+    let row = |name: &str, r: &Row| {
+        let explained = if r.explained == 0 { String::new() } else { format!(", {} explained", r.explained) };
+        println!(
+            "{name:<22}{:>10}{:>12}{:>10}{:>11}{:>12}{explained}",
+            r.encodings, r.implemented, r.run, r.states, r.mismatches
+        );
+    };
+    for (name, r) in &report.classes {
+        row(name, r);
+    }
+    row("all", &report.total());
+    row("on no model", &report.absent);
+    row("unallocated", &report.unallocated);
+    row("sequences", &report.sequences);
+    println!("{} instructions executed in sequences", report.instructions);
+    for (n, e) in report.explained.iter().zip(explain::EXCEPTIONS).filter(|(n, _)| **n != 0) {
+        println!("{n} explained: {} ({})", e.what, e.section);
+    }
+    for e in &report.never {
+        println!("never run: {}", e.name());
+    }
+}
+
+/// A few mismatches of each encoding, shrunk.
+fn show(run: &Run, report: &Report, lines: usize) -> Result<()> {
     let mut seen = BTreeMap::new();
-    for m in &all {
-        let n = seen.entry(m.enc).or_insert(0usize);
+    for m in &report.mismatches {
+        let n = seen.entry((m.case.enc, m.case.body.len() >= 10)).or_insert(0usize);
         *n += 1;
-        if *n <= o.lines {
-            println!("{}", m.text);
+        if *n <= lines {
+            let small = shrink::shrink(run, m)?;
+            println!(
+                "{:?} {} ({}): {}",
+                m.tested,
+                m.case.enc.name(),
+                m.case.number,
+                small.want.differences(&small.got).join(", ")
+            );
+            println!("  {}", line::write(&small.case, &small.want));
+            println!("  # {:?}: {}", m.tested, line::outputs(&small.case, &small.got));
         }
     }
-    if all.is_empty() {
+    for ((e, long), n) in &seen {
+        println!(
+            "{n:6} {} ({}){}",
+            e.name(),
+            e.class().name(),
+            if *long { ", last of sequences" } else { "" }
+        );
+    }
+    if report.mismatches.is_empty() {
         println!("no mismatch");
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        println!("{} mismatches in {} encodings", report.mismatches.len(), seen.len());
     }
-    for (e, n) in &seen {
-        println!("{n:6} {} ({})", e.name(), e.class().name());
-    }
-    println!("{} mismatches in {} encodings", all.len(), seen.len());
-    Ok(ExitCode::FAILURE)
+    Ok(())
 }

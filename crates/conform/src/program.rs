@@ -1,36 +1,86 @@
-//! The test program: a static arm64 ELF that loads each case's state, executes its instructions, stores the state
-//! and in the end writes all records to its standard output. Its code is made here, word by word, so that no
-//! cross compiler is needed.
+//! The test program: a static arm64 ELF that loads one state after the other from its records, executes the
+//! instructions that each names, and stores the state. Its code is made here, word by word, so that no cross compiler
+//! is needed. The records are a file on its standard input, which it maps where the code expects it.
+
+use armlet_arm::{Feature, FeatureSet};
 
 use crate::asm::*;
 use crate::record;
+use crate::{Case, Place};
 
 /// Where the code is.
 pub const CODE: u64 = 0x40_0000;
+/// Bytes that the code may have.
+pub const CODE_SIZE: u64 = 2 << 20;
 /// Where the records are.
 pub const DATA: u64 = 0x1000_0000;
-/// Bytes before the first case: start, signal handler, common code.
+/// A page that can only be read, in front of one that is not mapped.
+pub const EDGE_READ: u64 = 0x2000_0000;
+/// A page that can be written, in front of one that is not mapped. What is stored there is compared by nobody.
+pub const EDGE_WRITE: u64 = EDGE_READ + 2 * PAGE;
+/// The pages from [`EDGE_READ`] on that belong to the edges, mapped or not.
+pub const EDGE_SIZE: u64 = 4 * PAGE;
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Bytes before the first instructions under test: start, signal handler, loading, storing.
 const PROLOGUE: u64 = 0x1000;
 /// Bytes of the data before the first record: signal structures and the signal stack. Not a multiple of a record's
 /// size, so that a page ends in the middle of every second record's memory.
 const DATA_HEADER: u64 = 0x1_0200;
-/// Bytes of each case's code.
-const CASE_CODE: u64 = 0x180;
-/// Where in a case's code its instructions begin.
-const BODY: u64 = 0xd0;
-/// Most instructions that a case has.
-pub const MAX_BODY: usize = 16;
+/// Where the data's head says which record is being worked on.
+const CURRENT: u64 = DATA + 0x80;
+/// Instructions before and after those under test.
+const STUB: (u64, u64) = (2, 2);
+/// Most instructions under test that run in one go.
+pub const MAX_BODY: usize = 256;
 /// Signals that are caught: SIGILL, SIGTRAP, SIGBUS, SIGSEGV.
 const SIGNALS: [u32; 4] = [4, 5, 7, 11];
 
-/// Address of case `index`'s record.
-pub const fn record_address(index: usize) -> u64 {
-    DATA + DATA_HEADER + (index * record::SIZE) as u64
+/// Gives places in a program to instructions and states.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    code: u64,
+    records: usize,
 }
 
-/// Address of case `index`'s first instruction.
-pub const fn body_address(index: usize) -> u64 {
-    CODE + PROLOGUE + index as u64 * CASE_CODE + BODY
+impl Default for Layout {
+    fn default() -> Self {
+        Self { code: CODE + PROLOGUE + 4 * STUB.0, records: 0 }
+    }
+}
+
+impl Layout {
+    /// Where the next instructions under test will begin.
+    pub const fn next_code(&self) -> u64 {
+        self.code
+    }
+
+    /// Takes the place for `count` instructions.
+    pub const fn take_code(&mut self, count: usize) {
+        self.code += 4 * (count as u64 + STUB.0 + STUB.1);
+    }
+
+    /// True if there is no place for another [`MAX_BODY`] instructions.
+    pub const fn is_full(&self) -> bool {
+        self.code + 4 * (MAX_BODY as u64 + 16) > CODE + CODE_SIZE - PAGE
+    }
+
+    /// Where the next state will be.
+    pub const fn next_record(&self) -> u64 {
+        record_address(self.records)
+    }
+
+    /// Takes the place of one more state, for instructions at `code`.
+    pub const fn place(&mut self, code: u64) -> Place {
+        let record = self.next_record();
+        self.records += 1;
+        Place { code, record }
+    }
+}
+
+/// Address of record `index`.
+pub const fn record_address(index: usize) -> u64 {
+    DATA + DATA_HEADER + (index * record::SIZE) as u64
 }
 
 /// Offset from the end of the instructions to what they fall through to, and to the branch target behind it.
@@ -64,17 +114,31 @@ impl Code {
         self.put(movz(8, number, 0));
         self.put(SVC);
     }
+
+    fn branch(&mut self, to: u64) {
+        self.put(b(self.here(), to));
+    }
 }
 
 /// Where the parts of the prologue are.
 const HANDLER: u64 = CODE + 0x200;
-const SAVE: u64 = CODE + 0x600;
+/// Loads the state of the record in X28 and goes to its instructions.
+pub const LOAD: u64 = CODE + 0x400;
+const FELL: u64 = CODE + 0x600;
+const TAKEN: u64 = CODE + 0x640;
+const SAVE: u64 = CODE + 0x680;
 /// Where the last case goes on to.
-pub const FINISH: u64 = CODE + 0x800;
+pub const FINISH: u64 = CODE + 0x900;
 
-/// Sets up signals and goes to the first case.
-fn start() -> Code {
+/// Maps the records, sets up signals and goes to the first case.
+fn start(data_size: u64) -> Code {
     let mut c = Code::at(CODE);
+    c.address(0, DATA);
+    c.address(1, data_size);
+    for (register, value) in [(2, 3), (3, 0x11), (4, 0), (5, 0)] {
+        c.put(movz(register, value, 0)); // PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, standard input
+    }
+    c.system_call(222); // mmap
     c.address(0, DATA);
     c.put(movz(1, 0, 0));
     c.system_call(132); // sigaltstack
@@ -85,8 +149,8 @@ fn start() -> Code {
         c.put(movz(3, 8, 0));
         c.system_call(134); // rt_sigaction
     }
-    let to = CODE + PROLOGUE;
-    c.put(b(c.here(), to));
+    c.address(28, record_address(0));
+    c.branch(LOAD);
     c
 }
 
@@ -99,6 +163,8 @@ fn handler() -> Code {
     c.put(mrs(3, TPIDR_EL0));
     c.put(add_imm(0, 0, record::SIGNAL as u32));
     c.put(str(0, 3, record::STATUS));
+    c.put(ldr(4, 1, 16));
+    c.put(str(4, 3, record::FAR));
     for i in 0..16 {
         c.put(ldp(4, 5, 2, REGS + 16 * i));
         c.put(stp(4, 5, 3, 16 * i));
@@ -117,8 +183,58 @@ fn handler() -> Code {
         c.put(ldp_q(0, 1, 2, 32 * i));
         c.put(stp_q(0, 1, 3, record::V + 32 * i));
     }
-    c.put(ldr(1, 3, record::NEXT));
-    c.put(br(1));
+    c.put(mov(0, 3));
+    next(&mut c);
+    c
+}
+
+/// To the case after that of the record in X0.
+fn next(c: &mut Code) {
+    c.put(ldr(28, 0, record::NEXT));
+    c.put(cbz(28, c.here(), FINISH));
+    c.branch(LOAD);
+}
+
+/// Loads all state from the record in X28, which stays in TPIDR_EL0, and goes to the instructions under test; X28 is
+/// loaded there.
+fn load(features: &FeatureSet) -> Code {
+    let mut c = Code::at(LOAD);
+    c.put(msr(TPIDR_EL0, 28));
+    c.address(0, CURRENT);
+    c.put(str(28, 0, 0));
+    for (feature, word) in [(Feature::Dit, MSR_DIT_0), (Feature::Ssbs2, MSR_SSBS_0)] {
+        if features.has(feature) {
+            c.put(word);
+        }
+    }
+    for (reg, at) in [(NZCV, record::NZCV), (FPCR, record::FPCR), (FPSR, record::FPSR)] {
+        c.put(ldr(0, 28, at));
+        c.put(msr(reg, 0));
+    }
+    c.put(ldr(0, 28, record::SP));
+    c.put(mov_to_sp(0));
+    for i in (0..32).step_by(2) {
+        c.put(ldp_q(i, i + 1, 28, record::V + 16 * i));
+    }
+    for i in (0..28).step_by(2) {
+        c.put(ldp(i, i + 1, 28, 8 * i));
+    }
+    c.put(ldp(29, 30, 28, 8 * 29));
+    c.put(ldr(28, 28, record::ENTRY));
+    c.put(CLREX);
+    c.put(br(28));
+    c
+}
+
+/// Stores the status that stands for how a case ended, and goes to store the rest.
+fn ended(at: u64, status: u64) -> Code {
+    let mut c = Code::at(at);
+    c.put(msr(TPIDR_EL0, 0));
+    c.address(0, CURRENT);
+    c.put(ldr(0, 0, 0));
+    c.put(str(1, 0, 8));
+    c.put(movz(1, status as u32, 0));
+    c.branch(SAVE);
     c
 }
 
@@ -141,24 +257,13 @@ fn save() -> Code {
     for i in (0..32).step_by(2) {
         c.put(stp_q(i, i + 1, 0, record::V + 16 * i));
     }
-    c.put(ldr(1, 0, record::NEXT));
-    c.put(br(1));
+    next(&mut c);
     c
 }
 
-/// Writes the records to standard output and exits.
-fn finish(cases: usize) -> Code {
+/// Exits.
+fn finish() -> Code {
     let mut c = Code::at(FINISH);
-    c.address(19, record_address(0));
-    c.address(20, (cases * record::SIZE) as u64);
-    let again = c.here();
-    c.put(movz(0, 1, 0));
-    c.put(mov(1, 19));
-    c.put(mov(2, 20));
-    c.system_call(64); // write
-    c.put(add(19, 19, 0));
-    c.put(subs(20, 20, 0));
-    c.put(b_ne(c.here(), again));
     c.put(movz(0, 0, 0));
     c.system_call(93); // exit
     c
@@ -174,77 +279,55 @@ pub fn finish_by_call(cases: usize) -> Vec<u32> {
     c.words
 }
 
-/// Address of the first case's code.
-pub const fn first_code() -> u64 {
-    CODE + PROLOGUE
-}
-
-fn case(index: usize, body: &[u32]) -> Code {
-    let mut c = Code::at(CODE + PROLOGUE + index as u64 * CASE_CODE);
-    let record = record_address(index);
-    c.address(28, record);
-    c.put(msr(TPIDR_EL0, 28));
-    for (reg, at) in [(NZCV, record::NZCV), (FPCR, record::FPCR), (FPSR, record::FPSR)] {
-        c.put(ldr(0, 28, at));
-        c.put(msr(reg, 0));
-    }
-    c.put(ldr(0, 28, record::SP));
-    c.put(mov_to_sp(0));
-    for i in (0..32).step_by(2) {
-        c.put(ldp_q(i, i + 1, 28, record::V + 16 * i));
-    }
-    for i in (0..28).step_by(2) {
-        c.put(ldp(i, i + 1, 28, 8 * i));
-    }
-    c.put(ldp(29, 30, 28, 8 * 29));
+/// The instructions of one place, between what fetches X28 and the two ends.
+fn body(at: u64, instructions: &[u32]) -> Code {
+    let mut c = Code::at(at - 4 * STUB.0);
+    c.put(mrs(28, TPIDR_EL0));
     c.put(ldr(28, 28, 8 * 28));
-    while c.here() < body_address(index) {
-        c.put(CLREX);
-    }
-    c.words.extend_from_slice(body);
-    let [fell, taken] = [c.here() + 8, c.here() + 8 + 24];
-    c.put(b(c.here(), fell));
-    c.put(b(c.here(), taken));
-    for status in [record::FELL, record::TAKEN] {
-        c.put(msr(TPIDR_EL0, 0));
-        c.address(0, record);
-        c.put(str(1, 0, 8));
-        c.put(movz(1, status as u32, 0));
-        c.put(b(c.here(), SAVE));
-    }
+    c.words.extend_from_slice(instructions);
+    c.branch(FELL);
+    c.branch(TAKEN);
     c
 }
 
 fn place(image: &mut [u8], code: &Code, limit: u64) {
     let from = (code.base - CODE) as usize;
-    let bytes: Vec<u8> = code.words.iter().flat_map(|w| w.to_le_bytes()).collect();
     assert!(code.here() <= limit, "the code at {:#x} is too long", code.base);
-    image[from..from + bytes.len()].copy_from_slice(&bytes);
+    for (i, word) in code.words.iter().enumerate() {
+        image[from + 4 * i..from + 4 * i + 4].copy_from_slice(&word.to_le_bytes());
+    }
 }
 
-/// The code image, from [`CODE`] on.
-pub fn code(bodies: &[Vec<u32>]) -> Vec<u8> {
-    let mut image = vec![0; (PROLOGUE + bodies.len() as u64 * CASE_CODE) as usize];
-    place(&mut image, &start(), HANDLER);
-    place(&mut image, &handler(), SAVE);
+/// The code image of these cases, from [`CODE`] on, in whole pages and with some room behind.
+pub fn code(features: &FeatureSet, cases: &[Case]) -> Vec<u8> {
+    let end = cases.iter().map(|c| c.place.code + 4 * (c.body.len() as u64 + STUB.1)).max();
+    let end = (end.unwrap_or(CODE + PROLOGUE) + 256).next_multiple_of(PAGE);
+    let mut image = vec![0; (end - CODE) as usize];
+    place(&mut image, &start(data_size(cases.len())), HANDLER);
+    place(&mut image, &handler(), LOAD);
+    place(&mut image, &load(features), FELL);
+    place(&mut image, &ended(FELL, record::FELL), TAKEN);
+    place(&mut image, &ended(TAKEN, record::TAKEN), SAVE);
     place(&mut image, &save(), FINISH);
-    place(&mut image, &finish(bodies.len()), CODE + PROLOGUE);
-    for (i, body) in bodies.iter().enumerate() {
-        let code = case(i, body);
-        let limit = code.base + CASE_CODE;
-        place(&mut image, &code, limit);
+    place(&mut image, &finish(), CODE + PROLOGUE);
+    let mut last = 0;
+    for case in cases {
+        if case.place.code != last {
+            place(&mut image, &body(case.place.code, &case.body), end);
+            last = case.place.code;
+        }
     }
     image
 }
 
-/// Address of the code that follows case `index`.
-pub fn next_code(index: usize, cases: usize) -> u64 {
-    if index + 1 < cases { CODE + PROLOGUE + (index as u64 + 1) * CASE_CODE } else { FINISH }
+/// Bytes of the data of so many records: whole pages.
+pub fn data_size(records: usize) -> u64 {
+    (DATA_HEADER + (records * record::SIZE) as u64).next_multiple_of(PAGE)
 }
 
-/// The data image, from [`DATA`] on: signal structures, then the records.
-pub fn data(records: &[Vec<u8>]) -> Vec<u8> {
-    let mut image = vec![0; DATA_HEADER as usize];
+/// The data image, from [`DATA`] on: signal structures, then the cases' states.
+pub fn data(cases: &[Case]) -> Vec<u8> {
+    let mut image = vec![0; data_size(cases.len()) as usize];
     let mut put = |at: usize, v: u64| image[at..at + 8].copy_from_slice(&v.to_le_bytes());
     // stack_t: base, flags, size.
     put(0, DATA + 0x1000);
@@ -252,17 +335,30 @@ pub fn data(records: &[Vec<u8>]) -> Vec<u8> {
     // sigaction: handler, SA_SIGINFO | SA_ONSTACK | SA_NODEFER, restorer, mask.
     put(0x40, HANDLER);
     put(0x48, 0x4800_0004);
-    for r in records {
-        image.extend_from_slice(r);
+    for (i, case) in cases.iter().enumerate() {
+        let next = if i + 1 < cases.len() { record_address(i + 1) } else { 0 };
+        let from = (case.place.record - DATA) as usize;
+        debug_assert_eq!(case.place.record, record_address(i));
+        let entry = case.place.code - 4 * STUB.0;
+        case.record.put(entry, next, &mut image[from..from + record::SIZE]);
     }
     image
 }
 
-/// The ELF file with both images.
-pub fn elf(code: &[u8], data: &[u8]) -> Vec<u8> {
-    const HEADERS: u64 = 64 + 2 * 56;
-    let code_at = 0x1000u64;
-    let data_at = (code_at + code.len() as u64).next_multiple_of(0x1000);
+/// The byte at `offset` of the page at [`EDGE_READ`].
+pub const fn edge_byte(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9d) >> 3 ^ offset) as u8
+}
+
+/// The pages at [`EDGE_READ`] and [`EDGE_WRITE`].
+pub fn edges() -> [Vec<u8>; 2] {
+    [(0..PAGE).map(edge_byte).collect(), vec![0; PAGE as usize]]
+}
+
+/// The ELF file with the code and the edges.
+pub fn elf(code: &[u8]) -> Vec<u8> {
+    const HEADERS: u64 = 64 + 3 * 56;
+    let [read, write] = edges();
     let mut f: Vec<u8> = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let half = |f: &mut Vec<u8>, v: u16| f.extend_from_slice(&v.to_le_bytes());
     let word = |f: &mut Vec<u8>, v: u32| f.extend_from_slice(&v.to_le_bytes());
@@ -274,22 +370,23 @@ pub fn elf(code: &[u8], data: &[u8]) -> Vec<u8> {
     long(&mut f, 64);
     long(&mut f, 0);
     word(&mut f, 0);
-    for v in [64, 56, 2, 64, 0, 0] {
+    for v in [64, 56, 3, 64, 0, 0] {
         half(&mut f, v);
     }
-    for (flags, at, address, len) in
-        [(5, code_at, CODE, code.len() as u64), (6, data_at, DATA, data.len() as u64)]
-    {
+    let mut at = PAGE;
+    for (flags, address, bytes) in [(5, CODE, code), (4, EDGE_READ, &read), (6, EDGE_WRITE, &write)] {
+        let len = bytes.len() as u64;
         word(&mut f, 1); // PT_LOAD
         word(&mut f, flags);
-        for v in [at, address, address, len, len, 0x1000] {
+        for v in [at, address, address, len, len, PAGE] {
             long(&mut f, v);
         }
+        at += len;
     }
     debug_assert_eq!(f.len() as u64, HEADERS);
-    f.resize(code_at as usize, 0);
-    f.extend_from_slice(code);
-    f.resize(data_at as usize, 0);
-    f.extend_from_slice(data);
+    f.resize(PAGE as usize, 0);
+    for bytes in [code, &read, &write] {
+        f.extend_from_slice(bytes);
+    }
     f
 }

@@ -14,10 +14,16 @@ pub const FPCR: u32 = 0x108;
 pub const FPSR: u32 = 0x110;
 /// How the case ended.
 pub const STATUS: u32 = 0x118;
-/// Address of the next case's code.
+/// Address of the next case's record, or 0.
 pub const NEXT: u32 = 0x120;
 /// PC at a signal.
 pub const PC: u32 = 0x128;
+/// Where the executors without an operating system keep ESR_EL1 after an exception.
+pub const ESR: u32 = 0x130;
+/// The address that an access failed at.
+pub const FAR: u32 = 0x138;
+/// Address of the case's code.
+pub const ENTRY: u32 = 0x140;
 /// V0 to V31.
 pub const V: u32 = 0x200;
 /// The case's own memory.
@@ -31,6 +37,14 @@ pub const FELL: u64 = 0;
 pub const TAKEN: u64 = 2;
 /// A signal: this plus its number.
 pub const SIGNAL: u64 = 100;
+/// SIGILL: an instruction that is UNDEFINED.
+pub const SIGILL: u64 = SIGNAL + 4;
+/// SIGTRAP: BRK.
+pub const SIGTRAP: u64 = SIGNAL + 5;
+/// SIGBUS: an access that is not aligned.
+pub const SIGBUS: u64 = SIGNAL + 7;
+/// SIGSEGV: an access to what is not mapped, or not for that.
+pub const SIGSEGV: u64 = SIGNAL + 11;
 
 /// A record, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +61,8 @@ pub struct Record {
     pub status: u64,
     /// PC at a signal.
     pub pc: u64,
+    /// The address that an access failed at, at SIGSEGV; its tag removed.
+    pub far: u64,
     /// V0 to V31.
     pub v: [u128; 32],
     /// The case's own memory.
@@ -63,14 +79,14 @@ impl Record {
             fpsr: 0,
             status: 0,
             pc: 0,
+            far: 0,
             v: [0; 32],
             memory: vec![0; MEMORY_SIZE],
         }
     }
 
-    /// The bytes that the test program loads.
-    pub fn to_bytes(&self, next: u64) -> Vec<u8> {
-        let mut out = vec![0; SIZE];
+    /// Writes the bytes that the test program loads; `out` has [`SIZE`] bytes and is all zero.
+    pub fn put(&self, entry: u64, next: u64, out: &mut [u8]) {
         let mut put = |at: usize, data: &[u8]| out[at..at + data.len()].copy_from_slice(data);
         for (i, x) in self.x.iter().enumerate() {
             put(8 * i, &x.to_le_bytes());
@@ -79,11 +95,11 @@ impl Record {
         put(FPCR as usize, &self.fpcr.to_le_bytes());
         put(FPSR as usize, &self.fpsr.to_le_bytes());
         put(NEXT as usize, &next.to_le_bytes());
+        put(ENTRY as usize, &entry.to_le_bytes());
         for (i, v) in self.v.iter().enumerate() {
             put(V as usize + 16 * i, &v.to_le_bytes());
         }
         put(MEMORY as usize, &self.memory);
-        out
     }
 
     /// From what the test program stored; `bytes` has at least [`SIZE`] bytes.
@@ -98,6 +114,7 @@ impl Record {
         }
         (r.nzcv, r.fpcr, r.fpsr) = (word(NZCV) as u32, word(FPCR) as u32, word(FPSR) as u32);
         (r.status, r.pc) = (word(STATUS), word(PC));
+        r.far = untagged(word(FAR));
         for (i, v) in r.v.iter_mut().enumerate() {
             let at = V + 16 * i as u32;
             *v = u128::from(word(at)) | u128::from(word(at + 8)) << 64;
@@ -126,6 +143,17 @@ impl Record {
         self.v = cpu.v;
     }
 
+    /// True if nothing differs that [`Self::differences`] would tell.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let signal = self.status >= SIGNAL;
+        self.status == other.status
+            && (!signal || self.pc == other.pc)
+            && (self.status != SIGSEGV || self.far == other.far)
+            && (self.x, self.nzcv, self.fpcr, self.fpsr) == (other.x, other.nzcv, other.fpcr, other.fpsr)
+            && self.v == other.v
+            && self.memory == other.memory
+    }
+
     /// What differs, in words: `x3 0x1/0x2`, the left value being of `self`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut out = Vec::new();
@@ -137,6 +165,9 @@ impl Record {
         compare("status".into(), self.status.into(), other.status.into());
         if self.status >= SIGNAL {
             compare("pc".into(), self.pc.into(), other.pc.into());
+        }
+        if self.status == SIGSEGV {
+            compare("far".into(), self.far.into(), other.far.into());
         }
         for i in 0..32 {
             compare(if i == 31 { "sp".into() } else { format!("x{i}") }, self.x[i].into(), other.x[i].into());
@@ -152,6 +183,11 @@ impl Record {
         }
         out
     }
+}
+
+/// An address without its tag (TBI).
+pub const fn untagged(address: u64) -> u64 {
+    ((address << 8) as i64 >> 8) as u64
 }
 
 impl Default for Record {

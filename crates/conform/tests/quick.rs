@@ -1,115 +1,106 @@
-//! The quick form of the differential tests: a few cases for each group of encodings, with a fixed seed.
+//! The quick form of the differential tests, with a fixed seed and with one from the clock.
 
-use armlet_conform::{Comparison, features, generate::Plan, missing, qemu};
+use armlet_conform::generate::Plan;
+use armlet_conform::run::{Report, Run};
+use armlet_conform::{Executor, features, line, missing, qemu, shrink};
 
 /// Set to let the tests pass without the oracle.
 const SKIP: &str = "ARMLET_SKIP_QEMU_USER";
 
-fn quick(filters: &[&str], count: u64) {
-    if !qemu::is_available() {
-        assert!(
-            std::env::var_os(SKIP).is_some(),
-            "qemu-user is missing: install Debian's qemu-user-static (or set {SKIP}=1 to skip)"
-        );
-        eprintln!("skipped: no qemu-user, and {SKIP} is set");
+fn run(model: &str, seed: u64, filter: Option<&str>) -> Run {
+    let features = features(model).expect("the model exists");
+    Run {
+        plan: Plan::new(features, seed, filter),
+        model: model.into(),
+        states: 0,
+        absent: 0,
+        sequences: 0,
+        oracle: Executor::Qemu,
+        tested: vec![Executor::Interpreter, Executor::Jit],
+        spoil: None,
+    }
+}
+
+/// True if there is an oracle; false if it may be missing.
+fn has_oracle() -> bool {
+    if qemu::version().is_some() {
+        return true;
+    }
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "there is no qemu-user: run `cargo xtask setup` (or set {SKIP}=1 to skip)"
+    );
+    eprintln!("skipped: no qemu-user, and {SKIP} is set");
+    false
+}
+
+/// Runs it, prints each encoding's first mismatch small, and fails if there is one.
+fn expect_none(run: &Run) -> Report {
+    println!("{} with seed {}", run.model, run.plan.seed);
+    let report = run.run().expect("the executors run");
+    let mut seen = Vec::new();
+    for m in report.mismatches.iter().filter(|m| {
+        let new = !seen.contains(&m.case.enc);
+        seen.push(m.case.enc);
+        new
+    }) {
+        let small = shrink::shrink(run, m).expect("the executors run");
+        println!("{:?}: {}", small.tested, small.want.differences(&small.got).join(", "));
+        println!("  {}", line::write(&small.case, &small.want));
+    }
+    let n = report.mismatches.len();
+    assert!(n == 0, "{n} mismatches with seed {} of {} (oracle/armlet)", run.plan.seed, run.model);
+    assert!(report.never.is_empty(), "never run: {:?}", report.never);
+    report
+}
+
+fn clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_millis() as u64)
+}
+
+#[test]
+fn every_encoding_does_what_the_oracle_does() {
+    if !has_oracle() {
         return;
     }
-    let features = features("neoverse-n1").expect("the model exists");
-    let mut lines = Vec::new();
-    for filter in filters {
-        let plan = Plan::new(features, 20_260_901, Some(filter));
-        assert!(!plan.encodings.is_empty(), "nothing is called {filter}");
-        let found = Comparison::of_lifts("neoverse-n1").run(&plan, 0, count).expect("the oracle runs");
-        lines.extend(found.into_iter().map(|m| m.text));
+    for seed in [20_261_128, clock()] {
+        let report = expect_none(&Run { states: 24, absent: 2, ..run("max", seed, None) });
+        let all = report.total();
+        assert!(all.run > 1200 && all.states > 20 * all.run, "{} encodings, {} states", all.run, all.states);
+        assert!(report.absent.run > 2500, "{} encodings on no model", report.absent.run);
+        assert!(report.unallocated.states > 100);
     }
-    assert!(lines.is_empty(), "{} mismatches (oracle/armlet):\n{}", lines.len(), lines.join("\n"));
 }
 
 #[test]
-fn data_processing_immediate() {
-    quick(&["pcreladdr", "addsubimm", "logimm", "movewide", "bitfield", "extract"], 500);
+fn an_older_model_does_what_the_oracle_does() {
+    if has_oracle() {
+        expect_none(&Run { states: 8, absent: 2, ..run("neoverse-n1", clock(), None) });
+        expect_none(&Run { states: 8, absent: 2, ..run("cortex-a57", clock(), None) });
+    }
 }
 
 #[test]
-fn data_processing_register() {
-    quick(&["logshift", "addsubshift", "addsubext", "addsubcarry", "condcmp", "condsel"], 500);
-    quick(&["dp_1src", "dp_2src", "dp_3src"], 1000);
-}
-
-#[test]
-fn branches_and_system() {
-    quick(&["branchimm", "branchreg", "compbranch", "condbranch", "testbranch"], 200);
-    quick(&["exception", "hints", "barriers", "systemmove"], 200);
-}
-
-#[test]
-fn loads_and_stores() {
-    quick(&["ldstpos", "ldstimm", "ldstunscaled", "ldstunpriv", "regoff"], 500);
-    quick(&["ldstpair", "ldstnapair", "loadlit"], 500);
-}
-
-#[test]
-fn atomics() {
-    quick(&["ldstord", "ldstexcl", "_memop", "comswap"], 1000);
-}
-
-#[test]
-fn structure_loads_and_stores() {
-    quick(&["asisdlse", "asisdlso"], 1500);
-}
-
-#[test]
-fn vectors() {
-    quick(&["_asimd"], 6000);
-}
-
-#[test]
-fn scalars_and_floating_point() {
-    quick(&["_asisd", "_float"], 3000);
-}
-
-#[test]
-fn cryptography() {
-    quick(&["_crypto"], 500);
-}
-
-fn host_code(filter: Option<&str>, sequences: bool, count: u64) {
-    host_code_of("neoverse-n1", filter, sequences, count);
-}
-
-fn host_code_of(model: &str, filter: Option<&str>, sequences: bool, count: u64) {
-    let features = features(model).expect("the model exists");
-    let plan = Plan::new(features, 20_260_902, filter);
-    let found = Comparison::of_host_code(model, sequences).run(&plan, 0, count).expect("the JIT runs");
-    let lines: Vec<_> = found.into_iter().map(|m| m.text).collect();
-    assert!(lines.is_empty(), "{} mismatches (interpreter/JIT):\n{}", lines.len(), lines.join("\n"));
-}
-
-#[test]
-fn host_code_of_single_instructions() {
-    host_code(None, false, 12_000);
-}
-
-#[test]
-fn host_code_of_sequences() {
-    host_code(None, true, 2000);
-}
-
-#[test]
-fn host_code_of_integer_sequences() {
-    host_code(Some("addsub,log,movewide,bitfield,extract,cond,_dp_,compb,testb,branch_imm"), true, 2000);
-}
-
-#[test]
-fn host_code_of_memory_sequences() {
-    host_code(Some("addsub,cond,compb,ldst,memop,comswap,asisdls"), true, 2000);
-}
-
-/// What FPCR has only on that model, too.
-#[test]
-fn host_code_of_the_largest_model() {
-    host_code_of("max", Some("_asimd,_asisd,_float,_crypto"), false, 4000);
-    host_code_of("max", Some("_asimd,_asisd,_float,addsub,log"), true, 1000);
+fn sequences_do_what_the_oracle_does() {
+    if !has_oracle() {
+        return;
+    }
+    for seed in [20_261_129, clock()] {
+        let report = expect_none(&Run { sequences: 1000, ..run("max", seed, None) });
+        assert!(
+            report.sequences.states > 950 && report.instructions > 40_000,
+            "{} executed",
+            report.instructions
+        );
+    }
+    for filter in [
+        "addsub,log,movewide,bitfield,extract,cond,_dp_,compb,testb,branch_imm",
+        "addsub,cond,compb,ldst,memop,comswap,asisdls",
+        "asimd,asisd,float,condbranch,ldstpos",
+    ] {
+        expect_none(&Run { sequences: 500, ..run("max", clock(), Some(filter)) });
+    }
 }
 
 /// The completeness of lifts: what a model has, some lift knows.

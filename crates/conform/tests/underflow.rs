@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use armlet_arm::fp::FPSR_UFC;
 use armlet_arm::{Enc, decode};
+use armlet_conform::program::Layout;
 use armlet_conform::random::Random;
 use armlet_conform::record::Record;
 use armlet_conform::{Case, features, interp, jit, program};
@@ -42,7 +43,7 @@ fn spread(value: u64, bits: u32) -> u128 {
 }
 
 /// A case whose result is around the smallest normal number of its format.
-fn case(r: &mut Random, number: u64, (word, bits, result): Instruction) -> Case {
+fn case(r: &mut Random, layout: &mut Layout, (word, bits, result): Instruction) -> Case {
     let mut record = Record::new();
     record.fpcr = (r.below(4) as u32) << 22;
     let sign = r.below(2) << (bits - 1);
@@ -56,7 +57,9 @@ fn case(r: &mut Random, number: u64, (word, bits, result): Instruction) -> Case 
     };
     (record.v[1], record.v[2]) = (spread(n | sign, bits), spread(m, bits));
     let enc: Enc = decode(word).expect("an instruction");
-    Case { number, enc, body: vec![word], record }
+    let code = layout.next_code();
+    layout.take_code(1);
+    Case { enc, number: 0, state: 0, body: vec![word], place: layout.place(code), record }
 }
 
 #[test]
@@ -64,14 +67,14 @@ fn results_that_round_up_to_the_smallest_normal_number_underflow() {
     let seed = 20_260_903;
     let mut r = Random::new(&[seed]);
     let instructions: Vec<_> = (0..2000).map(|i| INSTRUCTIONS[i % INSTRUCTIONS.len()]).collect();
-    let cases: Vec<_> = (0..).zip(&instructions).map(|(i, &word)| case(&mut r, i, word)).collect();
-    let bodies: Vec<_> = cases.iter().map(|c| c.body.clone()).collect();
-    let code = program::code(&bodies);
+    let mut layout = Layout::default();
+    let cases: Vec<_> = instructions.iter().map(|&word| case(&mut r, &mut layout, word)).collect();
     let features = features("neoverse-n1").expect("the model exists");
+    let code = program::code(&features, &cases);
     let found = jit::execute("neoverse-n1", &cases, &code).expect("the JIT runs");
     let mut rounded_up = BTreeSet::new();
     for (i, (case, found)) in cases.iter().zip(&found).enumerate() {
-        let wanted = interp::execute(&features, case, i, &code).record;
+        let wanted = interp::execute(&features, case, &code, None).record;
         let differences = wanted.differences(found);
         let source = case.record.v[1];
         assert!(differences.is_empty(), "seed {seed}: {} {source:#x}: {differences:?}", case.enc.name());

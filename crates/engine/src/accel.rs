@@ -119,6 +119,10 @@ pub trait VcpuBackend {
     fn reset(&mut self, state: CpuState) {
         *self.state_mut() = state;
     }
+    /// A vCPU that was off starts anew: `state` replaces all registers.
+    fn power_on(&mut self, state: CpuState) {
+        *self.state_mut() = state;
+    }
     /// Guest memory was changed from outside, possibly code or translation tables: nothing that was made from what it
     /// held may be used any more. The default is for accelerators that make nothing from it.
     fn memory_changed(&mut self) {}

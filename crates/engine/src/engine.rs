@@ -19,7 +19,7 @@ use crate::reply::reply;
 use crate::report::{Report, VcpuReport};
 use crate::shared::VcpuShared;
 use crate::single::Crew;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::thread::{self, Joining};
 use crate::vcpu::{Then, Vcpu, VcpuState};
 
@@ -67,6 +67,28 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// The one thread of all vCPUs, if they share one.
     pub(crate) crew: Option<Crew>,
+    /// Numbers of vCPUs that are being made. Nothing else is locked meanwhile.
+    making: Mutex<Vec<usize>>,
+}
+
+/// A number that nobody else makes a vCPU with: accelerators need not have two of one number.
+struct Making<'a>(&'a Core, usize);
+
+impl<'a> Making<'a> {
+    fn begin(core: &'a Core, index: usize) -> Result<Self, EngineError> {
+        let mut making = lock(&core.making);
+        if making.contains(&index) {
+            return Err(EngineError::Exists(index));
+        }
+        making.push(index);
+        Ok(Self(core, index))
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.making).retain(|index| *index != self.1);
+    }
 }
 
 impl Core {
@@ -112,7 +134,17 @@ impl Engine {
         let EngineConfig { accelerator, handler, listener, patience, pace } = config;
         let control = Control::new(patience, Arc::clone(&listener));
         let (gate, counters, crew) = (Gate::new(), Counters::default(), pace.map(Crew::new));
-        let core = Core { accelerator, handler, listener, patience, control, gate, counters, crew };
+        let core = Core {
+            accelerator,
+            handler,
+            listener,
+            patience,
+            control,
+            gate,
+            counters,
+            crew,
+            making: Mutex::new(Vec::new()),
+        };
         Self { core: Arc::new(core) }
     }
 
@@ -130,6 +162,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         outside_vcpus()?;
         let index = shared.index();
+        let _making = Making::begin(&self.core, index)?;
         if self.core.control.vcpu(index).is_ok() {
             return Err(EngineError::Exists(index));
         }

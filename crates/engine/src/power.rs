@@ -101,7 +101,7 @@ impl PowerControl {
             state.pc = entry;
             state.x[0] = context;
             state.set_pstate(Pstate::DAIF.with_el(state.el().max(1), true));
-            *access.state_mut() = state;
+            access.backend().power_on(state);
             job_vcpu.shared.take_event();
             job_vcpu.power.set(Power::On);
             access.set_next(Then::Run);

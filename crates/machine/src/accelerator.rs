@@ -5,6 +5,7 @@ use std::sync::Arc;
 use armlet_accel_dummy::DummyAccelerator;
 use armlet_accel_jit::perf::PerfMap;
 use armlet_accel_jit::{JitAccelerator, JitOptions, check_host};
+use armlet_accel_kvm::{Calls, KvmAccelerator, KvmConfig, KvmMachine};
 use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::MAX_SHIFT;
@@ -12,10 +13,12 @@ use armlet_engine::samples::Samples;
 use armlet_engine::{Accelerator, AcceleratorError, InstructionCount};
 use armlet_memory::AddressSpace;
 
-use crate::config::{AcceleratorConfig, AcceleratorKind};
+use crate::config::{AcceleratorConfig, AcceleratorKind, MachineConfig, Semihosting};
 use crate::error::ConfigError;
+use crate::fdt::redistributor_regions;
 use crate::pace::PaceOptions;
 use crate::profile::{self, KernelSymbols};
+use crate::{cpu, spec};
 
 /// What an accelerator is made for.
 pub(crate) struct Needs {
@@ -31,22 +34,83 @@ pub(crate) struct Needs {
     pub(crate) counter: Option<Arc<InstructionCount>>,
     /// Hash what is executed.
     pub(crate) trace: bool,
+    /// The virtual machine, with KVM.
+    pub(crate) kvm: Option<Arc<KvmMachine>>,
     /// Where to tell what executes.
     pub(crate) samples: Option<Arc<Samples>>,
     /// What translated code is called.
     pub(crate) symbols: KernelSymbols,
 }
 
-/// The kind that `config` means on this host.
+/// What executes the guest, and as which CPU.
+pub(crate) struct Chosen {
+    pub(crate) kind: AcceleratorKind,
+    pub(crate) model: CpuModel,
+    /// The virtual machine, with KVM.
+    pub(crate) kvm: Option<Arc<KvmMachine>>,
+    /// What a user should know about the choice.
+    pub(crate) note: Option<String>,
+}
+
+/// What `config` means on this host.
 ///
 /// # Errors
 /// The host does not have it, or an option is not one of its.
-pub(crate) fn choose(config: &AcceleratorConfig) -> Result<AcceleratorKind, ConfigError> {
-    let kind = match config.kind {
-        AcceleratorKind::Auto => AcceleratorKind::Jit,
-        AcceleratorKind::Kvm => return Err(ConfigError::NoKvm { why: no_kvm() }),
-        kind => kind,
+pub(crate) fn choose(config: &MachineConfig) -> Result<Chosen, ConfigError> {
+    let kind = config.accelerator.kind;
+    if kind == AcceleratorKind::Kvm {
+        check_options(kind, &config.accelerator)?;
+        return with_kvm(config);
+    }
+    // Options are the translator's.
+    let tries = kind == AcceleratorKind::Auto && config.accelerator.options.is_empty();
+    let why = match tries.then(|| with_kvm(config)) {
+        Some(Ok(chosen)) => {
+            let note = format!("KVM executes the guest, as CPU '{}'", chosen.model.name());
+            return Ok(Chosen { note: Some(note), ..chosen });
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
     };
+    let kind = if kind == AcceleratorKind::Auto { AcceleratorKind::Jit } else { kind };
+    check_options(kind, &config.accelerator)?;
+    if kind == AcceleratorKind::Jit
+        && let Err(error) = check_host()
+    {
+        return Err(why.unwrap_or_else(|| failed(error)));
+    }
+    let model = cpu::model(&config.cpu)?;
+    let why = why.map(|error| error.to_string());
+    tracing::info!(kind = kind.name(), why, "accelerator");
+    // Where KVM can never be, nobody misses it.
+    let note = why.filter(|_| HOST_MAY_HAVE_KVM).map(|why| format!("the JIT executes the guest: {why}"));
+    Ok(Chosen { kind, model, kvm: None, note })
+}
+
+/// This host's architecture is that of guests.
+const HOST_MAY_HAVE_KVM: bool = cfg!(target_arch = "aarch64");
+
+fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
+    if config.semihosting == Semihosting::On {
+        return Err(ConfigError::SemihostingWithKvm);
+    }
+    let ram_end = spec::RAM_BASE.saturating_add(config.memory);
+    let regions = redistributor_regions(config.places(), ram_end);
+    let end = regions.iter().map(|r| r.base.saturating_add(r.size)).fold(ram_end, u64::max);
+    let machine = KvmMachine::open(&KvmConfig {
+        affinities: (0..config.places())
+            .map(|cpu| Ok(config.topology()?.mpidr(cpu)))
+            .collect::<Result<_, ConfigError>>()?,
+        end,
+        calls: Calls::Psci,
+        stolen_time: Some(spec::STOLEN_TIME),
+    });
+    let machine = machine.map_err(|e| ConfigError::NoKvm { why: e.to_string() })?;
+    let model = cpu::model_of(&machine, &config.cpu)?;
+    Ok(Chosen { kind: AcceleratorKind::Kvm, model, kvm: Some(machine), note: None })
+}
+
+fn check_options(kind: AcceleratorKind, config: &AcceleratorConfig) -> Result<(), ConfigError> {
     for (option, value) in &config.options {
         check_option(kind, option, value)?;
     }
@@ -56,10 +120,7 @@ pub(crate) fn choose(config: &AcceleratorConfig) -> Result<AcceleratorKind, Conf
     {
         return Err(ConfigError::NeedsSingleThread { option: option.clone() });
     }
-    if kind == AcceleratorKind::Jit {
-        check_host().map_err(failed)?;
-    }
-    Ok(kind)
+    Ok(())
 }
 
 /// Options that mean something only where all vCPUs share one thread.
@@ -87,17 +148,6 @@ fn jit_option(option: &str, value: &str) -> Option<(String, bool)> {
         }
         _ => None,
     }
-}
-
-fn no_kvm() -> String {
-    let host = std::env::consts::ARCH;
-    if host != "aarch64" {
-        return format!("KVM runs guests of the host's own architecture, and this host is {host}");
-    }
-    if !std::path::Path::new("/dev/kvm").exists() {
-        return "there is no /dev/kvm".into();
-    }
-    "this version does not drive it yet".into()
 }
 
 fn check_option(kind: AcceleratorKind, option: &str, value: &str) -> Result<(), ConfigError> {
@@ -141,7 +191,10 @@ pub(crate) fn make(
 ) -> Result<Arc<dyn Accelerator>, ConfigError> {
     match kind {
         AcceleratorKind::Dummy => Ok(Arc::new(DummyAccelerator)),
-        AcceleratorKind::Kvm => Err(ConfigError::NoKvm { why: no_kvm() }),
+        AcceleratorKind::Kvm => {
+            let machine = needs.kvm.ok_or(ConfigError::Wiring("there is no virtual machine".into()))?;
+            Ok(Arc::new(KvmAccelerator::new(machine, needs.memory, needs.model)?))
+        }
         AcceleratorKind::Jit | AcceleratorKind::Auto => {
             let options = JitOptions {
                 strict: config.value("smc") == Some("strict"),

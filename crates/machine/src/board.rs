@@ -3,34 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use armlet_accel_kvm::KvmMachine;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::{COUNTER_FREQUENCY, Clock};
 use armlet_devices::{
-    BoardRegisters, GenericTimers, GicConfig, GicV3, Pl011, Pl031, Pl061, TimerLines, TimerQueue,
-    TimerThread, WallClock, host_wall_clock, machine_wall_clock,
+    Pl011, Pl031, Pl061, TimerQueue, TimerThread, WallClock, host_wall_clock, machine_wall_clock,
 };
 use armlet_engine::{InstructionCount, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 use armlet_saved::{SavedGic, SavedGpio, SavedRtc, SavedTimers, SavedUart, SavedVirtio, Unfit};
+use armlet_virtio::spec::mmio::QUEUE_NOTIFY;
 use armlet_virtio::{MmioTransport, VirtioDevice};
 
 use crate::config::{ConsoleDevice, MachineConfig};
 use crate::console::Console;
 use crate::error::ConfigError;
-use crate::fdt::redistributor_regions;
+use crate::interrupts::{Emulated, InKernel, Interrupts};
 use crate::pace::WALL_START;
 use crate::spec;
 
-/// SPIs that the interrupt controller has.
-const SPIS: u32 = 256;
-
 /// The board's devices.
 pub(crate) struct Board {
-    pub(crate) gic: Arc<GicV3>,
+    pub(crate) interrupts: Arc<dyn Interrupts>,
     pub(crate) uart: Arc<Pl011>,
     rtc: Arc<Pl031>,
     pub(crate) gpio: Arc<Pl061>,
-    pub(crate) timers: Arc<GenericTimers>,
     pub(crate) time: Arc<TimerQueue>,
     /// Where time is made of instructions, nobody waits for it.
     _timer_thread: Option<TimerThread>,
@@ -58,6 +55,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) console: &'a Console,
     pub(crate) virtio: Vec<Arc<dyn VirtioDevice>>,
     pub(crate) times: &'a Times,
+    /// With the interrupt controller of the host's kernel, if it is there.
+    pub(crate) kvm: Option<&'a Arc<KvmMachine>>,
 }
 
 /// The times that a guest can read.
@@ -104,35 +103,32 @@ pub(crate) type Elapsed = Box<dyn Fn() -> Duration + Send + Sync>;
 impl Board {
     /// Makes the devices and maps them.
     pub(crate) fn new(parts: Parts<'_>) -> Result<(Self, AddressSpace), ConfigError> {
-        let Parts { config, ram, cpus, console, virtio, times } = parts;
+        let Parts { config, ram, cpus, console, virtio, times, kvm } = parts;
         let affinities = config.topology()?.affinities();
-        let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
         // Time stands still until the machine starts.
         let time = TimerQueue::new(Arc::clone(&times.clock));
         time.pause();
-        let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
-        let timers = Arc::new(GenericTimers::new(&time, lines));
+        let ram_end = spec::RAM_BASE + config.memory;
+        let interrupts: Arc<dyn Interrupts> = match kvm {
+            Some(machine) => Arc::new(InKernel::new(Arc::clone(machine), cpus.len(), ram_end)?),
+            None => Arc::new(Emulated::new(affinities, cpus, &time, ram_end)?),
+        };
         let no_thread = |source| ConfigError::Host { what: "the timers' thread", source };
         let timer_thread = if times.counted { None } else { Some(time.start().map_err(no_thread)?) };
-        let uart_line = gic.spi(spec::SPI_UART0).map_err(wiring)?;
+        let uart_line = interrupts.spi(spec::SPI_UART0)?;
         let uart = Pl011::new("pl011", uart_line, Arc::clone(&console.output) as _).on_clock(&times.clock);
         let uart = Arc::new(uart);
         console.connect_output(&uart);
         if config.console == ConsoleDevice::Uart {
             console.type_to_uart(&uart);
         }
-        let rtc = Pl031::new(gic.spi(spec::SPI_RTC).map_err(wiring)?, &time, times.wall());
-        let gpio = Pl061::new(gic.spi(spec::SPI_GPIO).map_err(wiring)?, &time);
+        let rtc = Pl031::new(interrupts.spi(spec::SPI_RTC)?, &time, times.wall());
+        let gpio = Pl061::new(interrupts.spi(spec::SPI_GPIO)?, &time);
 
         let mut map = AddressSpaceBuilder::new(ram.clone());
         let mut put = |r: spec::Region, d: Arc<dyn MmioDevice>| map.map(r.base, r.size, d).map_err(wiring);
-        put(spec::GIC_DISTRIBUTOR, gic.distributor())?;
-        let ram_end = spec::RAM_BASE + config.memory;
-        let mut first = 0;
-        for region in redistributor_regions(cpus.len(), ram_end) {
-            let count = (region.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize;
-            put(region, gic.redistributors(first..first + count))?;
-            first += count;
+        for (region, device) in interrupts.windows() {
+            put(region, device)?;
         }
         put(spec::UART0, Arc::clone(&uart) as _)?;
         put(spec::RTC, Arc::clone(&rtc) as _)?;
@@ -141,9 +137,12 @@ impl Board {
         let mut transports = Vec::new();
         for (n, device) in virtio.into_iter().enumerate() {
             let slot = spec::virtio_slot_of_device(n);
-            let line = gic.spi(spec::SPI_VIRTIO_MMIO + slot as u32).map_err(wiring)?;
+            let line = interrupts.spi(spec::SPI_VIRTIO_MMIO + slot as u32)?;
             let set = Arc::new(move |level| line.set(level));
             let transport = Arc::new(MmioTransport::new(device, ram.clone(), set));
+            if let Some(machine) = kvm {
+                ring_doorbell(machine, &transport, slot)?;
+            }
             put(spec::virtio_mmio_slot(slot), Arc::clone(&transport) as _)?;
             transports.push(transport);
         }
@@ -151,13 +150,13 @@ impl Board {
         for n in transports.len()..spec::VIRTIO_MMIO_SLOTS {
             put(spec::virtio_mmio_slot(spec::virtio_slot_of_device(n)), Arc::clone(&empty))?;
         }
-        let board = Self { gic, uart, rtc, gpio, timers, time, _timer_thread: timer_thread, transports };
+        let board = Self { interrupts, uart, rtc, gpio, time, _timer_thread: timer_thread, transports };
         Ok((board, map.build()))
     }
 
     /// The system registers that live in devices.
     pub(crate) fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
-        Arc::new(BoardRegisters::new(Arc::clone(&self.gic), Arc::clone(&self.timers)))
+        self.interrupts.external_registers()
     }
 
     /// Everything as at power-on. The vCPUs must be stopped.
@@ -166,11 +165,10 @@ impl Board {
         for transport in &self.transports {
             transport.reset();
         }
-        self.timers.reset();
         self.uart.reset();
         self.rtc.reset();
         self.gpio.reset();
-        self.gic.reset();
+        self.interrupts.reset();
     }
 
     /// Everything as when it was made, not just reset. The vCPUs must be stopped.
@@ -193,15 +191,19 @@ impl Board {
     }
 
     /// Saves all devices. They must be quiet, the vCPUs stopped and time with them.
-    pub(crate) fn save(&self) -> Devices {
-        Devices {
-            gic: self.gic.save(),
-            timers: self.timers.save(),
+    ///
+    /// # Errors
+    /// Interrupt controller and timers are where they cannot be saved.
+    pub(crate) fn save(&self) -> Result<Devices, Unfit> {
+        let (gic, timers) = self.interrupts.save()?;
+        Ok(Devices {
+            gic,
+            timers,
             uart: self.uart.save(),
             rtc: self.rtc.save(),
             gpio: self.gpio.save(),
             virtio: self.transports.iter().map(|transport| transport.save()).collect(),
-        }
+        })
     }
 
     /// Restores all devices, in a machine that was not started, and leaves those with work of their own quiet. RAM must
@@ -212,11 +214,8 @@ impl Board {
     pub(crate) fn restore(&self, saved: &Devices) -> Result<(), Unfit> {
         let (then, now) = (saved.virtio.len(), self.transports.len());
         Unfit::unless(then == now, || format!("it had {then} virtio devices and has {now}"))?;
-        self.gic.check(&saved.gic)?;
-        // Time first: the others work out when something is due.
-        self.timers.check(&saved.timers)?;
-        self.gic.restore(&saved.gic)?;
-        self.timers.restore(&saved.timers)?;
+        // With the time first: the others work out when something is due.
+        self.interrupts.restore(&saved.gic, &saved.timers)?;
         self.uart.restore(&saved.uart)?;
         self.rtc.restore(&saved.rtc)?;
         self.gpio.restore(&saved.gpio);
@@ -225,8 +224,7 @@ impl Board {
 
     /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.
     pub(crate) fn connect_cpu(&self, index: usize, vcpu: Arc<VcpuShared>) {
-        self.timers.reset_cpu(index);
-        self.gic.connect(index, vcpu);
+        self.interrupts.connect_cpu(index, vcpu);
     }
 
     /// Ends the devices' threads after the work that the guest has handed over; `false` if that took too long.
@@ -236,9 +234,13 @@ impl Board {
     }
 }
 
-fn timer_lines(gic: &Arc<GicV3>, cpu: usize) -> Result<TimerLines, ConfigError> {
-    let line = |ppi| gic.ppi(cpu, ppi).map_err(wiring);
-    Ok(TimerLines { physical: line(spec::PPI_TIMER_PHYSICAL)?, virtual_: line(spec::PPI_TIMER_VIRTUAL)? })
+/// Has the guest's notifications of a device come to it without an exit, if the device takes them so.
+fn ring_doorbell(machine: &KvmMachine, transport: &MmioTransport, slot: usize) -> Result<(), ConfigError> {
+    if transport.device().takes_doorbell() {
+        let address = spec::virtio_mmio_slot(slot).base + QUEUE_NOTIFY;
+        transport.device().take_doorbell(machine.doorbell(address)?);
+    }
+    Ok(())
 }
 
 fn wiring(e: impl std::fmt::Display) -> ConfigError {

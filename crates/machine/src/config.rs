@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu;
 use crate::error::ConfigError;
 use crate::spec;
 use crate::topology::{Topology, TopologyConfig};
@@ -81,7 +82,7 @@ impl Default for MachineConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CpuConfig {
-    /// Name of the model, as `armlet cpus` lists it.
+    /// Name of the model, as `armlet cpus` lists it; `host`: the host's own, with KVM; `default`: that, or `neoverse-n1`.
     pub model: String,
     /// Features switched on or off, in order.
     pub features: Vec<(String, bool)>,
@@ -89,7 +90,7 @@ pub struct CpuConfig {
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        Self { model: "neoverse-n1".into(), features: Vec::new() }
+        Self { model: cpu::DEFAULT.into(), features: Vec::new() }
     }
 }
 

@@ -1,20 +1,54 @@
 //! What the board needs to know of a CPU model.
 
+use armlet_accel_kvm::KvmMachine;
 use armlet_arm::CpuModel;
 use armlet_arm::feature::Feature;
+use armlet_arm::model::HOST;
 
 use crate::boot::PageSize;
 use crate::config::CpuConfig;
 use crate::error::ConfigError;
 use crate::spec;
 
+/// The model that stands for the host's own CPU with KVM, and for [`USUAL`] elsewhere.
+pub(crate) const DEFAULT: &str = "default";
+/// The model where nobody asks for another.
+const USUAL: &str = "neoverse-n1";
+
 /// The model that `config` names.
 ///
 /// # Errors
 /// [`ConfigError::Cpu`].
 pub fn model(config: &CpuConfig) -> Result<CpuModel, ConfigError> {
+    let name = match config.model.as_str() {
+        DEFAULT => USUAL,
+        HOST => return Err(ConfigError::HostCpu),
+        name => name,
+    };
+    with_features(CpuModel::by_name(name)?, config)
+}
+
+/// The model that `config` names, and the machine's vCPUs become.
+///
+/// # Errors
+/// [`ConfigError::Cpu`], or the host cannot be such a CPU.
+pub(crate) fn model_of(machine: &KvmMachine, config: &CpuConfig) -> Result<CpuModel, ConfigError> {
+    let base = match config.model.as_str() {
+        DEFAULT | HOST => machine.host_model()?,
+        name => CpuModel::by_name(name)?,
+    };
+    let model = with_features(base, config)?;
+    machine.adopt(&model)?;
+    Ok(model)
+}
+
+fn with_features(model: CpuModel, config: &CpuConfig) -> Result<CpuModel, ConfigError> {
+    // A host may have features that depend on others in ways that are not known here.
+    if config.features.is_empty() {
+        return Ok(model);
+    }
     let features = config.features.iter().map(|(name, on)| (name.as_str(), *on));
-    Ok(CpuModel::by_name(&config.model)?.with_features(features)?)
+    Ok(model.with_features(features)?)
 }
 
 /// The page sizes of a model.
@@ -31,7 +65,7 @@ pub(crate) fn granules(model: &CpuModel) -> Vec<PageSize> {
 pub(crate) fn compatible(model: &CpuModel) -> String {
     match model.name() {
         // No core of that name exists; this is what the binding has for models.
-        "max" => "arm,armv8".into(),
+        "max" | HOST => "arm,armv8".into(),
         name => format!("arm,{name}"),
     }
 }

@@ -56,8 +56,18 @@ pub enum ConfigError {
     Host { what: &'static str, source: std::io::Error },
     #[error("'{path}', which perf reads, cannot be made ({source}): check the permissions of its folder, or use perf=off", path = path.display())]
     PerfMap { path: PathBuf, source: std::io::Error },
-    #[error("this host has no KVM for arm64 ({why}): use --accel jit")]
+    #[error("no KVM here: {why}; or use --accel jit")]
     NoKvm { why: String },
+    #[error(
+        "the CPU of --accel jit cannot be 'host': it is for --accel kvm on an arm64 host; name a model (see `armlet cpus`)"
+    )]
+    HostCpu,
+    #[error(
+        "programs cannot call the host (semihosting) with --accel kvm: use --semihosting off, or --accel jit"
+    )]
+    SemihostingWithKvm,
+    #[error("{0}")]
+    Kvm(#[from] armlet_accel_kvm::KvmError),
     #[error("unknown option '{option}' of --accel {accel}: {known}")]
     AcceleratorOption { accel: &'static str, option: String, known: String },
     #[error("option '{option}' of --accel {accel} cannot be '{value}': it is one of {known}")]

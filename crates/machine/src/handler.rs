@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use armlet_arm::mmu::{self, Access, AccessKind, PhysicalMemory};
 use armlet_arm::{CpuModel, CpuState, Exception, exception};
-use armlet_devices::clock::COUNTER_FREQUENCY;
-use armlet_devices::timer::spec::CNTKCTL_EL1;
-use armlet_devices::{GenericTimers, GicV3};
 use armlet_engine::{AfterExit, ExitHandler, MachineEvent, Power, PowerControl, PowerOnError};
 use armlet_memory::{AccessSize, Ram};
 
+use crate::interrupts::Interrupts;
 use crate::psci::{self, AffinityState, Call, Status};
 use crate::semihosting::{Outcome, ProgramMemory, Semihosting};
 
@@ -25,8 +23,7 @@ const INSTRUCTION: u64 = 4;
 pub(crate) struct Handler {
     pub(crate) model: Arc<CpuModel>,
     pub(crate) ram: Ram,
-    pub(crate) gic: Arc<GicV3>,
-    pub(crate) timers: Arc<GenericTimers>,
+    pub(crate) interrupts: Arc<dyn Interrupts>,
     /// Affinities of all places for vCPUs.
     pub(crate) affinities: Vec<u64>,
     /// `None`: the instruction is undefined.
@@ -44,8 +41,7 @@ impl ExitHandler for Handler {
             // A standby: every state is entered as WFI by the caller's next look, so it may return at once.
             Call::CpuSuspend => Status::Success.register(),
             Call::CpuOff => {
-                self.gic.reset_cpu_interface(vcpu);
-                self.timers.reset_cpu(vcpu);
+                self.interrupts.cpu_off(vcpu);
                 return AfterExit::PowerOff;
             }
             Call::CpuOn { target, entry, context } => self.cpu_on(power, target, entry, context),
@@ -75,11 +71,7 @@ impl ExitHandler for Handler {
     }
 
     fn event_stream(&self, vcpu: usize) -> Option<Duration> {
-        const EVNTEN: u64 = 1 << 2;
-        let control = self.timers.read_encoding(vcpu, CNTKCTL_EL1);
-        // One event for each full cycle of the counter's bit EVNTI.
-        let ticks = 2u64 << ((control >> 4) & 0xf);
-        (control & EVNTEN != 0).then(|| Duration::from_nanos(ticks * (1_000_000_000 / COUNTER_FREQUENCY)))
+        self.interrupts.event_stream(vcpu)
     }
 }
 
@@ -188,12 +180,14 @@ mod tests {
     use std::sync::mpsc;
 
     use armlet_accel_dummy::DummyAccelerator;
-    use armlet_devices::{Clock, GicConfig, TimerQueue};
+    use armlet_devices::clock::COUNTER_FREQUENCY;
+    use armlet_devices::{Clock, TimerQueue};
     use armlet_engine::{Engine, EngineConfig, VcpuShared};
 
     use super::*;
     use crate::board::Times;
     use crate::console::Console;
+    use crate::interrupts::Emulated;
     use crate::spec;
     use crate::topology::Topology;
 
@@ -209,16 +203,14 @@ mod tests {
         let model = Arc::new(CpuModel::by_name("neoverse-n1").unwrap());
         let shared: Vec<_> = (0..CPUS).map(|i| Arc::new(VcpuShared::new(i))).collect();
         let affinities = Topology::flat(CPUS).affinities();
-        let gic =
-            GicV3::new(&GicConfig { spis: 32, affinities: affinities.clone() }, shared.clone()).unwrap();
         let time = TimerQueue::new(Arc::new(Clock::manual(COUNTER_FREQUENCY)));
+        let interrupts = Emulated::new(affinities.clone(), &shared, &time, 0).unwrap();
         let semihosting = semihosting
             .then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0), &Times::new(None))));
         let handler = Arc::new(Handler {
             model: Arc::clone(&model),
             ram: Ram::new(spec::RAM_BASE, 1 << 20).unwrap(),
-            gic,
-            timers: Arc::new(GenericTimers::new(&time, Vec::new())),
+            interrupts: Arc::new(interrupts),
             affinities,
             semihosting,
         });

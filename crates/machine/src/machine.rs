@@ -19,7 +19,7 @@ use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, Servi
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::accelerator::{self, Needs};
+use crate::accelerator::{self, Chosen, Needs};
 use crate::board::{Board, Parts, Times};
 use crate::boot::{self, Boot, KernelKind};
 use crate::config::{
@@ -106,9 +106,8 @@ pub(crate) struct Shared {
 
 /// What is opened and checked before anything is made.
 struct Opened {
-    model: CpuModel,
     boot: Boot,
-    accelerator: crate::config::AcceleratorKind,
+    chosen: Chosen,
     disks: Vec<armlet_storage::Disk>,
     pace: Option<PaceOptions>,
     /// What the machine is, if that is to be known, and the recording that it replays.
@@ -121,15 +120,14 @@ struct Opened {
 impl Opened {
     fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        let model = cpu::model(&config.cpu)?;
-        cpu::check_reach(&model, config.places(), config.memory)?;
-        let accelerator = accelerator::choose(&config.accelerator)?;
+        let chosen = accelerator::choose(config)?;
+        let model = &chosen.model;
+        cpu::check_reach(model, config.places(), config.memory)?;
         let boot = Boot::open(&config.boot, config.memory)?;
-        boot::check_page_size(boot.kernel(), &cpu::granules(&model), model.name())?;
+        boot::check_page_size(boot.kernel(), &cpu::granules(model), model.name())?;
         let disks = config.drives.iter().map(open_disk).collect::<Result<_, _>>()?;
         let pace = accelerator::pace(&config.accelerator);
-        let mut opened =
-            Self { model, boot, accelerator, disks, pace, identity: None, player: None, source: None };
+        let mut opened = Self { boot, chosen, disks, pace, identity: None, player: None, source: None };
         opened.open_recording(config)?;
         opened.open_saved(config)?;
         Ok(opened)
@@ -145,7 +143,7 @@ impl Opened {
             return Err(RestoreError::Deterministic.into());
         }
         let source = Source::open(path)?;
-        source.check_machine(config, &self.model, &config.topology()?, &self.boot)?;
+        source.check_machine(config, &self.chosen.model, &config.topology()?, &self.boot)?;
         self.source = Some(source);
         Ok(())
     }
@@ -185,15 +183,15 @@ impl Machine {
     /// # Errors
     /// What is wrong with the description, or what the host refuses. Nothing was created or changed then.
     pub fn new(config: MachineConfig) -> Result<Self, ConfigError> {
-        let Opened { model, boot, accelerator, disks, pace, identity, player, source } =
-            Opened::new(&config)?;
+        let Opened { boot, chosen, disks, pace, identity, player, source } = Opened::new(&config)?;
+        let Chosen { kind, model, kvm, note } = chosen;
         let count = pace.map(|_| Arc::new(InstructionCount::default()));
         let times = Times::new(count.as_ref().zip(pace.map(|options| options.shift)));
         let topology = config.topology()?;
         let refused = |source| ConfigError::MemoryRefused { asked: config.memory, source };
         let ram = Ram::new(spec::RAM_BASE, config.memory).map_err(refused)?;
         let model = Arc::new(model);
-        let mut notes: Vec<_> = disks.iter().flat_map(|d| d.notes.clone()).collect();
+        let mut notes: Vec<_> = note.into_iter().chain(disks.iter().flat_map(|d| d.notes.clone())).collect();
         if let Some(player) = player.as_ref().filter(|player| player.is_cut()) {
             notes.push(format!(
                 "recording '{}' has no end: it is replayed as far as it goes",
@@ -222,11 +220,13 @@ impl Machine {
             console: &console,
             virtio,
             times: &times,
+            kvm: kvm.as_ref(),
         };
         let (board, memory) = Board::new(parts)?;
         let memory = Arc::new(memory);
         let external = board.external_registers();
-        let semihosting = semihosting(&config, &boot, &console, &times).map(Arc::new);
+        let semihosting =
+            semihosting(&config, &boot, &console, &times).filter(|_| kvm.is_none()).map(Arc::new);
         let samples = profile::samples(config.profile);
         let needs = Needs {
             symbols: KernelSymbols::of(&boot),
@@ -239,13 +239,13 @@ impl Machine {
             count: config.count,
             counter: count.clone(),
             trace: pace.is_some_and(|options| options.trace),
+            kvm,
         };
-        let accelerator = accelerator::make(accelerator, &config.accelerator, needs)?;
+        let accelerator = accelerator::make(kind, &config.accelerator, needs)?;
         let handler = Handler {
             model: Arc::clone(&model),
             ram,
-            gic: Arc::clone(&board.gic),
-            timers: Arc::clone(&board.timers),
+            interrupts: Arc::clone(&board.interrupts),
             affinities: topology.affinities(),
             semihosting: semihosting.clone(),
         };
@@ -266,7 +266,8 @@ impl Machine {
         });
         let pace = connect_pace(pace, &config, identity, player, &console)?;
         let (time, told) = (Arc::clone(&board.time), Arc::clone(&notices));
-        let ear = Ear { requests: sender.clone(), time, notices: told, pace: pace.clone() };
+        let interrupts = Arc::clone(&board.interrupts);
+        let ear = Ear { requests: sender.clone(), time, interrupts, notices: told, pace: pace.clone() };
         let mut engine = EngineConfig::new(accelerator, Arc::new(handler), ear);
         engine.pace = pace.clone().map(|pace| pace as _);
         let engine = Engine::new(engine);
@@ -301,7 +302,7 @@ impl Machine {
     /// What is wrong with the description.
     pub fn device_tree(config: &MachineConfig) -> Result<Vec<u8>, ConfigError> {
         let opened = Opened::new(config)?;
-        device_tree(config, &opened.model, &opened.boot)
+        device_tree(config, &opened.chosen.model, &opened.boot)
     }
 
     /// What a user should know about the machine, one line each.

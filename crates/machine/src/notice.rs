@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use armlet_devices::TimerQueue;
 use armlet_engine::{DebugStop, MachineEvent, MachineListener, MachineState};
 
+use crate::interrupts::Interrupts;
 use crate::lock;
 use crate::pace::{MachinePace, Outcome};
 
@@ -163,6 +164,7 @@ pub(crate) enum Request {
 pub(crate) struct Ear {
     pub(crate) requests: Sender<Request>,
     pub(crate) time: Arc<TimerQueue>,
+    pub(crate) interrupts: Arc<dyn Interrupts>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) pace: Option<Arc<MachinePace>>,
 }
@@ -186,11 +188,15 @@ impl MachineListener for Ear {
         }
         match to {
             MachineState::Running => {
+                self.interrupts.time_goes(true);
                 self.time.resume();
                 self.notices.tell_running(true);
             }
             MachineState::Pausing | MachineState::Held => self.time.pause(),
-            MachineState::Paused => self.notices.tell_running(false),
+            MachineState::Paused => {
+                self.interrupts.time_goes(false);
+                self.notices.tell_running(false);
+            }
             _ => {}
         }
     }

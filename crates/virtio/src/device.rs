@@ -1,5 +1,6 @@
 //! The seam between a transport and the devices behind it.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -145,6 +146,18 @@ pub trait VirtioDevice: Send + Sync {
 
     /// Fills `out` from `offset` in the configuration; bytes that do not exist stay as they are (zero).
     fn read_config(&self, offset: u64, out: &mut [u8]);
+
+    /// True if the device can be notified by a doorbell, instead of by [`Self::notify`]: it makes no difference which of its
+    /// queues is meant.
+    fn takes_doorbell(&self) -> bool {
+        false
+    }
+
+    /// The device is notified by this descriptor (an eventfd) from now on, as well as by [`Self::notify`]. Once, before
+    /// the machine starts.
+    fn take_doorbell(&self, bell: OwnedFd) {
+        drop(bell);
+    }
 
     /// Writes to the configuration. `features` is what the driver has accepted so far.
     fn write_config(&self, _features: u64, _offset: u64, _data: &[u8]) {}

@@ -1,6 +1,7 @@
 //! The entropy device (virtio 5.4): it fills buffers with random bytes, the host's or, where every run is to be the
 //! same, those of a generator with a seed.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +103,14 @@ impl VirtioDevice for Entropy {
         if let Some(queue) = queues.into_iter().next().flatten() {
             self.worker.install(Requests { queue, memory, link, source: self.source.clone() });
         }
+    }
+
+    fn takes_doorbell(&self) -> bool {
+        self.worker.has_thread()
+    }
+
+    fn take_doorbell(&self, bell: OwnedFd) {
+        self.worker.take_doorbell(bell);
     }
 
     fn notify(&self, queue: u16) {

@@ -8,8 +8,9 @@
 //! In a machine whose every step is to be the same in every run there is no thread: the work is done by whoever wakes
 //! it, a vCPU, before its access to the device is over.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -89,9 +90,33 @@ struct Shared<J> {
     /// Others wait here for the thread to put its job back.
     parked: Condvar,
     stop: Stop,
+    /// Where the thread waits instead, once it is there: the host's kernel can ring it as well.
+    bell: OnceLock<OwnedFd>,
 }
 
 impl<J> Shared<J> {
+    /// Gets the thread to look for work.
+    fn ring(&self) {
+        self.work.notify_one();
+        if let Some(bell) = self.bell.get() {
+            // It fails only if the count in it is full, and then it rings already.
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Waits for work, on the device's thread.
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State<J>>) -> MutexGuard<'a, State<J>> {
+        let Some(bell) = self.bell.get() else {
+            return self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        // What interrupts it makes the thread look once in vain.
+        let _ = rustix::io::read(bell, &mut [0; 8]);
+        let mut state = self.lock();
+        state.woken = true;
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +131,7 @@ impl<J> Shared<J> {
         state.waiting -= 1;
         if state.waiting == 0 {
             self.stop.0.store(false, Ordering::Relaxed);
-            self.work.notify_one();
+            self.ring();
         }
         state
     }
@@ -130,6 +155,7 @@ impl<J: Job> Worker<J> {
             work: Condvar::new(),
             parked: Condvar::new(),
             stop: Stop::default(),
+            bell: OnceLock::new(),
         });
         if service == Service::Immediate {
             return Ok(Self { shared, thread: Mutex::new(None), service });
@@ -144,7 +170,7 @@ impl<J: Job> Worker<J> {
     /// Has the work done that there is.
     fn start(&self, state: MutexGuard<'_, State<J>>) {
         match self.service {
-            Service::Threaded => self.shared.work.notify_one(),
+            Service::Threaded => self.shared.ring(),
             Service::Immediate => drop(work_off(&self.shared, state)),
         }
     }
@@ -181,6 +207,19 @@ impl<J: Job> Worker<J> {
         }
     }
 
+    /// See [`VirtioDevice::take_doorbell`](crate::VirtioDevice::take_doorbell).
+    pub(crate) fn take_doorbell(&self, bell: OwnedFd) {
+        // Under the lock: the thread looks for a bell with it held, and then waits.
+        let _state = self.shared.lock();
+        let _ = self.shared.bell.set(bell);
+        self.shared.ring();
+    }
+
+    /// True if the work is that of a thread.
+    pub(crate) fn has_thread(&self) -> bool {
+        self.service == Service::Threaded
+    }
+
     /// See [`VirtioDevice::quiesce`](crate::VirtioDevice::quiesce).
     pub(crate) fn quiesce(&self) {
         let mut state = self.shared.lock();
@@ -206,7 +245,7 @@ impl<J: Job> Worker<J> {
         if state.mode != Mode::Ended {
             state.mode = Mode::Draining;
         }
-        self.shared.work.notify_one();
+        self.shared.ring();
         if self.service == Service::Immediate && state.mode != Mode::Ended {
             state = work_off(&self.shared, state);
             if !matches!(state.slot, Slot::Running) {
@@ -258,7 +297,7 @@ fn serve<J: Job>(shared: &Shared<J>) {
         if state.mode == Mode::Draining {
             return;
         }
-        state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state = shared.wait(state);
     }
 }
 
@@ -340,8 +379,42 @@ mod tests {
         }
     }
 
+    /// An eventfd, which the host's kernel would ring, and another hold on it.
+    fn bell() -> (OwnedFd, OwnedFd) {
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        let bell = rustix::event::eventfd(0, flags).unwrap();
+        (bell.try_clone().unwrap(), bell)
+    }
+
+    #[test]
+    fn a_doorbell_wakes_as_well_as_a_call_does() {
+        storm_with(Service::Threaded, true);
+        let worker = Worker::spawn("test", Service::Threaded).unwrap();
+        let (mine, its) = bell();
+        worker.take_doorbell(its);
+        let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        for n in 1..=1000 {
+            todo.fetch_add(1, Ordering::SeqCst);
+            rustix::io::write(&mine, &1u64.to_ne_bytes()).unwrap();
+            let end = Instant::now() + Duration::from_secs(20);
+            while done.load(Ordering::SeqCst) != n {
+                assert!(Instant::now() < end, "a ring was lost");
+                std::thread::yield_now();
+            }
+        }
+        assert!(worker.shutdown(Duration::from_secs(20)));
+    }
+
     fn storm(service: Service) {
+        storm_with(service, false);
+    }
+
+    fn storm_with(service: Service, belled: bool) {
         let worker = Worker::spawn("test", service).unwrap();
+        if belled {
+            worker.take_doorbell(bell().1);
+        }
         let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let running = Arc::new(AtomicBool::new(false));
         let job = || Counter { todo: todo.clone(), done: done.clone(), running: running.clone() };

@@ -100,6 +100,24 @@ impl Peer {
         c
     }
 
+    /// A host on which armlet can use KVM, with its console on standard output.
+    pub fn nested(&self, image: &Path, initrd: &Path) -> Command {
+        let mut c = self.program();
+        c.args([
+            "-M",
+            "virt,gic-version=3,virtualization=on",
+            "-cpu",
+            "neoverse-n1",
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+        ]);
+        c.args(["-display", "none", "-nodefaults", "-serial", "stdio", "-monitor", "none", "-no-reboot"]);
+        c.args(["-append", "console=ttyAMA0 quiet", "-kernel"]).arg(image).arg("-initrd").arg(initrd);
+        c
+    }
+
     /// The same machine as [`Run::armlet`], with the fastest of the peer's own choices.
     pub fn command(&self, r: &Run<'_>) -> Command {
         let mut c = self.program();

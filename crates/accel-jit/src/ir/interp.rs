@@ -498,9 +498,9 @@ impl<M: Machine> Frame<'_, M> {
             Inst::Cas { mem, d, expected, new, addr } => {
                 let (at, mem) = (self.address(addr), aligned(mem));
                 let old = self.load(at, 1 << mem.size, mem)? as u64;
-                if old == self.get(expected) & (u64::MAX >> (64 - (8 << mem.size))) {
-                    self.store(at, mem, &[self.get(new).into()])?;
-                }
+                // A write is needed whether or not the comparison holds, and may be done (Arm ARM C6.2, CAS).
+                let holds = old == self.get(expected) & (u64::MAX >> (64 - (8 << mem.size)));
+                self.store(at, mem, &[if holds { self.get(new) } else { old }.into()])?;
                 self.set(d, old);
                 Ok(())
             }
@@ -555,9 +555,8 @@ impl<M: Machine> Frame<'_, M> {
         let mask = u64::MAX >> (64 - (8 << mem.size));
         let old = self.load_two(at, mem)?.map(|v| v as u64);
         let expected = [self.reg(d) & mask, self.reg(second(d)) & mask];
-        if old == expected {
-            self.store(at, mem, &[self.reg(s).into(), self.reg(second(s)).into()])?;
-        }
+        let new = if old == expected { [self.reg(s), self.reg(second(s))] } else { old };
+        self.store(at, mem, &new.map(u128::from))?;
         self.set(d, old[0]);
         self.set(second(d), old[1]);
         Ok(())

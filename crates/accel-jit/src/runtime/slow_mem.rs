@@ -224,8 +224,11 @@ impl JitCore {
         if access.pair() {
             // The second element must be permitted before the first is written.
             let next = va.wrapping_add(bytes);
+            let last = next.wrapping_add(bytes - 1);
             self.locate(va, access)?;
-            self.locate(next.wrapping_add(bytes - 1), access)?;
+            if (va ^ last) >= PAGE {
+                self.locate(last & !(PAGE - 1), access)?;
+            }
             self.write(va, bytes, v1, access)?;
             return self.write(next, bytes, v2, access);
         }

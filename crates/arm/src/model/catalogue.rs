@@ -169,6 +169,8 @@ impl Entry {
             name: self.name,
             description: self.description,
             ids,
+            ctr: super::CTR,
+            dczid: super::DC_ZVA_BLOCK,
             clidr: CLIDR,
             caches: self.caches.map(|(kib, ways)| CacheGeometry { size: kib << 10, ways, line: 64 }),
             features,

@@ -100,12 +100,35 @@ impl CacheGeometry {
     }
 }
 
+/// Name of the model that is the host's own CPU.
+pub const HOST: &str = "host";
+
+/// DCZID_EL0.BS.
+const DCZID_BS: u64 = 0xf;
+
+/// What a host tells of its CPU, as its guests see it.
+#[derive(Clone, Debug)]
+pub struct HostIds {
+    /// The ID register space.
+    pub ids: IdRegisters,
+    /// CTR_EL0.
+    pub ctr: u64,
+    /// DCZID_EL0.
+    pub dczid: u64,
+    /// CLIDR_EL1.
+    pub clidr: u64,
+    /// The caches, by CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
+    pub caches: [CacheGeometry; 3],
+}
+
 /// A CPU: its name and the values of its ID registers. Behaviour follows from the ID registers only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuModel {
     name: &'static str,
     description: &'static str,
     ids: IdRegisters,
+    ctr: u64,
+    dczid: u64,
     clidr: u64,
     /// By CSSELR_EL1: level 1 data, level 1 instruction, level 2 unified.
     caches: [CacheGeometry; 3],
@@ -145,6 +168,15 @@ impl CpuModel {
             changes.push((name, on));
         }
         model.with_features(changes)
+    }
+
+    /// The CPU of a host, whose guests execute on it.
+    pub fn of_host(host: HostIds) -> Self {
+        let HostIds { ids, ctr, dczid, clidr, caches } = host;
+        let features = FeatureSet::from_ids(&ids);
+        let (name, description) = (HOST, "the host's own CPU (with KVM)");
+        let spsr_mask = spsr_mask(&features);
+        Self { name, description, ids, ctr, dczid: dczid & DCZID_BS, clidr, caches, features, spsr_mask }
     }
 
     /// All models, the default first.
@@ -210,12 +242,12 @@ impl CpuModel {
 
     /// CTR_EL0.
     pub fn ctr(&self) -> u64 {
-        CTR
+        self.ctr
     }
 
     /// DCZID_EL0 without DZP.
     pub fn dczid(&self) -> u64 {
-        DC_ZVA_BLOCK
+        self.dczid
     }
 
     /// CLIDR_EL1.

@@ -216,6 +216,11 @@ impl VcpuBackend for ObservedVcpu {
         self.inner.reset(state);
     }
 
+    fn power_on(&mut self, state: CpuState) {
+        self.at_home();
+        self.inner.power_on(state);
+    }
+
     fn memory_changed(&mut self) {
         self.at_home();
         self.inner.memory_changed();

@@ -44,6 +44,8 @@ pub enum SaveError {
     #[error("state '{}' cannot be written ({source}): check the path, its permissions and the space there", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
+    Accelerator(#[from] Unfit),
+    #[error(transparent)]
     Boot(#[from] BootError),
     #[error(transparent)]
     Recording(#[from] crate::recording::RecordingError),

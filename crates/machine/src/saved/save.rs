@@ -122,7 +122,7 @@ impl Shared {
         let machine = identity::describe(&self.config, &self.model, &self.topology, &self.boot, running)?;
         let cpus =
             self.engine.vcpus().into_iter().map(|cpu| self.save_cpu(cpu)).collect::<Result<Vec<_>, _>>()?;
-        let devices = self.board.save();
+        let devices = self.board.save()?;
         let write = || {
             let mut out = Writer::new(BufWriter::with_capacity(1 << 16, file.file()))?;
             out.fields(Section::Machine, &machine)?;

@@ -1,5 +1,6 @@
 //! The block device (virtio 5.2): one request queue over a disk image.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -156,6 +157,14 @@ impl VirtioDevice for Block {
             errors: self.errors.clone(),
             name: self.name.clone(),
         });
+    }
+
+    fn takes_doorbell(&self) -> bool {
+        self.worker.has_thread()
+    }
+
+    fn take_doorbell(&self, bell: OwnedFd) {
+        self.worker.take_doorbell(bell);
     }
 
     fn notify(&self, queue: u16) {

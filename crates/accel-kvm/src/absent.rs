@@ -1,0 +1,94 @@
+//! KVM on hosts that are not arm64: nothing but the error.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use armlet_arm::sysreg::ExternalRegisters;
+use armlet_arm::{CpuModel, CpuState, SysReg};
+use armlet_engine::{Accelerator, AcceleratorError, VcpuBackend, VcpuShared};
+use armlet_memory::AddressSpace;
+
+use crate::{GicLayout, KvmConfig, KvmError};
+
+/// A virtual machine. There is none on this host.
+pub struct KvmMachine(Infallible);
+
+#[allow(missing_docs, reason = "as on hosts that have it")]
+impl KvmMachine {
+    /// A virtual machine.
+    ///
+    /// # Errors
+    /// Always: this host is none that guests could run on.
+    pub fn open(config: &KvmConfig) -> Result<Arc<Self>, KvmError> {
+        let _ = config;
+        Err(KvmError::Host(std::env::consts::ARCH))
+    }
+
+    pub fn host_model(&self) -> Result<CpuModel, KvmError> {
+        match self.0 {}
+    }
+
+    pub fn adopt(&self, _: &CpuModel) -> Result<(), KvmError> {
+        match self.0 {}
+    }
+
+    pub fn create_gic(self: &Arc<Self>, _: &GicLayout) -> Result<Arc<KvmGic>, KvmError> {
+        match self.0 {}
+    }
+
+    pub fn doorbell(&self, _: u64) -> Result<OwnedFd, KvmError> {
+        match self.0 {}
+    }
+
+    pub fn time_goes(&self, _: bool) {
+        match self.0 {}
+    }
+}
+
+impl ExternalRegisters for KvmMachine {
+    fn read(&self, _: usize, _: SysReg) -> u64 {
+        match self.0 {}
+    }
+
+    fn write(&self, _: usize, _: SysReg, _: u64) {
+        match self.0 {}
+    }
+}
+
+/// An interrupt controller in the host's kernel. There is none on this host.
+pub struct KvmGic(Infallible);
+
+#[allow(missing_docs, reason = "as on hosts that have it")]
+impl KvmGic {
+    pub fn set_spi(&self, _: u32, _: bool) {
+        match self.0 {}
+    }
+
+    pub fn reset(&self) {
+        match self.0 {}
+    }
+}
+
+/// KVM as an accelerator. There is none on this host.
+pub struct KvmAccelerator(Infallible);
+
+impl KvmAccelerator {
+    /// Of `machine`, whose memory and devices are in `memory`.
+    ///
+    /// # Errors
+    /// None: there is no `machine`.
+    pub fn new(machine: Arc<KvmMachine>, _: Arc<AddressSpace>, _: Arc<CpuModel>) -> Result<Self, KvmError> {
+        match machine.0 {}
+    }
+}
+
+impl Accelerator for KvmAccelerator {
+    fn name(&self) -> &'static str {
+        match self.0 {}
+    }
+
+    fn create_vcpu(&self, _: Arc<VcpuShared>, _: CpuState) -> Result<Box<dyn VcpuBackend>, AcceleratorError> {
+        match self.0 {}
+    }
+}

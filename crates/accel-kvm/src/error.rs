@@ -1,0 +1,80 @@
+//! Why KVM cannot be used.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why a virtual machine, or a part of it, cannot be had.
+#[derive(Debug, Error)]
+pub enum KvmError {
+    /// Guests are of another architecture than the host.
+    #[error("KVM runs guests of the host's own architecture, and this host is {0}")]
+    Host(&'static str),
+    /// No device.
+    #[error(
+        "there is no {}: load the kernel's module kvm, or have virtualisation enabled by the firmware, or by the \
+         hypervisor if this is itself a virtual machine",
+        crate::DEVICE
+    )]
+    NoDevice,
+    /// The user may not.
+    #[error(
+        "no permission for {}: join the group that owns it (`sudo usermod -aG kvm $USER`, then log in again)",
+        crate::DEVICE
+    )]
+    Permission,
+    /// The device is there and cannot be opened.
+    #[error("{device} cannot be opened: {source}", device = crate::DEVICE)]
+    Open {
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// A capability that this host's kernel has not.
+    #[error("the host's KVM has no {what}: use Linux {since} or later on the host")]
+    TooOld {
+        /// What is missing.
+        what: &'static str,
+        /// Version that brought it.
+        since: &'static str,
+    },
+    /// Addresses of guests are too short.
+    #[error(
+        "this machine needs guest-physical addresses of {needed} bits, and the host's KVM has {limit}: give it less \
+         memory (--memory) or fewer CPUs"
+    )]
+    AddressSize {
+        /// Bits that the machine needs.
+        needed: u32,
+        /// Bits that the host has.
+        limit: u32,
+    },
+    /// Too many vCPUs.
+    #[error("the host's KVM has at most {most} CPUs for a machine, not {asked}: give --smp {most} or less")]
+    Vcpus {
+        /// Those wanted.
+        asked: usize,
+        /// Those that it can have.
+        most: usize,
+    },
+    /// The host's interrupt controller serves no guest with one of version 3.
+    #[error(
+        "this host's interrupt controller cannot serve a guest's GICv3 ({0}): use a host with GICv3 or later"
+    )]
+    Gic(io::Error),
+    /// The model is not one that the host's CPU can be.
+    #[error("this host's CPU cannot be a {cpu}: {fields}; use --cpu host")]
+    Identity {
+        /// The model.
+        cpu: String,
+        /// What differs.
+        fields: String,
+    },
+    /// A system call failed.
+    #[error("the host's KVM refuses to {what}: {source}")]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// The host's reason.
+        source: io::Error,
+    },
+}

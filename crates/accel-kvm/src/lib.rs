@@ -1,0 +1,93 @@
+//! KVM: the host's own CPU executes the guest.
+//!
+//! | module | what |
+//! |---|---|
+//! | `host` | what the host can do, asked before anything is made |
+//! | `machine` | the virtual machine: memory, vCPUs' descriptors, time, doorbells |
+//! | `identity` | the ID registers: the host's as a CPU model, and a model's written to the host |
+//! | `gic` | the interrupt controller inside the host's kernel |
+//! | `vcpu` | the loop around `KVM_RUN` |
+//! | `kick` | how a vCPU is got out of it |
+//! | [`exit`] | what an exit means, over a bus; needs no KVM |
+//! | [`step`] | single steps without interrupts; needs no KVM |
+//! | [`registers`] | the shared state, register by register; needs no KVM |
+//!
+//! Calls of PSCI are not answered by the host's kernel but forwarded ([`armlet_engine::VcpuExit::Hypercall`]), so that
+//! the power of vCPUs is the engine's here as everywhere. A vCPU that waits for an interrupt sleeps in the kernel, inside
+//! `run`: the engine sees it as running.
+//!
+//! KVM is for arm64 hosts. Elsewhere [`KvmMachine::open`] says so, and nothing else can be called.
+
+mod error;
+pub mod exit;
+pub mod registers;
+pub mod step;
+
+#[cfg(not(target_arch = "aarch64"))]
+mod absent;
+#[cfg(target_arch = "aarch64")]
+mod debug;
+#[cfg(target_arch = "aarch64")]
+mod gic;
+#[cfg(target_arch = "aarch64")]
+mod host;
+#[cfg(target_arch = "aarch64")]
+mod identity;
+#[cfg(target_arch = "aarch64")]
+mod kick;
+#[cfg(target_arch = "aarch64")]
+mod machine;
+#[cfg(target_arch = "aarch64")]
+mod system;
+#[cfg(target_arch = "aarch64")]
+mod vcpu;
+
+#[cfg(not(target_arch = "aarch64"))]
+pub use absent::{KvmAccelerator, KvmGic, KvmMachine};
+pub use error::KvmError;
+#[cfg(target_arch = "aarch64")]
+pub use gic::KvmGic;
+#[cfg(target_arch = "aarch64")]
+pub use machine::KvmMachine;
+#[cfg(target_arch = "aarch64")]
+pub use system::counter_frequency;
+#[cfg(target_arch = "aarch64")]
+pub use vcpu::KvmAccelerator;
+
+/// The device by which KVM is reached.
+pub const DEVICE: &str = "/dev/kvm";
+
+/// Which of a guest's calls (HVC) come to the machine; the others are answered by the host's kernel, which has
+/// mitigations, random numbers and stolen time to offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// Those of PSCI (Arm DEN 0022).
+    #[default]
+    Psci,
+    /// All that can be forwarded, for tests.
+    All,
+}
+
+/// What a virtual machine is made for.
+#[derive(Clone, Debug)]
+pub struct KvmConfig {
+    /// `MPIDR_EL1` of each place for a vCPU.
+    pub affinities: Vec<u64>,
+    /// First guest-physical address behind everything that is mapped.
+    pub end: u64,
+    /// Calls that come to the machine.
+    pub calls: Calls,
+    /// Where the vCPUs' stolen time is told (Arm DEN 0057), 64 bytes for each, in a page that is nothing else's.
+    pub stolen_time: Option<u64>,
+}
+
+/// Where a GICv3 inside the host's kernel is.
+#[derive(Clone, Debug)]
+pub struct GicLayout {
+    /// Number of SPIs, a multiple of 32.
+    pub spis: u32,
+    /// First guest-physical address of the distributor.
+    pub distributor: u64,
+    /// Regions of redistributors: first address, and how many.
+    pub redistributors: Vec<(u64, usize)>,
+}

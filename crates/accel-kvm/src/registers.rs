@@ -1,0 +1,337 @@
+//! The shared state of a vCPU, register by register, as `KVM_GET_ONE_REG` and `KVM_SET_ONE_REG` number them
+//! (Documentation/virt/kvm/api.rst of Linux, 4.68).
+
+use std::io;
+
+use armlet_arm::spec::oslsr;
+use armlet_arm::{CpuState, Pstate, SysReg};
+
+const ARM64: u64 = 0x6000_0000_0000_0000;
+const SIZE_U32: u64 = 0x0020_0000_0000_0000;
+const SIZE_U64: u64 = 0x0030_0000_0000_0000;
+const SIZE_U128: u64 = 0x0040_0000_0000_0000;
+const SIZE_MASK: u64 = 0x00f0_0000_0000_0000;
+const CORE: u64 = 0x0010 << 16;
+const SYSTEM: u64 = 0x0013 << 16;
+
+/// Byte offsets in `struct kvm_regs`.
+mod core {
+    pub const X: u64 = 0;
+    pub const SP_EL0: u64 = 248;
+    pub const PC: u64 = 256;
+    pub const PSTATE: u64 = 264;
+    pub const SP_EL1: u64 = 272;
+    pub const ELR_EL1: u64 = 280;
+    pub const SPSR_EL1: u64 = 288;
+    pub const V: u64 = 336;
+    pub const FPSR: u64 = 848;
+    pub const FPCR: u64 = 852;
+}
+
+/// A register's number by the encoding of the instructions that access it
+/// ([`armlet_arm::sysreg::encoding`]).
+pub const fn system_register(encoding: u16) -> u64 {
+    ARM64 | SIZE_U64 | SYSTEM | encoding as u64
+}
+
+const fn core_register(offset: u64, size: u64) -> u64 {
+    ARM64 | size | CORE | (offset / 4)
+}
+
+/// One vCPU's registers by number.
+pub trait OneReg {
+    /// Reads a register into as many bytes as it has.
+    ///
+    /// # Errors
+    /// The host's.
+    fn get(&self, id: u64, value: &mut [u8]) -> io::Result<()>;
+    /// Writes a register.
+    ///
+    /// # Errors
+    /// The host's.
+    fn set(&self, id: u64, value: &[u8]) -> io::Result<()>;
+
+    /// Reads a register of 64 bits.
+    ///
+    /// # Errors
+    /// The host's.
+    fn get_u64(&self, id: u64) -> io::Result<u64> {
+        let mut value = [0; 8];
+        self.get(id, &mut value)?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    /// Writes a register of 64 bits.
+    ///
+    /// # Errors
+    /// The host's.
+    fn set_u64(&self, id: u64, value: u64) -> io::Result<()> {
+        self.set(id, &value.to_le_bytes())
+    }
+}
+
+/// Where a register is in the shared state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    X(usize),
+    Sp(usize),
+    Pc,
+    Pstate,
+    V(usize),
+    Fpsr,
+    Fpcr,
+    System(SysReg),
+}
+
+impl Place {
+    fn of(self, state: &CpuState) -> u128 {
+        match self {
+            Self::X(n) => state.x[n].into(),
+            Self::Sp(el) if el == state.sp_index() => state.x[31].into(),
+            Self::Sp(el) => state.sp_el[el].into(),
+            Self::Pc => state.pc.into(),
+            Self::Pstate => state.pstate.bits().into(),
+            Self::V(n) => state.v[n],
+            Self::Fpsr => state.fp.fpsr.into(),
+            Self::Fpcr => state.fp.fpcr.into(),
+            // The other bits say what there is.
+            Self::System(SysReg::OslsrEl1) => (state.sys[SysReg::OslsrEl1] & oslsr::OSLK).into(),
+            Self::System(register) => state.sys[register].into(),
+        }
+    }
+
+    /// The value to write where the host has that of `old`.
+    fn written(self, old: &CpuState, new: &CpuState) -> u128 {
+        match self {
+            Self::System(r @ SysReg::OslsrEl1) => u128::from(old.sys[r] & !oslsr::OSLK) | self.of(new),
+            other => other.of(new),
+        }
+    }
+
+    /// PSTATE before the stack pointers, one of which is also the current one.
+    fn put(self, state: &mut CpuState, value: u128) {
+        let low = value as u64;
+        match self {
+            Self::X(n) => state.x[n] = low,
+            Self::Sp(el) => {
+                state.sp_el[el] = low;
+                if el == state.sp_index() {
+                    state.x[31] = low;
+                }
+            }
+            Self::Pc => state.pc = low,
+            Self::Pstate => state.pstate = Pstate::from_bits_retain(low as u32),
+            Self::V(n) => state.v[n] = value,
+            Self::Fpsr => state.fp.fpsr = low as u32,
+            Self::Fpcr => state.fp.fpcr = low as u32,
+            Self::System(register) => state.sys[register] = low,
+        }
+    }
+}
+
+/// The registers of a vCPU that are in the shared state, and their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registers(Vec<(u64, Place)>);
+
+impl Registers {
+    /// Those that a host has: it is asked for each.
+    pub fn of(vcpu: &impl OneReg) -> Self {
+        let mut all = vec![
+            (core_register(core::PC, SIZE_U64), Place::Pc),
+            (core_register(core::PSTATE, SIZE_U64), Place::Pstate),
+            (core_register(core::SP_EL0, SIZE_U64), Place::Sp(0)),
+            (core_register(core::SP_EL1, SIZE_U64), Place::Sp(1)),
+            (core_register(core::ELR_EL1, SIZE_U64), Place::System(SysReg::ElrEl1)),
+            (core_register(core::SPSR_EL1, SIZE_U64), Place::System(SysReg::SpsrEl1)),
+            (core_register(core::FPSR, SIZE_U32), Place::Fpsr),
+            (core_register(core::FPCR, SIZE_U32), Place::Fpcr),
+        ];
+        all.extend((0..31).map(|n| (core_register(core::X + 8 * n, SIZE_U64), Place::X(n as usize))));
+        all.extend((0..32).map(|n| (core_register(core::V + 16 * n, SIZE_U128), Place::V(n as usize))));
+        let system = SysReg::ALL.iter().filter(|r| is_state(**r));
+        let system = system.map(|r| (system_register(r.encoding()), Place::System(*r)));
+        all.extend(system.filter(|(id, _)| vcpu.get_u64(*id).is_ok()));
+        Self(all)
+    }
+
+    /// Reads all of them into `state`.
+    ///
+    /// # Errors
+    /// The host's, and of which register.
+    pub fn load(&self, vcpu: &impl OneReg, state: &mut CpuState) -> io::Result<()> {
+        for (id, place) in &self.0 {
+            let mut value = [0; 16];
+            vcpu.get(*id, &mut value[..size_of(*id)]).map_err(|e| named(&e, *place))?;
+            place.put(state, u128::from_le_bytes(value));
+        }
+        Ok(())
+    }
+
+    /// Writes those that `new` has otherwise than `old`, which the host has.
+    ///
+    /// # Errors
+    /// The host's, and of which register.
+    pub fn store(&self, vcpu: &impl OneReg, old: &CpuState, new: &CpuState) -> io::Result<()> {
+        let changed = self.0.iter().filter(|(_, place)| place.of(old) != place.of(new));
+        for (id, place) in changed {
+            let value = place.written(old, new).to_le_bytes();
+            vcpu.set(*id, &value[..size_of(*id)]).map_err(|e| named(&e, *place))?;
+        }
+        Ok(())
+    }
+}
+
+fn size_of(id: u64) -> usize {
+    1 << ((id & SIZE_MASK) >> 52)
+}
+
+fn named(error: &io::Error, place: Place) -> io::Error {
+    let name = match place {
+        Place::System(register) => register.name().to_owned(),
+        other => format!("{other:?}"),
+    };
+    io::Error::new(error.kind(), format!("register {name}: {error}"))
+}
+
+/// True for a register that guests change, and that is not a device's.
+fn is_state(register: SysReg) -> bool {
+    let encoding = register.encoding();
+    let (op0, crn, crm) = (encoding >> 14, encoding >> 7 & 0xf, encoding >> 3 & 0xf);
+    match (op0, crn) {
+        (3, 0) => register == SysReg::CsselrEl1,
+        // The timers' are numbered otherwise, and are the machine's time.
+        (3, 14) => register == SysReg::CntkctlEl1,
+        // The interrupt controller's.
+        (3, 12) => crm < 8,
+        (3, 4) => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Host {
+        values: RefCell<BTreeMap<u64, Vec<u8>>>,
+        writes: RefCell<Vec<u64>>,
+    }
+
+    impl OneReg for Host {
+        fn get(&self, id: u64, value: &mut [u8]) -> io::Result<()> {
+            if let Some(known) = self.values.borrow().get(&id) {
+                value.copy_from_slice(known);
+            }
+            Ok(())
+        }
+
+        fn set(&self, id: u64, value: &[u8]) -> io::Result<()> {
+            self.values.borrow_mut().insert(id, value.to_vec());
+            self.writes.borrow_mut().push(id);
+            Ok(())
+        }
+    }
+
+    fn registers() -> Registers {
+        Registers::of(&Host::default())
+    }
+
+    /// Has no pointer authentication.
+    struct Older;
+
+    impl OneReg for Older {
+        fn get(&self, id: u64, _: &mut [u8]) -> io::Result<()> {
+            let keys = system_register(SysReg::ApiaKeyLoEl1.encoding());
+            if id & !0x7f == keys & !0x7f { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+        }
+
+        fn set(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_host_has_not_is_left_out() {
+        let all = registers().0.len();
+        let keys = SysReg::ALL.iter().filter(|r| r.encoding() >> 7 == SysReg::ApiaKeyLoEl1.encoding() >> 7);
+        assert_eq!(Registers::of(&Older).0.len(), all - keys.count());
+        assert!(all > 71 + 40);
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        // As Linux's tools/testing/selftests/kvm/aarch64/get-reg-list.c lists them.
+        assert_eq!(system_register(SysReg::MpidrEl1.encoding()), 0x6030_0000_0013_c005);
+        assert_eq!(system_register(SysReg::SctlrEl1.encoding()), 0x6030_0000_0013_c080);
+        let all = registers().0;
+        let id = |place| all.iter().find(|(_, p)| *p == place).expect("is one").0;
+        assert_eq!(id(Place::X(0)), 0x6030_0000_0010_0000);
+        assert_eq!(id(Place::X(30)), 0x6030_0000_0010_003c);
+        assert_eq!(id(Place::Sp(0)), 0x6030_0000_0010_003e);
+        assert_eq!(id(Place::Pc), 0x6030_0000_0010_0040);
+        assert_eq!(id(Place::Pstate), 0x6030_0000_0010_0042);
+        assert_eq!(id(Place::Sp(1)), 0x6030_0000_0010_0044);
+        assert_eq!(id(Place::System(SysReg::ElrEl1)), 0x6030_0000_0010_0046);
+        assert_eq!(id(Place::System(SysReg::SpsrEl1)), 0x6030_0000_0010_0048);
+        assert_eq!(id(Place::V(0)), 0x6040_0000_0010_0054);
+        assert_eq!(id(Place::V(31)), 0x6040_0000_0010_00d0);
+        assert_eq!(id(Place::Fpsr), 0x6020_0000_0010_00d4);
+        assert_eq!(id(Place::Fpcr), 0x6020_0000_0010_00d5);
+    }
+
+    #[test]
+    fn a_state_that_was_written_is_read_back_whole() {
+        let (registers, host) = (registers(), Host::default());
+        let mut state = CpuState::new(3);
+        for el in [0, 1] {
+            let old = state.clone();
+            state.set_pstate(Pstate::N.with_el(1, el == 1));
+            let mut n = 100 * (el + 1) as u64;
+            let mut next = || {
+                n += 1;
+                n
+            };
+            state.x.iter_mut().for_each(|x| *x = next());
+            state.v.iter_mut().for_each(|v| *v = u128::from(next()) << 64 | 5);
+            SysReg::ALL.iter().for_each(|r| state.sys[*r] = next());
+            state.sys[SysReg::OslsrEl1] = oslsr::OSLK;
+            (state.pc, state.fp.fpcr, state.fp.fpsr) = (next(), next() as u32, next() as u32);
+            state.sp_el[1 - el] = next();
+            state.bank_sp();
+            registers.store(&host, &CpuState { pc: !0, ..old.clone() }, &state).unwrap();
+            let mut back = old;
+            registers.load(&host, &mut back).unwrap();
+            assert_eq!((back.x, back.pc, back.pstate), (state.x, state.pc, state.pstate));
+            assert_eq!((back.v, back.fp), (state.v, state.fp));
+            assert_eq!(back.sp_el[..2], state.sp_el[..2]);
+            let carried = SysReg::ALL.iter().filter(|r| is_state(**r));
+            carried.for_each(|r| assert_eq!(back.sys[*r], state.sys[*r], "{}", r.name()));
+        }
+    }
+
+    #[test]
+    fn only_what_has_changed_is_written() {
+        let (registers, host) = (registers(), Host::default());
+        let old = CpuState::new(0);
+        let mut new = old.clone();
+        registers.store(&host, &old, &new).unwrap();
+        assert!(host.writes.borrow().is_empty());
+        new.x[7] = 1;
+        new.x[31] = 2;
+        new.sys[SysReg::VbarEl1] = 3;
+        // An identification register, a timer's, the interrupt controller's: not the state's to change.
+        for r in [SysReg::MidrEl1, SysReg::CntvCtlEl0, SysReg::IccIgrpen1El1] {
+            new.sys[r] = 4;
+        }
+        registers.store(&host, &old, &new).unwrap();
+        let vbar = system_register(SysReg::VbarEl1.encoding());
+        let expected = [core_register(core::SP_EL1, SIZE_U64), core_register(core::X + 56, SIZE_U64), vbar];
+        let writes = host.writes.borrow().clone();
+        assert!(expected.iter().all(|id| writes.contains(id)), "{writes:x?}");
+        assert_eq!(writes.len(), expected.len(), "{writes:x?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! What a vCPU does on a real KVM: accesses to devices, doorbells, time, aborts. `cargo xtask test-kvm` brings one.
+#![cfg(target_arch = "aarch64")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use armlet_accel_kvm::{Calls, KvmAccelerator, KvmConfig, KvmMachine};
+use armlet_arm::{CpuModel, CpuState, SysReg};
+use armlet_engine::{Accelerator, VcpuBackend, VcpuExit, VcpuShared};
+use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+
+const ENTRY: u64 = 0x4000_0000;
+const MEMORY: u64 = 1 << 20;
+const DEVICE: u64 = 0x900_0000;
+/// `HVC #0`
+const CALL: u32 = 0xd400_0002;
+/// `LDR W1, [X20]`, `STR W1, [X20]`, `LDP X1, X2, [X20]`, `MRS X1, CNTVCT_EL0`, `B .`
+const LOAD: u32 = 0xb940_0281;
+const STORE: u32 = 0xb900_0281;
+const LOAD_PAIR: u32 = 0xa940_0a81;
+const COUNT: u32 = 0xd53b_e041;
+
+/// Counts accesses, and asks the vCPU out at each, as a device might by its interrupt.
+#[derive(Default)]
+struct Counter {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    vcpu: OnceLock<Arc<VcpuShared>>,
+}
+
+impl Counter {
+    fn ask(&self) {
+        if let Some(vcpu) = self.vcpu.get() {
+            vcpu.request_exit();
+        }
+    }
+}
+
+impl MmioDevice for Counter {
+    fn name(&self) -> &str {
+        "counter"
+    }
+
+    fn read(&self, _: u64, _: AccessSize) -> u64 {
+        self.ask();
+        0x1000 + self.reads.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn write(&self, _: u64, _: AccessSize, value: u64) {
+        self.ask();
+        self.writes.fetch_add(value, Ordering::SeqCst);
+    }
+}
+
+struct Bench {
+    machine: Arc<KvmMachine>,
+    memory: Arc<AddressSpace>,
+    device: Arc<Counter>,
+    shared: Arc<VcpuShared>,
+    vcpu: Box<dyn VcpuBackend>,
+    model: Arc<CpuModel>,
+}
+
+fn bench(program: &[u32]) -> Bench {
+    let ram = Ram::new(ENTRY, MEMORY).expect("the host has a megabyte");
+    for (index, word) in program.iter().enumerate() {
+        ram.write(ENTRY + 4 * index as u64, &word.to_le_bytes()).expect("fits");
+    }
+    let device = Arc::new(Counter::default());
+    let mut map = AddressSpaceBuilder::new(ram);
+    map.map(DEVICE, 0x1000, Arc::clone(&device) as _).expect("is free");
+    let memory = Arc::new(map.build());
+    let config =
+        KvmConfig { affinities: vec![1 << 31], end: ENTRY + MEMORY, calls: Calls::Psci, stolen_time: None };
+    let machine = KvmMachine::open(&config).expect("the host has KVM");
+    let model = Arc::new(machine.host_model().expect("the host tells what it is"));
+    let accelerator = KvmAccelerator::new(Arc::clone(&machine), Arc::clone(&memory), Arc::clone(&model));
+    let accelerator = accelerator.expect("takes the memory");
+    let shared = Arc::new(VcpuShared::new(0));
+    let mut state = CpuState::new(0);
+    (state.pc, state.x[20]) = (ENTRY, DEVICE);
+    state.x[0] = 0x8400_0000;
+    state.sys[SysReg::VbarEl1] = ENTRY + 0x800;
+    let vcpu = accelerator.create_vcpu(Arc::clone(&shared), state).expect("can be made");
+    Bench { machine, memory, device, shared, vcpu, model }
+}
+
+#[test]
+fn an_access_is_complete_when_registers_are_read() {
+    let mut b = bench(&[LOAD, STORE, CALL]);
+    b.device.vcpu.set(Arc::clone(&b.shared)).ok().expect("once");
+    // The load's device asks for the exit: its result is in the register all the same, and PC is past it.
+    assert!(matches!(b.vcpu.run(), VcpuExit::Kicked));
+    assert_eq!((b.vcpu.state().pc, b.vcpu.state().x[1]), (ENTRY + 4, 0x1000));
+    // The request stands until the engine takes it, so nothing more is executed.
+    assert!(matches!(b.vcpu.run(), VcpuExit::Kicked));
+    assert_eq!(b.vcpu.state().pc, ENTRY + 4);
+}
+
+#[test]
+fn calls_of_psci_come_out_with_pc_behind_them() {
+    let mut b = bench(&[CALL, CALL]);
+    for n in 1..=2 {
+        assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+        assert_eq!(b.vcpu.state().pc, ENTRY + 4 * n);
+        assert_eq!(b.vcpu.state().x[0], 0x8400_0000);
+    }
+}
+
+#[test]
+fn what_is_not_described_ends_with_where_it_was() {
+    let mut b = bench(&[LOAD_PAIR]);
+    let VcpuExit::Fatal(why) = b.vcpu.run() else { panic!("another exit") };
+    assert!(why.contains("0x9000000") && why.contains("0x40000000"), "{why}");
+}
+
+#[test]
+fn an_access_to_nothing_is_an_abort_of_the_guests() {
+    let mut b = bench(&[LOAD]);
+    b.vcpu.state_mut().x[20] = 0x1000;
+    // The vector of synchronous exceptions at this level, with its own stack pointer.
+    b.memory.ram().write(ENTRY + 0x800 + 0x200, &CALL.to_le_bytes()).expect("fits");
+    assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+    let state = b.vcpu.state();
+    assert_eq!(state.sys[SysReg::ElrEl1], ENTRY);
+    // Data abort from the same level; synchronous external abort.
+    assert_eq!(state.sys[SysReg::EsrEl1] >> 26, 0x25);
+    assert_eq!(state.sys[SysReg::EsrEl1] & 0x3f, 0x10);
+}
+
+#[test]
+fn a_doorbell_rings_without_an_exit() {
+    let mut b = bench(&[STORE, STORE, CALL]);
+    let bell = b.machine.doorbell(DEVICE).expect("can be made");
+    b.vcpu.state_mut().x[1] = 5;
+    assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+    assert_eq!(b.device.writes.load(Ordering::SeqCst), 0, "the device was called");
+    let mut rung = [0; 8];
+    assert_eq!(rustix::io::read(&bell, &mut rung).expect("has rung"), 8);
+    assert_eq!(u64::from_ne_bytes(rung), 2);
+}
+
+#[test]
+fn the_guests_count_begins_at_zero_and_stands_still_while_it_is_stopped() {
+    let mut b = bench(&[COUNT, CALL, COUNT, CALL, COUNT, CALL]);
+    let count = |b: &mut Bench| {
+        assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+        b.vcpu.state().x[1]
+    };
+    let frequency = armlet_accel_kvm::counter_frequency();
+    b.machine.time_goes(true);
+    let first = count(&mut b);
+    assert!(first < frequency, "it began long ago: {first}");
+    b.machine.time_goes(false);
+    // Not for synchronisation: this is the span that must not count.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    b.machine.time_goes(true);
+    let second = count(&mut b);
+    assert!(first <= second && second - first < frequency, "{first}, then {second}");
+    let third = count(&mut b);
+    assert!(third > second);
+}
+
+#[test]
+fn a_vcpu_that_leaves_is_used_again_as_after_a_reset() {
+    let b = bench(&[CALL]);
+    let Bench { machine, memory, vcpu, model, .. } = b;
+    let accelerator =
+        KvmAccelerator::new(Arc::clone(&machine), memory, model).expect("takes the memory again");
+    let shared = Arc::new(VcpuShared::new(0));
+    let taken = accelerator.create_vcpu(Arc::clone(&shared), CpuState::new(0));
+    assert!(taken.is_err(), "it is in use");
+    drop(vcpu);
+    let mut state = CpuState::new(0);
+    (state.pc, state.x[0]) = (ENTRY, 0x8400_0000);
+    let mut vcpu = accelerator.create_vcpu(shared, state).expect("it was put aside");
+    assert_eq!((vcpu.state().x[20], vcpu.state().sys[SysReg::VbarEl1]), (0, 0));
+    assert!(matches!(vcpu.run(), VcpuExit::Hypercall(0)));
+}

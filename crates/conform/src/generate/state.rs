@@ -1,0 +1,76 @@
+//! Random states: registers with a liking for edges and for each other's values.
+
+use armlet_arm::{Feature, FeatureSet, fp};
+
+use crate::random::Random;
+use crate::record::{MEMORY_SIZE, Record};
+
+/// FPCR's bits that the model has and that change results.
+pub fn fpcr_mask(features: &FeatureSet) -> u32 {
+    let mut mask = fp::FPCR_AHP | fp::FPCR_DN | fp::FPCR_FZ | 3 << fp::FPCR_RMODE_SHIFT;
+    if features.has(Feature::Fp16) {
+        mask |= fp::FPCR_FZ16;
+    }
+    if features.has(Feature::Afp) {
+        mask |= fp::FPCR_AH | fp::FPCR_FIZ | fp::FPCR_NEP;
+    }
+    if features.has(Feature::Ebf16) {
+        mask |= fp::FPCR_EBF;
+    }
+    mask
+}
+
+/// All registers and the memory.
+pub fn random(r: &mut Random, features: &FeatureSet) -> Record {
+    let mut s = Record::new();
+    for x in &mut s.x {
+        *x = r.integer();
+    }
+    // A second register close to the first makes comparisons and subtractions interesting.
+    let (a, b) = (r.below(31) as usize, r.below(31) as usize);
+    s.x[a] = s.x[b].wrapping_add(r.below(3)).wrapping_sub(1);
+    s.x[31] = 0x7fff_0000 + r.below(1 << 20) * 16;
+    for v in &mut s.v {
+        *v = r.vector();
+    }
+    relate(r, &mut s);
+    s.nzcv = (r.next() as u32) << 28;
+    if r.one_in(2) {
+        s.fpcr = (r.next() as u32) & (3 << 22);
+        if r.one_in(2) {
+            s.fpcr |= r.next() as u32 & fpcr_mask(features);
+        }
+    }
+    if r.one_in(8) {
+        s.fpsr = r.next() as u32 & 0x0800_009f;
+    }
+    // Stretches of edge values between stretches of anything.
+    s.memory.clear();
+    while s.memory.len() < MEMORY_SIZE {
+        let v = r.vector();
+        s.memory.extend_from_slice(&v.to_le_bytes());
+        s.memory.extend((0..2).flat_map(|_| r.next().to_le_bytes()));
+    }
+    s.memory.truncate(MEMORY_SIZE);
+    s
+}
+
+/// Makes some vector registers equal, or equal but for the sign, the last place, or the exponent, so that sums
+/// cancel, comparisons are close, and products and sums come out near a rounding boundary.
+fn relate(r: &mut Random, s: &mut Record) {
+    for _ in 0..8 {
+        let (to, from) = (r.below(32) as usize, r.below(32) as usize);
+        let bits: u32 = r.of(&[16, 32, 64]);
+        let lanes = (0..128 / bits).fold(0u128, |m, lane| m | 1 << (bits * lane));
+        let exponent = [10, 23, 52][bits.trailing_zeros() as usize - 4];
+        let v = s.v[from];
+        s.v[to] = match r.below(5) {
+            0 => v,
+            1 => v ^ lanes << (bits - 1),
+            2 => v ^ lanes,
+            3 => v.wrapping_add(lanes),
+            // So many powers of two apart that one operand's last bits decide how the other is rounded.
+            _ => v.wrapping_add(lanes * (u128::from(r.below(exponent + 3)) << exponent)),
+        };
+    }
+}

@@ -1,0 +1,230 @@
+//! The board's interrupt controller and timers: devices of this program, or inside the host's kernel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use armlet_accel_kvm::{GicLayout, KvmGic, KvmMachine};
+use armlet_arm::sysreg::ExternalRegisters;
+use armlet_devices::clock::COUNTER_FREQUENCY;
+use armlet_devices::timer::spec::CNTKCTL_EL1;
+use armlet_devices::{
+    BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, TimerLines, TimerQueue,
+};
+use armlet_engine::VcpuShared;
+use armlet_memory::MmioDevice;
+use armlet_saved::{SavedGic, SavedTimers, Unfit};
+
+use crate::error::ConfigError;
+use crate::fdt::redistributor_regions;
+use crate::spec;
+
+/// SPIs that the interrupt controller has.
+const SPIS: u32 = 256;
+
+/// An interrupt controller (GICv3) and the CPUs' timers, which interrupt through it.
+pub(crate) trait Interrupts: Send + Sync {
+    /// The input of SPI `n`.
+    fn spi(&self, n: u32) -> Result<Arc<dyn InterruptLine>, ConfigError>;
+
+    /// What is to be mapped.
+    fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)>;
+
+    /// Everything as at power-on. The vCPUs are stopped.
+    fn reset(&self);
+
+    /// CPU `cpu` switches itself off; called on its own thread.
+    fn cpu_off(&self, cpu: usize);
+
+    /// Another vCPU comes into the place of `cpu`, where everything is as at power-on.
+    fn connect_cpu(&self, cpu: usize, vcpu: Arc<VcpuShared>);
+
+    /// The system registers that are here and not in the CPU.
+    fn external_registers(&self) -> Arc<dyn ExternalRegisters>;
+
+    /// Period of a CPU's event stream, if it has one.
+    fn event_stream(&self, cpu: usize) -> Option<Duration>;
+
+    /// Saves all of it. The vCPUs are stopped, and time with them.
+    ///
+    /// # Errors
+    /// It cannot be saved from where it is.
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit>;
+
+    /// Takes all of it over, in a machine that was not started.
+    ///
+    /// # Errors
+    /// What differs; nothing has changed then.
+    fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit>;
+
+    /// The vCPUs are about to run (`true`), or all have stopped. The guest's count goes on meanwhile only.
+    fn time_goes(&self, goes: bool);
+}
+
+/// Devices of this program.
+pub(crate) struct Emulated {
+    pub(crate) gic: Arc<GicV3>,
+    pub(crate) timers: Arc<GenericTimers>,
+    ram_end: u64,
+    cpus: usize,
+}
+
+impl Emulated {
+    /// For these CPUs, with timers on `time`.
+    pub(crate) fn new(
+        affinities: Vec<u64>,
+        cpus: &[Arc<VcpuShared>],
+        time: &Arc<TimerQueue>,
+        ram_end: u64,
+    ) -> Result<Self, ConfigError> {
+        let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
+        let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
+        let timers = Arc::new(GenericTimers::new(time, lines));
+        Ok(Self { gic, timers, ram_end, cpus: cpus.len() })
+    }
+}
+
+fn timer_lines(gic: &Arc<GicV3>, cpu: usize) -> Result<TimerLines, ConfigError> {
+    let line = |ppi| gic.ppi(cpu, ppi).map_err(wiring);
+    Ok(TimerLines { physical: line(spec::PPI_TIMER_PHYSICAL)?, virtual_: line(spec::PPI_TIMER_VIRTUAL)? })
+}
+
+fn wiring(e: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Wiring(e.to_string())
+}
+
+impl Interrupts for Emulated {
+    fn spi(&self, n: u32) -> Result<Arc<dyn InterruptLine>, ConfigError> {
+        self.gic.spi(n).map_err(wiring)
+    }
+
+    fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)> {
+        let mut windows = vec![(spec::GIC_DISTRIBUTOR, self.gic.distributor())];
+        let mut first = 0;
+        for region in redistributor_regions(self.cpus, self.ram_end) {
+            let count = (region.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize;
+            windows.push((region, self.gic.redistributors(first..first + count)));
+            first += count;
+        }
+        windows
+    }
+
+    fn reset(&self) {
+        self.timers.reset();
+        self.gic.reset();
+    }
+
+    fn cpu_off(&self, cpu: usize) {
+        self.gic.reset_cpu_interface(cpu);
+        self.timers.reset_cpu(cpu);
+    }
+
+    fn connect_cpu(&self, cpu: usize, vcpu: Arc<VcpuShared>) {
+        self.timers.reset_cpu(cpu);
+        self.gic.connect(cpu, vcpu);
+    }
+
+    fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
+        Arc::new(BoardRegisters::new(Arc::clone(&self.gic), Arc::clone(&self.timers)))
+    }
+
+    fn event_stream(&self, cpu: usize) -> Option<Duration> {
+        const EVNTEN: u64 = 1 << 2;
+        let control = self.timers.read_encoding(cpu, CNTKCTL_EL1);
+        // One event for each full cycle of the counter's bit EVNTI.
+        let ticks = 2u64 << ((control >> 4) & 0xf);
+        (control & EVNTEN != 0).then(|| Duration::from_nanos(ticks * (1_000_000_000 / COUNTER_FREQUENCY)))
+    }
+
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
+        Ok((self.gic.save(), self.timers.save()))
+    }
+
+    fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
+        self.gic.check(gic)?;
+        self.timers.check(timers)?;
+        self.gic.restore(gic)?;
+        self.timers.restore(timers)
+    }
+
+    fn time_goes(&self, _goes: bool) {
+        // The queue's clock is stopped by whoever has it.
+    }
+}
+
+/// Those of the host's kernel.
+pub(crate) struct InKernel {
+    machine: Arc<KvmMachine>,
+    gic: Arc<KvmGic>,
+}
+
+impl InKernel {
+    /// Of `machine`, which has `cpus` places for CPUs and whose RAM ends at `ram_end`.
+    pub(crate) fn new(machine: Arc<KvmMachine>, cpus: usize, ram_end: u64) -> Result<Self, ConfigError> {
+        let region = |r: &spec::Region| (r.base, (r.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize);
+        let redistributors = redistributor_regions(cpus, ram_end).iter().map(region).collect();
+        let layout = GicLayout { spis: SPIS, distributor: spec::GIC_DISTRIBUTOR.base, redistributors };
+        let gic = machine.create_gic(&layout)?;
+        Ok(Self { machine, gic })
+    }
+}
+
+/// An input of the host's. A level tells it all that a device has to say; an event (irqfd) would only tell edges.
+struct KernelLine {
+    gic: Arc<KvmGic>,
+    spi: u32,
+}
+
+impl InterruptLine for KernelLine {
+    fn set(&self, level: bool) {
+        self.gic.set_spi(self.spi, level);
+    }
+}
+
+impl Interrupts for InKernel {
+    fn spi(&self, spi: u32) -> Result<Arc<dyn InterruptLine>, ConfigError> {
+        if spi >= SPIS {
+            return Err(ConfigError::Wiring(format!("there is no SPI {spi} on this board")));
+        }
+        Ok(Arc::new(KernelLine { gic: Arc::clone(&self.gic), spi }))
+    }
+
+    fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)> {
+        // Accesses to the host's never come here.
+        Vec::new()
+    }
+
+    fn reset(&self) {
+        // The timers are reset with their CPUs.
+        self.gic.reset();
+    }
+
+    fn cpu_off(&self, _cpu: usize) {
+        // When it is switched on again, its timers are reset. Its CPU interface is then set up by whoever runs on it, as
+        // with the kernel's own PSCI.
+    }
+
+    fn connect_cpu(&self, _cpu: usize, _vcpu: Arc<VcpuShared>) {
+        // The kernel's vCPU of that place is used again.
+    }
+
+    fn external_registers(&self) -> Arc<dyn ExternalRegisters> {
+        Arc::clone(&self.machine) as _
+    }
+
+    fn event_stream(&self, _cpu: usize) -> Option<Duration> {
+        // A CPU that waits for events does so in the guest.
+        None
+    }
+
+    fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
+        Err(Unfit::new("under KVM a machine cannot be saved: run it with --accel jit"))
+    }
+
+    fn restore(&self, _gic: &SavedGic, _timers: &SavedTimers) -> Result<(), Unfit> {
+        Err(Unfit::new("under KVM no saved machine can go on: add --accel jit"))
+    }
+
+    fn time_goes(&self, goes: bool) {
+        self.machine.time_goes(goes);
+    }
+}
