@@ -3,6 +3,7 @@
 //! register by register.
 
 pub mod asm;
+pub mod coverage;
 pub mod explain;
 pub mod generate;
 pub mod interp;
@@ -15,6 +16,7 @@ pub mod random;
 pub mod record;
 pub mod run;
 pub mod shrink;
+pub mod spoil;
 
 use anyhow::Result;
 use armlet_arm::{Enc, FeatureSet};

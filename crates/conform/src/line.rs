@@ -1,12 +1,12 @@
 //! Cases as text, one line each:
 //!
 //! ```text
-//! 1e622820 : v1=0x3ff0000000000000 fpcr=0x400000 m+10=00ff -> v0=0x3ff0000000000000 fpsr=0x10 # fadd d0, d1, d2
+//! 1e622820 : v1=0x3ff0000000000000 fpcr=0x400000 m+10=00ff -> v0=0x3ff0000000000000 fpsr=0x10 # FADD_D_floatdp2
 //! ```
 //!
 //! Instruction words; the state before, where what is not named is zero (SP: [`SP`]); the state after, where what is not
-//! named is as before; the disassembly. Numbers are hexadecimal. `m+100` is an address in the case's memory, of which
-//! a page ends at `m+200`; `c+4` one in its code; `80|m` has a tag. `m+100=00ff` names bytes of the memory. After the arrow
+//! named is as before; the encodings' names. Numbers are hexadecimal. `m+100` is an address in the case's memory, of which
+//! a page ends at `m+200`; `c+4` one in its code; `80|m+0` has a tag. `m+100=00ff` names bytes of the memory. After the arrow
 //! may also stand `taken`, `sigill`, `sigtrap`, `sigbus`, `sigsegv`, the number of the instruction that did that if it
 //! is not the first (`at=2`), and the address of an access that failed (`far=0x0`).
 
@@ -84,16 +84,13 @@ fn parse_value(text: &str, place: Place) -> Result<u128> {
         Some((tag, rest)) => (hex(tag)? as u64, rest),
         None => (0, text),
     };
-    let base = match rest.as_bytes().first() {
-        Some(b'm') => place.memory(),
-        Some(b'c') => place.code,
+    let base = match rest.as_bytes() {
+        [b'm', b'+' | b'-', ..] => place.memory(),
+        [b'c', b'+' | b'-', ..] => place.code,
         _ => return hex(rest),
     };
-    let offset = match rest.get(1..2) {
-        None => 0,
-        Some("-") => (hex(&rest[2..])? as u64).wrapping_neg(),
-        Some(_) => hex(&rest[2..])? as u64,
-    };
+    let size = hex(&rest[2..])? as u64;
+    let offset = if rest.as_bytes()[1] == b'-' { size.wrapping_neg() } else { size };
     Ok((base.wrapping_add(offset) | tag << 56).into())
 }
 
@@ -163,46 +160,36 @@ pub fn write(case: &Case, after: &Record) -> String {
     let words: Vec<String> = case.body.iter().map(|w| format!("{w:08x}")).collect();
     let mut before = changes(&case.record, &blank(), case.place);
     before.insert(0, String::new());
-    let text: Vec<String> = case.body.iter().map(|&w| disassemble(w, case.place.code)).collect();
+    let text: Vec<&str> = case.body.iter().map(|&w| name(w)).collect();
     format!("{} :{} -> {} # {}", words.join(" "), before.join(" "), outputs(case, after), text.join("; "))
 }
 
-/// The instruction as text.
-pub fn disassemble(word: u32, pc: u64) -> String {
-    let known = armlet_arm::decode(word).map_or("unallocated", Enc::name);
-    disarm64::decoder::decode(word).map_or_else(
-        || known.to_owned(),
-        |op| {
-            let mut text = String::new();
-            let done = disarm64::format_insn::format_insn_pc(pc, &mut text, &op);
-            if done.is_ok() {
-                text.split_whitespace().collect::<Vec<_>>().join(" ")
-            } else {
-                known.to_owned()
-            }
-        },
-    )
+/// The name of the instruction's encoding.
+fn name(word: u32) -> &'static str {
+    armlet_arm::decode(word).map_or("unallocated", Enc::name)
 }
 
-/// A line's case, and the state that it should end in. `None` for empty lines and comments.
+/// A line's program, whose last case is the line's, and the state that it should end in. `None` for empty lines and
+/// comments.
 ///
 /// # Errors
 /// The line does not read as such.
-pub fn parse(line: &str) -> Result<Option<(Case, Record)>> {
+pub fn parse(line: &str) -> Result<Option<(Vec<Case>, Record)>> {
     let text = line.split('#').next().unwrap_or("").trim();
     if text.is_empty() {
         return Ok(None);
     }
     let (body, states) = text.split_once(':').context("no colon")?;
-    let (before, after) = states.split_once("->").context("no arrow")?;
+    let (before, after) = states.split_once("->").unwrap_or((states, "nothing"));
     let body: Vec<u32> = body
         .split_whitespace()
         .map(|w| u32::from_str_radix(w, 16).with_context(|| format!("`{w}` is no instruction word")))
         .collect::<Result<_>>()?;
     let last = *body.last().context("no instruction")?;
     let enc = armlet_arm::decode(last).unwrap_or(Enc::all()[0]);
-    let nowhere = Place { code: 0, record: u64::MAX / 2 };
-    let mut case = at_odd_places([(enc, body, blank(), nowhere)]).pop().context("no case")?;
+    let nowhere = Place { code: u64::MAX / 4, record: u64::MAX / 2 };
+    let mut cases = at_odd_places([(enc, body, blank(), nowhere)]);
+    let case = cases.last_mut().context("no case")?;
     for word in before.split_whitespace() {
         set(&mut case.record, word, case.place)?;
     }
@@ -213,7 +200,7 @@ pub fn parse(line: &str) -> Result<Option<(Case, Record)>> {
     if want.status >= record::SIGNAL {
         want.pc = case.place.code + 4 * want.pc;
     }
-    Ok(Some((case, want)))
+    Ok(Some((cases, want)))
 }
 
 /// Takes one word of a state over into it.

@@ -1,13 +1,15 @@
 //! `armlet-conform`: runs the differential tests and prints one line for each mismatch.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use armlet_conform::generate::Plan;
 use armlet_conform::run::{Report, Row, Run};
-use armlet_conform::{Executor, explain, features, line, missing, qemu, shrink};
+use armlet_conform::{Executor, coverage, explain, features, line, missing, program, qemu, shrink};
 use clap::{Parser, ValueEnum};
 
 /// Who runs the cases
@@ -61,6 +63,12 @@ struct Options {
     /// Mismatches to shrink and print for each encoding
     #[arg(long, default_value_t = 1)]
     lines: usize,
+    /// Run the cases in this file, one a line, by the oracle, and print them with what it does
+    #[arg(long)]
+    cases: Option<PathBuf>,
+    /// Write docs/a64-coverage.md
+    #[arg(long)]
+    coverage: bool,
     /// List the encodings that the model has and no lift knows, and stop
     #[arg(long)]
     missing: bool,
@@ -75,6 +83,14 @@ fn main() -> Result<ExitCode> {
             println!("{} ({})", e.name(), e.class().name());
         }
         println!("{} encodings of {} are missing", list.len(), o.cpu);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if o.coverage {
+        fs::write(coverage::path(), coverage::page()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = &o.cases {
+        answer(&fs::read_to_string(path)?, &o.cpu)?;
         return Ok(ExitCode::SUCCESS);
     }
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
@@ -102,6 +118,24 @@ fn main() -> Result<ExitCode> {
     show(&run, &report, o.lines)?;
     println!("{:.0} s", start.elapsed().as_secs_f64());
     Ok(if report.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the cases with the oracle's answers, and other lines as they are.
+fn answer(text: &str, model: &str) -> Result<()> {
+    let features = features(model)?;
+    for line in text.lines() {
+        match line::parse(line)? {
+            None => println!("{line}"),
+            Some((cases, _)) => {
+                let code = program::code(&features, &cases);
+                let after = qemu::execute(model, &features, &cases, &code)?;
+                if let (Some(case), Some(after)) = (cases.last(), after.last()) {
+                    println!("{}", line::write(case, after));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The table by class, and what else was run.

@@ -280,6 +280,28 @@ fn format_conversions_match_the_oracle() {
 }
 
 #[test]
+fn bfloat_conversions_match_the_oracle() {
+    let special = special::<Single>();
+    let mut rng = Rng(16);
+    for i in 0..100_000 {
+        let a = special.get(i).copied().unwrap_or_else(|| random::<Single>(&mut rng, &special));
+        // Bits that are rounded off: any, few, a half and its neighbours.
+        let a = if i % 3 == 0 { (a & !0xffff) | (0x7fff + rng.next() % 3) } else { a };
+        if is_nan::<Single>(a) {
+            continue;
+        }
+        for (mode, round) in MODES {
+            let mut env = FpEnv::new(mode << FPCR_RMODE_SHIFT);
+            let got = convert_to_bfloat(&mut env, a);
+            let mut loses = false;
+            let r: rustc_apfloat::StatusAnd<ieee::BFloat> =
+                ieee::Single::from_bits(a.into()).convert_r(round, &mut loses);
+            check::<BFloat, ieee::BFloat>("bfloat", &[a, mode.into()], (got, env.fpsr), (r.value, r.status));
+        }
+    }
+}
+
+#[test]
 fn square_roots_match_the_host_and_bracket_the_root() {
     let mut rng = Rng(11);
     let singles = special::<Single>();

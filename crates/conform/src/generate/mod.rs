@@ -40,6 +40,8 @@ pub fn reach(features: &FeatureSet, e: Enc) -> Reach {
         Class::Systeminstrswithreg => Reach::System,
         // Waiting for an event or an interrupt may take its time.
         Class::Hints if matches!(e, Enc::WFE_HI_hints | Enc::WFI_HI_hints) => Reach::System,
+        // How much the first and the second instruction of a sequence do is the implementation's choice.
+        Class::Memcms => Reach::System,
         _ if uses_keys(e) => Reach::Own,
         _ => Reach::User,
     }
