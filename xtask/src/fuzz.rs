@@ -99,7 +99,7 @@ fn run_target(program: &Path, target: &Target, seconds: u64) -> Result<()> {
     let mut c = Command::new(program);
     c.env("ARMLET_FUZZ_TARGET", &target.name);
     c.args([format!("-max_total_time={seconds}"), format!("-max_len={}", target.longest)]);
-    c.args(["-print_final_stats=1", "-verbosity=0"]);
+    c.args(["-print_final_stats=1", "-verbosity=0", "-print_funcs=0"]);
     c.arg(format!("-artifact_prefix={}/{}-", findings.display(), target.name)).arg(&corpus);
     let kept = Path::new("crates/hostile/corpus").join(&target.name);
     if kept.is_dir() {

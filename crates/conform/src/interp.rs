@@ -47,8 +47,6 @@ pub struct Memory<'a> {
     pub code: &'a [u8],
     /// What the CPU has.
     pub features: &'a FeatureSet,
-    /// There are the pages at whose ends memory ends.
-    pub edges: bool,
     /// What stores replaced, newest last: offset and bytes.
     pub journal: Option<Vec<(usize, Vec<u8>)>>,
 }
@@ -69,9 +67,9 @@ impl Memory<'_> {
             Home::Own(o as usize)
         } else if let Some(o) = inside(program::CODE, self.code.len() as u64) {
             Home::Code(o as usize)
-        } else if let Some(o) = inside(program::EDGE_READ, program::PAGE).filter(|_| self.edges) {
+        } else if let Some(o) = inside(program::EDGE_READ, program::PAGE) {
             Home::EdgeRead(o)
-        } else if self.edges && inside(program::EDGE_WRITE, program::PAGE).is_some() {
+        } else if inside(program::EDGE_WRITE, program::PAGE).is_some() {
             Home::EdgeWrite
         } else {
             Home::Nowhere
@@ -242,8 +240,7 @@ pub fn execute(features: &FeatureSet, case: &Case, code: &[u8], spoil: Option<Sp
     let end = start + 4 * case.body.len() as u64;
     let mut stopped = None;
     let mut bytes = std::mem::take(&mut result.memory);
-    let mut memory =
-        Memory { at: case.place.memory(), bytes: &mut bytes, code, features, edges: true, journal: None };
+    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
     let mut steps = 0;
     while steps < MOST_STEPS {
         let Some(&word) = case.body.get((cpu.pc.wrapping_sub(start) / 4) as usize) else { break };
@@ -280,8 +277,7 @@ pub fn advance(features: &FeatureSet, case: &Case, code: &[u8]) -> (Record, u64)
     let outcome = execute(features, case, code, None);
     let mut cpu = case.record.to_cpu(case.place.code);
     let mut bytes = case.record.memory.clone();
-    let mut memory =
-        Memory { at: case.place.memory(), bytes: &mut bytes, code, features, edges: true, journal: None };
+    let mut memory = Memory { at: case.place.memory(), bytes: &mut bytes, code, features, journal: None };
     let exit = step(features, &mut cpu, &mut memory, case.body.first().copied().unwrap_or(0));
     (outcome.record, if goes_on(&exit) { cpu.pc } else { u64::MAX })
 }

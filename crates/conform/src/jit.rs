@@ -317,7 +317,7 @@ fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>) -> Result<()> {
     for _ in 0..1000 {
         match vcpu.run() {
             VcpuExit::Semihosting => return Ok(()),
-            VcpuExit::Kicked | VcpuExit::Halted(_) => {}
+            VcpuExit::Kicked | VcpuExit::Halted(_) | VcpuExit::HaltedFor(..) => {}
             other => bail!("the run left with {other:?} at {:#x}", vcpu.state().pc),
         }
     }

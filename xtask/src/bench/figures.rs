@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 pub struct Group {
     /// Its name.
     pub title: &'static str,
+    /// The promised speed, times the peer's.
+    pub least: f64,
     /// Names of its measurements, as the workload prints them.
     pub names: &'static [&'static str],
 }
@@ -17,6 +19,7 @@ pub struct Group {
 pub const GROUPS: &[Group] = &[
     Group {
         title: "integer",
+        least: 2.0,
         names: &[
             "python3",
             "sqlite",
@@ -30,9 +33,14 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "floating point, SIMD, crypto",
+        least: 5.0,
         names: &["cpu-double", "cpu-matrixprod", "matrix", "sha256", "aes-gcm"],
     },
-    Group { title: "system", names: &["context", "fork", "pipe", "fault", "syscall", "fork-exec"] },
+    Group {
+        title: "system",
+        least: 3.0,
+        names: &["context", "fork", "pipe", "fault", "syscall", "fork-exec"],
+    },
 ];
 
 /// Speeds by name: operations a second, or runs a second; more is better. One per round.

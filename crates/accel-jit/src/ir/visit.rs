@@ -70,6 +70,20 @@ const NOTHING: Facts = Facts {
     access: None,
 };
 
+impl Inst {
+    /// The condition that it asks NZCV for, if it asks for nothing else.
+    pub fn condition(&self) -> Option<Cond> {
+        match *self {
+            Self::BranchIf { test: Test::Flags(cond), .. }
+            | Self::Select { cond, .. }
+            | Self::CondCompare { cond, .. }
+            | Self::FSelect { cond, .. }
+            | Self::FCondCompare { cond, .. } => Some(cond),
+            _ => None,
+        }
+    }
+}
+
 impl Opnd {
     fn reg(self) -> Reg {
         match self {

@@ -40,6 +40,9 @@ pub struct SideEntry {
     pub copies: [u8; 2],
 }
 
+/// No host register.
+pub const NO_COPY: u8 = u8::MAX;
+
 /// A description of an access in one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SlowAccess(u32);

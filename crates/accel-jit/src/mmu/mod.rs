@@ -8,7 +8,7 @@
 mod access;
 mod sets;
 
-pub use access::{Place, SideEntry, SlowAccess};
+pub use access::{NO_COPY, Place, SideEntry, SlowAccess};
 pub use sets::{
     Fetch, JUMP_CACHE_ENTRIES, Jump, Line, LowerKey, PAGE_LINES, PageLine, SpaceKey, TlbSet, TlbSets,
 };

@@ -70,8 +70,11 @@ pub struct TlbSet {
     /// Where lines of blocks larger than a page may be: one bit for each 2 MiB of addresses, by a
     /// hash.
     blocks: [u64; BLOCK_WORDS],
-    /// log2 of the bytes of the largest block, beyond 2 MiB, of which lines may be here; 0 if there is none.
-    huge: u8,
+    /// Where blocks larger than 2 MiB are that may have lines here; the first `huge_count` count.
+    huge: [Huge; HUGE_BLOCKS],
+    huge_count: usize,
+    /// log2 of the bytes of the largest one, if there are more of them; else 0.
+    more_huge: u8,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
     /// Non-global lines of the upper half may be here.
@@ -88,6 +91,27 @@ const JUMP_PAGE_WORDS: usize = 1024;
 const BLOCK_WORDS: usize = 1024;
 /// log2 of the bytes that one bit of it stands for.
 const BLOCK_SHIFT: u32 = 21;
+
+/// Blocks larger than 2 MiB that are kept account of.
+const HUGE_BLOCKS: usize = 8;
+
+/// What differs between addresses in a block of `1 << block` bytes; the tag byte does not count.
+const fn grain(block: u32) -> u64 {
+    u64::MAX >> (64 - if block < 56 { block } else { 56 })
+}
+
+/// A large block: its first and its last address, without the tag byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+struct Huge {
+    first: u64,
+    last: u64,
+}
+
+/// An address without its tag byte.
+const fn bare(va: u64) -> u64 {
+    va << 8 >> 8
+}
 
 const LINE: Line = Line { tag: NO_TAG, addend: 0 };
 const PAGE: PageLine = PageLine { tag: NO_TAG, pa: 0 };
@@ -152,7 +176,7 @@ impl TlbSet {
     fn note(&mut self, va: u64, block: u32, non_global: bool) {
         self.used = true;
         if block > BLOCK_SHIFT {
-            self.huge = self.huge.max(block as u8);
+            self.note_huge(bare(va), block);
         } else if block > 12 {
             let (word, bit) = Self::block_bit(va);
             self.blocks[word] |= bit;
@@ -162,6 +186,37 @@ impl TlbSet {
         } else {
             self.upper_non_global |= non_global;
         }
+    }
+
+    fn note_huge(&mut self, va: u64, block: u32) {
+        let grain = grain(block);
+        let new = Huge { first: va & !grain, last: va | grain };
+        if self.huge[..self.huge_count].contains(&new) {
+            return;
+        }
+        match self.huge.get_mut(self.huge_count) {
+            Some(place) => {
+                *place = new;
+                self.huge_count += 1;
+            }
+            None => self.more_huge = self.largest_huge(block),
+        }
+    }
+
+    /// log2 of the bytes of the largest of those that are known and one more.
+    fn largest_huge(&self, block: u32) -> u8 {
+        let known = self.huge[..self.huge_count].iter().map(|h| 64 - (h.last - h.first).leading_zeros());
+        known.chain([block, self.more_huge.into()]).max().unwrap_or_default() as u8
+    }
+
+    /// The stretch that goes where `start` to `last` goes: with all of a large block that any of it is in.
+    fn with_huge(&self, start: u64, last: u64) -> (u64, u64) {
+        if self.more_huge != 0 {
+            let grain = grain(self.more_huge.into());
+            return (start & !grain, last | grain);
+        }
+        let met = self.huge[..self.huge_count].iter().filter(|h| h.first <= last && start <= h.last);
+        met.fold((start, last), |(a, b), h| (a.min(h.first), b.max(h.last)))
     }
 
     /// Notes that PSTATE.PAN matters to the page of a line that was filled.
@@ -251,7 +306,8 @@ impl TlbSet {
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
-        self.huge = 0;
+        self.huge_count = 0;
+        self.more_huge = 0;
         self.has_lower = false;
         self.upper_non_global = false;
         self.upper_protected = false;
@@ -299,11 +355,9 @@ impl TlbSet {
         if !self.used {
             return;
         }
-        // Compare addresses without the tag byte.
-        let bare = |va: u64| va << 8 >> 8;
-        let (start, last) = (bare(start) & !0xfff, bare(last) | 0xfff);
-        if self.huge != 0 || (last - start) >> BLOCK_SHIFT >= 4 {
-            let grain = (1 << u32::from(self.huge).max(BLOCK_SHIFT)) - 1;
+        let (start, last) = self.with_huge(bare(start) & !0xfff, bare(last) | 0xfff);
+        if (last - start) >> BLOCK_SHIFT >= 4 {
+            let grain = (1 << BLOCK_SHIFT) - 1;
             let (start, last) = (start & !grain, last | grain);
             return self.clear_if(|tag| (start..=last).contains(&bare(tag)));
         }
@@ -612,6 +666,7 @@ mod tests {
             fill(&mut sets);
         }
         // Of the upper half, what EL0 can access goes with PAN.
+        sets.el1().fill(UPPER, 0, false, 12, false);
         sets.el1().note_protected(UPPER);
         sets.set_lower(key(3, 3, true));
         assert!(has(&mut sets, UPPER), "PAN is as it was");
@@ -623,6 +678,33 @@ mod tests {
         sets.switch_el1(0, 0);
         sets.set_lower(key(3, 3, false));
         assert!(!has(&mut sets, LOWER));
+    }
+
+    #[test]
+    fn an_invalidation_takes_all_of_a_large_block_and_nothing_else() {
+        let mut sets = TlbSets::new();
+        let at = |n: u64| UPPER + (n << 30);
+        let both = |sets: &mut TlbSets| {
+            sets.el1().fill(at(0), 0, false, 30, false);
+            sets.el1().fill(at(1) + 0x1000, 0, false, 12, false);
+        };
+        both(&mut sets);
+        let va = |va| TlbiTarget::Va { va, asid: None };
+        sets.invalidate(va(at(1) + 0x2000));
+        assert!(has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
+        sets.invalidate(va(at(1) + 0x1000));
+        assert!(has(&mut sets, at(0)) && !has(&mut sets, at(1) + 0x1000));
+        both(&mut sets);
+        sets.invalidate(va(at(0) + 0x3000_0000));
+        assert!(!has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
+        // More than are kept account of: each is taken by an address anywhere in it.
+        for n in 0..20 {
+            sets.el1().fill(at(n) + (n << 12), 0, false, 30, false);
+        }
+        for n in 0..20 {
+            sets.invalidate(va(at(n) + 0x2fff_0000));
+            assert!(!has(&mut sets, at(n) + (n << 12)), "{n}");
+        }
     }
 
     #[test]

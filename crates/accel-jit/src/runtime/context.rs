@@ -54,7 +54,10 @@ impl JitCore {
         let context = self.context_bits();
         let pan = s.cpu.pstate.contains(Pstate::PAN);
         self.pan = pan;
-        self.sets.set_lower(LowerKey { ttbr0: self.regime.ttbr0, asid: self.mmu.asid(), pan });
+        if el != 0 {
+            // EL0 has sets of its own; its PAN, which means nothing there, is not that of EL1.
+            self.sets.set_lower(LowerKey { ttbr0: self.regime.ttbr0, asid: self.mmu.asid(), pan });
+        }
         if self.el_context[el & 1] != context {
             self.el_context[el & 1] = context;
             // Branch targets found under another context lead to blocks made for it.

@@ -7,7 +7,7 @@ use armlet_arm::mmu::{Access, AccessKind};
 use armlet_arm::model::COUNTER_FREQUENCY;
 use armlet_arm::sysop::{SysEncoding, SysOp, address_translate, decode_sys};
 use armlet_arm::sysreg::Effects;
-use armlet_arm::{Exception, Pstate, SysReg, crypto, pauth, sysreg};
+use armlet_arm::{Exception, Pstate, SysReg, pauth, sysreg};
 use armlet_engine::Halt;
 
 use super::maintenance::Maintenance;
@@ -155,13 +155,6 @@ pub(super) extern "sysv64" fn sync(s: *mut JitState, _: u64, _: u64, _: u64, _: 
     let core = core_of(s);
     core.counters.helper(Helper::Sync);
     core.wait_for_others();
-    STAY
-}
-
-pub(super) extern "sysv64" fn crc32(s: *mut JitState, acc: u64, data: u64, size: u64, _: u64) -> u64 {
-    let core = core_of(s);
-    core.counters.helper(Helper::Crc32);
-    core.state_mut().result = u64::from(crypto::crc32(acc as u32, data, 1 << size));
     STAY
 }
 

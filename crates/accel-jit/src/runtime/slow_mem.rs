@@ -11,7 +11,7 @@ use armlet_memory::{AccessSize, Ram};
 use super::context::bit;
 use super::state::JitState;
 use super::vcpu::{JitCore, core_of};
-use crate::host::x86_64::regs::{FIRST_VECTOR_COPY, SavedAt, saved_at};
+use crate::host::x86_64::regs::{SavedAt, saved_at};
 use crate::mmu::{Place, SideEntry, SlowAccess};
 
 /// Guest RAM as the table walker sees it.
@@ -342,7 +342,7 @@ impl JitCore {
             Place::Guest(r) => s.cpu.x[usize::from(r)] = extended,
             Place::Spill(t) => s.spill[usize::from(t)] = extended,
             Place::Vector(v) => {
-                if let Some(x) = s.saved_vectors.get_mut(usize::from(copy.wrapping_sub(FIRST_VECTOR_COPY))) {
+                if let Some(x) = s.saved_vectors.get_mut(usize::from(copy)) {
                     *x = value;
                 }
                 self.set_vector(v, value);

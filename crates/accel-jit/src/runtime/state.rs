@@ -49,6 +49,8 @@ pub struct JitState {
     pub result2: u64,
     /// Nonzero: maintenance was broadcast to other vCPUs and not yet waited for.
     pub sync_pending: u32,
+    /// Nonzero: there may have been a store-release since the last barrier, which a load-acquire must not pass.
+    pub released: u32,
     /// Where translated code goes on after a slow access.
     pub resume: u64,
     /// Host registers across slow paths: those of temporaries.
@@ -103,6 +105,7 @@ impl JitState {
             result: 0,
             result2: 0,
             sync_pending: 0,
+            released: 0,
             resume: 0,
             saved: [0; 8],
             saved_vectors: [0; VECTOR_COPIES],
@@ -164,9 +167,15 @@ pub struct Consts {
     pub pauth_multiplier: u64,
     /// NZCV in the translated code's form, by its architectural value.
     pub nzcv_slots: [u16; 16],
-    /// NZCV in the translated code's form, by what UCOMISD leaves in AH, masked with 0x45.
-    pub fcmp_slots: [u16; 72],
+    /// NZCV in the translated code's form, by what UCOMISD leaves in AH.
+    /// The second is for operands that were exchanged.
+    pub fcmp_slots: [FcmpSlots; 2],
+    /// For CRC32: the inverse of the polynomial modulo x^64 (bits reversed, as all), and the polynomial.
+    pub crc32: u128,
 }
+
+/// NZCV by what UCOMISD leaves in AH.
+pub type FcmpSlots = [u16; 72];
 
 const fn bytes(b: [u8; 16]) -> u128 {
     u128::from_le_bytes(b)
@@ -202,17 +211,18 @@ impl Default for Consts {
             tbl_clamp: bytes([0x70; 16]),
             pauth_multiplier: armlet_arm::pauth::FAST_MULTIPLIER,
             nzcv_slots: std::array::from_fn(|i| nzcv_from_arm((i as u32) << 28)),
-            fcmp_slots: std::array::from_fn(fcmp_slot),
+            fcmp_slots: [false, true].map(|swapped| std::array::from_fn(|ah| fcmp_slot(ah, swapped))),
+            crc32: 0x0000_0001_db71_0641_b4e5_b025_f701_1641,
         }
     }
 }
 
 /// Unordered is 0011, equal 0110, less 1000, greater 0010 (Arm ARM, FPCompare).
-fn fcmp_slot(ah: usize) -> u16 {
+fn fcmp_slot(ah: usize, swapped: bool) -> u16 {
     let nzcv = match (ah & 4 != 0, ah & 0x40 != 0, ah & 1 != 0) {
         (true, ..) => 0b0011,
         (_, true, _) => 0b0110,
-        (.., true) => 0b1000,
+        (.., below) if below != swapped => 0b1000,
         _ => 0b0010,
     };
     nzcv_from_arm(nzcv << 28)

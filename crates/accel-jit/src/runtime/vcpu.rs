@@ -69,19 +69,17 @@ pub(super) enum Helper {
     StoreExclusivePair,
     CasPair,
     Sync,
-    Crc32,
     Pauth,
     Mops,
 }
 
 impl Helper {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 7] = [
         "helper_vector_reference",
         "helper_load_exclusive_pair",
         "helper_store_exclusive_pair",
         "helper_cas_pair",
         "helper_sync",
-        "helper_crc32",
         "helper_pauth",
         "helper_mops",
     ];
@@ -157,7 +155,6 @@ const SLOW_PATHS: SlowPaths = SlowPaths {
     cas_pair: slow::cas_pair,
     system: slow::system,
     sync: slow::sync,
-    crc32: slow::crc32,
     pauth: slow::pauth,
     mops: super::mops::mops,
     vector: slow::vector,

@@ -134,7 +134,6 @@ impl Plan {
             bytes: &mut bytes,
             code: &[],
             features: &self.features,
-            edges: true,
             journal: Some(Vec::new()),
         };
         if !making.make(r, record.to_cpu(code), &mut memory) {

@@ -6,9 +6,22 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gpr(pub u8);
 
-/// A vector register, by its hardware number.
+/// A vector register, by its hardware number, or from [`Xmm::NAMED`] on by a name that the assembler's map resolves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Xmm(pub u8);
+
+impl Xmm {
+    /// The first name: exchanging two of them takes no instruction.
+    pub const NAMED: u8 = 16;
+    /// How many names there are.
+    pub const NAMES: usize = 16;
+}
+
+/// Hardware numbers by name.
+pub type VectorNames = [u8; Xmm::NAMES];
+
+/// Each its own.
+pub const NO_NAMES: VectorNames = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 #[expect(missing_docs, reason = "register names")]
 mod names {
@@ -145,6 +158,8 @@ pub struct Asm {
     len: usize,
     /// Execution address of the first byte.
     base: u64,
+    /// Which vector registers are meant by names.
+    pub names: VectorNames,
 }
 
 /// The front of one instruction while it is put together in a register: at most prefix, REX or VEX, map,
@@ -195,6 +210,7 @@ impl Asm {
     pub fn reset(&mut self, base: u64) {
         self.len = 0;
         self.base = base;
+        self.names = NO_NAMES;
     }
 
     /// The code so far.
@@ -282,6 +298,23 @@ impl Asm {
         self.len += front_len + disp_len;
     }
 
+    /// The hardware's number.
+    #[inline(always)]
+    pub fn hardware(&self, register: u8) -> u8 {
+        match register.checked_sub(Xmm::NAMED) {
+            Some(name) => self.names[usize::from(name) % Xmm::NAMES],
+            None => register,
+        }
+    }
+
+    #[inline(always)]
+    fn hardware_rm(&self, rm: Rm) -> Rm {
+        match rm {
+            Rm::R(r) => Rm::R(self.hardware(r)),
+            Rm::M(_) => rm,
+        }
+    }
+
     #[inline(always)]
     fn rex_bits(reg: u8, rm: Rm) -> u8 {
         let r = (reg >> 3) << 2;
@@ -311,7 +344,8 @@ impl Asm {
 
     /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
     pub fn vex(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>) {
-        self.vex_l(o, reg, vvvv, rm.into(), 0);
+        let (reg, vvvv) = (self.hardware(reg), self.hardware(vvvv));
+        self.vex_l(o, reg, vvvv, self.hardware_rm(rm.into()), 0);
     }
 
     fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
@@ -343,7 +377,8 @@ impl Asm {
 
     /// Legacy SSE/system instruction `op reg, rm`.
     pub fn sse(&mut self, o: Opc, reg: u8, rm: impl Into<Rm>) {
-        self.legacy(o, reg, rm.into(), false);
+        let (reg, rm) = (self.hardware(reg), self.hardware_rm(rm.into()));
+        self.legacy(o, reg, rm, false);
     }
 
     /// Legacy SSE with an immediate byte.
@@ -607,6 +642,12 @@ impl Asm {
 
     // ---- flags and single bytes ----
 
+    /// movzx eax, ah
+    pub fn movzx_ah(&mut self) {
+        self.b(0x0f);
+        self.b(0xb6);
+        self.b(0xc4);
+    }
     /// lahf
     pub fn lahf(&mut self) {
         self.b(0x9f);

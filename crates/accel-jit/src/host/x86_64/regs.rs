@@ -7,8 +7,8 @@
 //! | rax | scratch inside one IR instruction; virtual address at a block's outer entry |
 //! | rcx, rdx, r9, r12, r14 | temporaries, and copies of guest registers that live in memory |
 //! | rbx, rsi, rdi, r8, r10, r11, r13 | seven guest registers, see [`PINNED`] |
-//! | xmm0 to xmm3 | scratch inside one IR instruction |
-//! | xmm4 to xmm15 | copies of vector registers, written through to the state |
+//! | xmm0 to xmm15 | four of them scratch inside one IR instruction, the others copies of vector registers, which are |
+//! | | written through to the state; at a block's entry none is |
 
 use super::asm::*;
 use crate::ir::Reg;
@@ -38,11 +38,8 @@ pub const fn pinned(r: Reg) -> Option<Gpr> {
 /// Host registers that hold temporaries and copies, in the order of preference.
 pub const TEMPS: [Gpr; 5] = [RCX, RDX, R14, R9, R12];
 
-/// The first host vector register that holds copies; those below are scratch.
-pub const FIRST_VECTOR_COPY: u8 = 4;
-
-/// How many hold copies.
-pub const VECTOR_COPIES: usize = 12;
+/// Host vector registers, each of which may hold a copy.
+pub const VECTOR_COPIES: usize = 16;
 
 /// Where a host register is while a slow path runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,8 +28,6 @@ pub struct SlowPaths {
     pub system: SlowPath,
     /// DSB with maintenance outstanding.
     pub sync: SlowPath,
-    /// CRC32 with the ISO polynomial.
-    pub crc32: SlowPath,
     /// Pointer authentication.
     pub pauth: SlowPath,
     /// Memory copy and memory set.
@@ -50,7 +48,6 @@ pub struct Thunks {
     pub cas_pair: u64,
     pub system: u64,
     pub sync: u64,
-    pub crc32: u64,
     pub pauth: u64,
     pub mops: u64,
     pub vector: u64,
@@ -118,7 +115,6 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
         (&mut t.cas_pair, slow.cas_pair),
         (&mut t.system, slow.system),
         (&mut t.sync, slow.sync),
-        (&mut t.crc32, slow.crc32),
         (&mut t.pauth, slow.pauth),
         (&mut t.mops, slow.mops),
         (&mut t.vector, slow.vector),
@@ -235,7 +231,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
         a.store(true, temp_slot(i), *g);
     }
     for i in 0..VECTOR_COPIES {
-        a.vex(opc(1, 1, 0x7f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+        a.vex(opc(1, 1, 0x7f), i as u8, 0, vector_slot(i));
     }
     // What is behind the call is the number.
     a.pop(RSI);
@@ -250,7 +246,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
         a.load(true, *g, temp_slot(i));
     }
     for i in 0..VECTOR_COPIES {
-        a.vex(opc(1, 1, 0x6f), FIRST_VECTOR_COPY + i as u8, 0, vector_slot(i));
+        a.vex(opc(1, 1, 0x6f), i as u8, 0, vector_slot(i));
     }
     a.load(true, R15, at!(tlb));
     a.load(true, RAX, at!(result));

@@ -71,29 +71,45 @@ impl Generator {
     /// AESE and AESMC, or AESD and AESIMC: the host's round, which adds its key behind instead of before.
     fn aes_round(&mut self, round: Opc, d: VReg, n: VReg, m: VReg) -> Option<usize> {
         let (rn, rm) = (self.vector_value(n), self.vector_value(m));
+        let zero = self.zero_vector();
         self.asm.vex(PXOR, X0.0, rn.0, rm);
-        self.asm.vex(PXOR, X1.0, X1.0, X1);
-        self.asm.vex(round, X0.0, X0.0, X1);
+        self.asm.vex(round, X0.0, X0.0, zero);
         self.vector_result(d, X0, true);
         Some(3)
     }
 
     fn sha256_rounds_of_both(&mut self, copy: VReg, abcd: VReg, efgh: VReg, words: VReg) {
         let (x, y, w) = (self.vector_value(abcd), self.vector_value(efgh), self.vector_value(words));
-        self.vector_result(copy, x, true);
-        self.sha256_rounds(x, y, w);
+        self.vector_copy(copy, x);
+        if !self.take_sha([abcd, efgh]) {
+            self.sha_form(X1, false, [y, x]);
+            self.sha_form(X2, true, [y, x]);
+        }
+        self.sha256_four_rounds(w);
         self.sha256_half(PUNPCKHQDQ);
         self.vector_result(abcd, X0, true);
         self.sha256_half(PUNPCKLQDQ);
         self.vector_result(efgh, X0, true);
+        self.keep_sha([abcd, efgh]);
     }
 
-    /// Four rounds: X1 = {F, E, B, A} and X2 = {H, G, D, C} swapped as the host wants, afterwards.
+    /// `d` = the state as the host wants it: {F, E, B, A}, or {H, G, D, C} for `lower`.
+    pub(super) fn sha_form<T: Into<Rm>>(&mut self, d: Xmm, lower: bool, [efgh, abcd]: [T; 2]) {
+        let unpack = if lower { PUNPCKLQDQ } else { PUNPCKHQDQ };
+        self.asm.vex(MOVDQA, d.0, 0, efgh);
+        self.asm.vex(unpack, d.0, d.0, abcd);
+        self.asm.vex_imm(PSHUFD, d.0, 0, d, SWAP_PAIRS);
+    }
+
+    /// Four rounds: X1 and X2 have the state as the host wants it, afterwards.
     fn sha256_rounds(&mut self, abcd: Xmm, efgh: Xmm, w: Xmm) {
-        self.asm.vex(PUNPCKHQDQ, X1.0, efgh.0, abcd);
-        self.asm.vex(PUNPCKLQDQ, X2.0, efgh.0, abcd);
-        self.asm.vex_imm(PSHUFD, X1.0, 0, X1, SWAP_PAIRS);
-        self.asm.vex_imm(PSHUFD, X2.0, 0, X2, SWAP_PAIRS);
+        self.sha_form(X1, false, [efgh, abcd]);
+        self.sha_form(X2, true, [efgh, abcd]);
+        self.sha256_four_rounds(w);
+    }
+
+    fn sha256_four_rounds(&mut self, w: Xmm) {
+        self.name_xmm0();
         self.asm.vex(MOVDQA, X0.0, 0, w);
         self.asm.sse(SHA256RNDS2, X1.0, X2);
         self.asm.vex_imm(PSHUFD, X0.0, 0, w, UPPER);

@@ -8,7 +8,7 @@
 
 use super::vector::*;
 use super::*;
-use crate::runtime::state::JitState;
+use crate::runtime::state::{FcmpSlots, JitState};
 
 impl Generator {
     /// Scalar opcode prefix: F2 for double, F3 for single.
@@ -40,16 +40,18 @@ impl Generator {
 
     /// Zeroes what is above the scalar in X0 unless it is known to be zero, and makes it the value of `d`.
     fn scalar_result(&mut self, double: bool, d: VReg, clean: bool) {
-        let r = self.vector_dest(d);
-        if clean {
-            self.asm.vex(opc(1, 1, 0x28), r.0, 0, X0);
-        } else if double {
-            self.asm.vex(opc(2, 1, 0x7e), r.0, 0, X0);
-        } else {
+        if double && !clean {
+            self.asm.vex(opc(2, 1, 0x7e), X0.0, 0, X0);
+        } else if !clean {
             // insertps with a zero mask for the upper three elements
-            self.asm.vex_imm(opc(1, 3, 0x21), r.0, X0.0, X0, 0b1110);
+            self.asm.vex_imm(opc(1, 3, 0x21), X0.0, X0.0, X0, 0b1110);
         }
-        self.vector_store(d, r, true);
+        self.vector_adopt(d, X0, if double { 64 } else { 32 });
+    }
+
+    /// True if it is known that nothing but the scalar is set in `v`.
+    fn is_clean(&self, double: bool, v: VReg) -> bool {
+        self.bits_of(v) <= if double { 64 } else { 32 }
     }
 
     pub(super) fn float(&mut self, inst: &Inst) {
@@ -61,8 +63,9 @@ impl Generator {
             Inst::F2 { op, double, d, n, m } => self.float2(inst, op, double, (d, n, m)),
             Inst::F3 { op, double, d, n, m, a } => {
                 self.clobber_flags();
-                let (n, m, a) = (self.vector_value(n), self.vector_value(m), self.vector_value(a));
-                self.asm.vex(opc(1, 1, 0x28), X0.0, 0, a);
+                let (n, m, addend) = (self.vector_value(n), self.vector_value(m), self.vector_value(a));
+                let clean = self.is_clean(double, a);
+                self.asm.vex(opc(1, 1, 0x28), X0.0, 0, addend);
                 // 231 forms: x0 = ±(n * m) ± x0
                 let op = match op {
                     F3Op::Madd => 0xb9,
@@ -73,7 +76,7 @@ impl Generator {
                 let o = Opc { pp: 1, map: 2, op, w: double };
                 self.asm.vex(o, X0.0, n.0, m);
                 let nan = self.if_nan_or_least(double, X0);
-                self.scalar_result(double, d, false);
+                self.scalar_result(double, d, clean);
                 self.slow_from(nan, inst);
             }
             _ => unreachable!("not a scalar float instruction"),
@@ -81,7 +84,7 @@ impl Generator {
     }
 
     fn float_bits(&mut self, op: F1Op, double: bool, d: VReg, n: VReg) {
-        let clean = self.upper_is_zero(n) && double;
+        let clean = self.is_clean(double, n);
         let n = self.vector_value(n);
         let sign = if double {
             std::mem::offset_of!(JitState, consts.sign64)
@@ -102,8 +105,10 @@ impl Generator {
 
     fn float1(&mut self, inst: &Inst, op: F1Op, double: bool, d: VReg, n: VReg) {
         self.clobber_flags();
-        let n = self.vector_value(n);
         let out_double = if op == F1Op::Cvt { !double } else { double };
+        // What is above the scalar comes from the source.
+        let clean = if out_double { self.is_clean(true, n) } else { !double && self.is_clean(false, n) };
+        let n = self.vector_value(n);
         match op {
             F1Op::Sqrt => self.asm.vex(Self::scalar(double, 0x51), X0.0, n.0, n),
             F1Op::Cvt => self.asm.vex(Self::scalar(double, 0x5a), X0.0, n.0, n),
@@ -126,13 +131,13 @@ impl Generator {
             self.is_nan(out_double, X0);
             self.asm.jcc(Cc::P)
         };
-        self.scalar_result(out_double, d, false);
+        self.scalar_result(out_double, d, clean);
         self.slow_from(nan, inst);
     }
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
         self.clobber_flags();
-        let clean = double && self.upper_is_zero(n);
+        let clean = self.is_clean(double, n);
         let (n, m) = (self.vector_value(n), self.vector_value(m));
         let (mut clean, mut least) = (clean, false);
         let simple = match op {
@@ -184,7 +189,6 @@ impl Generator {
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {
-        let s = self.scratch();
         let n = self.vector_value(n);
         let m = match m {
             Some(m) => self.vector_value(m),
@@ -193,18 +197,27 @@ impl Generator {
                 X1
             }
         };
-        self.compare_floats(double, signal, (n, m), s);
-        self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: false };
+        // As who asks first likes it.
+        let condition = self.next_condition[self.index];
+        let swapped = condition.is_some_and(|c| float_condition(c, true).is_some());
+        let (n, m) = if swapped { (m, n) } else { (n, m) };
+        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.nzcv = Nzcv::Float { swapped, saved: false };
     }
 
-    /// NZCV in EFLAGS, with the carry inverted, by a table of what the host's comparison leaves.
-    fn compare_floats(&mut self, double: bool, signal: bool, (n, m): (Xmm, Xmm), s: Gpr) {
-        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+    /// rax = NZCV in the form of its slot, by a table of what the host's comparison leaves. Keeps EFLAGS.
+    pub(super) fn compared_slot(&mut self, swapped: bool) {
+        let table = std::mem::offset_of!(JitState, consts.fcmp_slots);
+        let table = field(table + usize::from(swapped) * std::mem::size_of::<FcmpSlots>());
         self.asm.lahf();
-        self.asm.shift_imm(Shift::Shr, false, RAX, 8);
-        self.asm.op_imm(Op2::And, false, RAX, 0x45);
-        self.asm.lea(true, s, field(std::mem::offset_of!(JitState, consts.fcmp_slots)));
-        self.asm.movzx16(RAX, M::indexed(s, RAX, 1, 0));
+        self.asm.movzx_ah();
+        self.asm.movzx16(RAX, M { index: Some((RAX, 1)), ..table });
+    }
+
+    /// NZCV in EFLAGS, with the carry inverted.
+    fn compare_floats(&mut self, double: bool, signal: bool, (n, m): (Xmm, Xmm)) {
+        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.compared_slot(false);
         self.asm.op8_imm(Op2::Add, RAX, 0x7f);
         self.asm.sahf();
     }
@@ -212,7 +225,6 @@ impl Generator {
     /// FCCMP, FCCMPE.
     pub(super) fn fccmp(&mut self, inst: &Inst) {
         let Inst::FCondCompare { double, signal, n, m, cond, nzcv } = *inst else { return };
-        let s = self.scratch();
         let operands = (self.vector_value(n), self.vector_value(m));
         let otherwise = if cond.always() {
             None
@@ -220,7 +232,7 @@ impl Generator {
             let cc = self.host_condition(cond);
             Some(self.asm.jcc(cc.invert()))
         };
-        self.compare_floats(double, signal, operands, s);
+        self.compare_floats(double, signal, operands);
         if let Some(otherwise) = otherwise {
             let done = self.asm.jmp();
             self.asm.bind(otherwise);

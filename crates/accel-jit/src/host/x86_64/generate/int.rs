@@ -1,6 +1,7 @@
 //! Integer instructions.
 
 use super::locate::{Loc, Source};
+use super::vector::X0;
 use super::*;
 use crate::runtime::state::JitState;
 
@@ -640,14 +641,32 @@ impl Generator {
         self.clobber_flags();
         self.move_into(Width::X, s, data);
         self.move_into(Width::W, RAX, acc);
-        self.asm.push_imm(i32::from(size));
-        self.asm.push(s);
-        self.call_thunk(self.thunks.crc32);
-        self.pop_words(2);
-        self.vectors.clear();
+        self.crc32_iso(size, s);
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);
+    }
+
+    /// rax = CRC32 of the data in `s` into eax. The multiple of the polynomial whose low half is the data has the remainder
+    /// above it; the factor is the data times the polynomial's inverse.
+    fn crc32_iso(&mut self, size: u8, s: Gpr) {
+        const PCLMULQDQ: Opc = opc(1, 3, 0x44);
+        let bits = 8 << size;
+        let constants = field(std::mem::offset_of!(JitState, consts.crc32));
+        self.asm.op(Op2::Xor, true, s, RAX);
+        if bits < 64 {
+            self.asm.shift_imm(Shift::Shl, true, s, 64 - bits);
+        }
+        self.asm.vex(opcw(1, 1, 0x6e), X0.0, 0, s);
+        self.asm.vex_imm(PCLMULQDQ, X0.0, X0.0, constants, 0x00);
+        self.asm.vex_imm(PCLMULQDQ, X0.0, X0.0, constants, 0x10);
+        self.asm.vex_imm(opcw(1, 3, 0x16), X0.0, 0, s, 1);
+        if bits < 32 {
+            self.asm.shift_imm(Shift::Shr, false, RAX, bits);
+            self.asm.op(Op2::Xor, false, RAX, s);
+        } else {
+            self.asm.mov32(RAX, s);
+        }
     }
 
     fn select(&mut self, op: SelectOp, w: Width, d: Reg, cond: Cond, (a, b): (Opnd, Opnd)) {

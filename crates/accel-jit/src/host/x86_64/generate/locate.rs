@@ -1,7 +1,8 @@
 //! Where values are: guest registers in their fixed homes, temporaries in three registers or in memory.
 //!
 //! Host registers that no temporary needs hold copies of guest registers that live in memory. Results are
-//! written through, so a copy can be dropped at any moment and memory is always right.
+//! written through, so a copy can be dropped at any moment and memory is always right; except for results that are
+//! replaced before anybody can look: those are in their copies only, which stay until then.
 
 use std::cell::Cell;
 
@@ -56,12 +57,17 @@ const WINDOWS: usize = 2;
 
 const POOL: usize = TEMPS.len();
 
+/// Copies that memory does not have, at most.
+const MOST_ALONE: u32 = 2;
+
 pub(super) struct Locations {
     last_use: [u16; 256],
     place: [Option<Loc>; 256],
     holders: [Holder; POOL],
     /// Holders that the current IR instruction relies on, one bit each.
     locked: Cell<u8>,
+    /// Copies that memory does not have, one bit each.
+    only: u8,
     windows: [Option<Window>; WINDOWS],
     /// Which window goes next.
     oldest: usize,
@@ -80,6 +86,7 @@ impl Default for Locations {
             place: [None; 256],
             holders: [Holder::Free; POOL],
             locked: Cell::new(0),
+            only: 0,
             windows: [None; WINDOWS],
             oldest: 0,
             next: 0,
@@ -99,6 +106,7 @@ impl Locations {
         self.holders = [Holder::Free; POOL];
         self.windows = [None; WINDOWS];
         self.locked.set(0);
+        self.only = 0;
         for t in 0..=usize::from(block.temps) {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
@@ -137,7 +145,7 @@ impl Locations {
         }
         for k in 0..POOL {
             let i = (self.next + k) % POOL;
-            if matches!(self.holders[i], Holder::Copy(_)) && !self.is_locked(i) {
+            if matches!(self.holders[i], Holder::Copy(_)) && !self.is_locked(i) && self.only & 1 << i == 0 {
                 self.next = (i + 1) % POOL;
                 return Some(i);
             }
@@ -209,11 +217,22 @@ impl Locations {
     pub fn drop_copy(&mut self, r: Reg) {
         if let Some(i) = self.copy_of(r) {
             self.holders[i] = Holder::Free;
+            self.only &= !(1 << i);
         }
+    }
+
+    /// The copy in `i` has a new value. True if memory need not have it: it is replaced soon, and there are not too many
+    /// of the kind, since they leave fewer registers for others.
+    fn keeps_alone(&mut self, i: usize, replaced: bool) -> bool {
+        let others = self.only & !(1 << i);
+        let alone = replaced && others.count_ones() < MOST_ALONE;
+        self.only = others | u8::from(alone) << i;
+        alone
     }
 
     /// Forgets all copies.
     pub fn drop_copies(&mut self) {
+        debug_assert!(self.only == 0, "somebody looks at a register that memory does not have");
         for h in &mut self.holders {
             if matches!(h, Holder::Copy(_)) {
                 *h = Holder::Free;
@@ -285,6 +304,12 @@ impl Generator {
         if let Holder::Window(w) = self.locations.holders[i] {
             self.locations.free_window(usize::from(w));
         }
+        if let Holder::Copy(r) = self.locations.holders[i]
+            && self.locations.only & 1 << i != 0
+        {
+            self.asm.store(true, x_slot(r), g);
+            self.locations.only &= !(1 << i);
+        }
         assert!(self.locations.holders[i] != Holder::Scratch, "register already taken");
         self.locations.holders[i] = Holder::Scratch;
         self.locations.transient = true;
@@ -355,7 +380,11 @@ impl Generator {
             Loc::Host(h) => {
                 self.asm.mov(h, g);
                 if d.is_guest() && pinned(d).is_none() {
-                    self.asm.store(true, x_slot(d.0), h);
+                    let replaced = self.replaced[self.index];
+                    let copy = self.locations.copy_of(d);
+                    if !copy.is_some_and(|i| self.locations.keeps_alone(i, replaced)) {
+                        self.asm.store(true, x_slot(d.0), h);
+                    }
                 }
             }
             Loc::Memory(m) => self.asm.store(true, m, g),

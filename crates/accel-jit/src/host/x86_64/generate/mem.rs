@@ -7,8 +7,9 @@
 use armlet_arm::mops;
 
 use super::locate::{Loc, spill_slot};
+use super::vector::X0;
 use super::*;
-use crate::mmu::{Place, SideEntry, SlowAccess, TlbSet};
+use crate::mmu::{NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// NOT C in the form in which NZCV is kept.
@@ -219,7 +220,7 @@ impl Generator {
             base: g.0,
             disp: lo,
             values: [Place::None; 2],
-            copies: [0; 2],
+            copies: [NO_COPY; 2],
         });
         self.later(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
         self.keep_window(s, base, (lo, hi), write);
@@ -297,15 +298,17 @@ impl Generator {
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
+        self.before_load(mem);
         let p = self.probe(addr, self.probe_for(mem, 1, false));
         let g = self.dest(d, RAX);
         self.load_extended(mem.size, ext, g, p.host);
         let access = self.describe(mem, false).with_extend(ext);
-        self.slow_access(&p, access, [Place::Host(g.0), Place::None], [0; 2]);
+        self.slow_access(&p, access, [Place::Host(g.0), Place::None], [NO_COPY; 2]);
         self.done(d, g);
     }
 
     fn load_pair(&mut self, mem: Mem, ext: Extend, (d1, d2): (Reg, Reg), addr: Addr) {
+        self.before_load(mem);
         let p = self.probe(addr, self.probe_for(mem, 2, false));
         if self.pairs_at_once() {
             return self.load_pair_at_once(mem, ext, (d1, d2), &p);
@@ -320,7 +323,7 @@ impl Generator {
         let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
         self.load_extended(mem.size, ext, g2, second);
         let access = self.describe(mem, false).with_extend(ext).with_pair(true);
-        self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
+        self.slow_access(&p, access, [Place::Host(g1.0), Place::Host(g2.0)], [NO_COPY; 2]);
         self.done(d1, g1);
         self.done(d2, g2);
     }
@@ -331,7 +334,7 @@ impl Generator {
     }
 
     fn load_pair_at_once(&mut self, mem: Mem, ext: Extend, (d1, d2): (Reg, Reg), p: &Probed) {
-        let both = Xmm(0);
+        let both = X0;
         self.load_vector(mem.size + 1, both, p.host);
         let g1 = match self.dest(d1, p.free) {
             g if g == p.host.base => p.free,
@@ -347,13 +350,13 @@ impl Generator {
             self.asm.movsxd(g2, g2);
         }
         let access = self.describe(mem, false).with_extend(ext).with_pair(true);
-        self.slow_access(p, access, [Place::Host(g1.0), Place::Host(g2.0)], [0; 2]);
+        self.slow_access(p, access, [Place::Host(g1.0), Place::Host(g2.0)], [NO_COPY; 2]);
         self.done(d1, g1);
         self.done(d2, g2);
     }
 
     fn store_pair_at_once(&mut self, size: u8, (v1, v2): (Place, Place), p: &Probed) {
-        let (both, wide) = (Xmm(0), size == 3);
+        let (both, wide) = (X0, size == 3);
         for (lane, v) in [(0, v1), (1, v2)] {
             let from = match (v, Self::place_in_memory(v)) {
                 (_, Some(m)) => Rm::from(m),
@@ -433,7 +436,7 @@ impl Generator {
         let v = self.place(s);
         self.store_value(mem.size, v, p.host, p.free);
         let access = self.describe(mem, true);
-        self.slow_access(&p, access, [v, Place::None], [0; 2]);
+        self.slow_access(&p, access, [v, Place::None], [NO_COPY; 2]);
         self.after_store(mem);
     }
 
@@ -449,15 +452,34 @@ impl Generator {
             self.store_value(mem.size, v2, second, p.free);
         }
         let access = self.describe(mem, true).with_pair(true);
-        self.slow_access(&p, access, [v1, v2], [0; 2]);
+        self.slow_access(&p, access, [v1, v2], [NO_COPY; 2]);
         self.after_store(mem);
     }
 
-    /// A store-release must not be passed by a later load-acquire: the host lets loads pass stores.
+    /// A store-release must not be passed by a later load-acquire, and the host lets loads pass stores: the load, of which
+    /// there may be none, has the barrier.
     fn after_store(&mut self, mem: Mem) {
         if self.options.smp && matches!(mem.order, Order::Release | Order::AcquireRelease) {
-            self.fence();
+            self.asm.store_imm(false, field(std::mem::offset_of!(JitState, released)), 1);
         }
+    }
+
+    /// The barrier of a load-acquire after a store-release. (Atomics have the host's own.)
+    fn before_load(&mut self, mem: Mem) {
+        if !self.options.smp || !matches!(mem.order, Order::Acquire | Order::AcquireRelease) {
+            return;
+        }
+        self.clobber_flags();
+        let released = field(std::mem::offset_of!(JitState, released));
+        self.asm.op_imm(Op2::Cmp, false, released, 0);
+        let wait = self.asm.jcc(Cc::NE);
+        let back = self.asm.here();
+        self.defer(move |g| {
+            g.asm.bind(wait);
+            g.fence();
+            g.asm.store_imm(false, released, 0);
+            g.asm.jmp_to(back);
+        });
     }
 
     fn fence(&mut self) {
@@ -469,6 +491,7 @@ impl Generator {
     // ---- vector loads and stores ----
 
     fn load_v(&mut self, mem: Mem, d: VReg, d2: Option<VReg>, addr: Addr) {
+        self.before_load(mem);
         let count = if d2.is_some() { 2 } else { 1 };
         let p = self.probe(addr, self.probe_for(mem, count, false));
         let back_of = |g: &mut Generator, d: VReg, m: M| {
@@ -478,15 +501,15 @@ impl Generator {
         };
         // Both registers first: taking the second must not evict the first before it is stored.
         let r1 = back_of(self, d, p.host);
-        self.vector_store(d, r1, mem.size != 4);
+        self.vector_store(d, r1, 8 << mem.size);
         let mut values = [Place::Vector(d), Place::None];
-        let mut copies = [r1.0, 0];
+        let mut copies = [self.asm.hardware(r1.0), NO_COPY];
         if let Some(d2) = d2 {
             let second = M { disp: p.host.disp.wrapping_add(1 << mem.size), ..p.host };
             let r = back_of(self, d2, second);
-            self.vector_store(d2, r, mem.size != 4);
+            self.vector_store(d2, r, 8 << mem.size);
             values[1] = Place::Vector(d2);
-            copies[1] = r.0;
+            copies[1] = self.asm.hardware(r.0);
         }
         let access = self.describe(mem, false).with_pair(d2.is_some()).with_vector(true);
         self.slow_access(&p, access, values, copies);
@@ -504,7 +527,7 @@ impl Generator {
         }
         let access = self.describe(mem, true).with_pair(s2.is_some()).with_vector(true);
         let values = [Place::Vector(s), s2.map_or(Place::None, Place::Vector)];
-        self.slow_access(&p, access, values, [0; 2]);
+        self.slow_access(&p, access, values, [NO_COPY; 2]);
         self.after_store(mem);
     }
 
@@ -565,7 +588,7 @@ impl Generator {
         }
         let p = self.probe_at(M::at(RAX, 0), probe, (s, t));
         let access = access.with_aligned(true).with_atomic(true);
-        self.slow_access(&p, access, [Place::None; 2], [0; 2]);
+        self.slow_access(&p, access, [Place::None; 2], [NO_COPY; 2]);
         if let Some(e) = self.side_table.last_mut() {
             e.resume = retry;
         }
@@ -573,6 +596,7 @@ impl Generator {
     }
 
     fn load_exclusive(&mut self, mem: Mem, d: Reg, addr: Addr) {
+        self.before_load(mem);
         let (s, t) = self.atomic_address(mem, addr, false);
         self.load_extended(mem.size, Extend::Zero, t, M::at(s, 0));
         self.asm.store(true, field(std::mem::offset_of!(JitState, cpu.monitor.address)), RAX);

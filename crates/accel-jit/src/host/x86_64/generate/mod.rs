@@ -97,6 +97,9 @@ enum Nzcv {
     Slot,
     /// In EFLAGS, with this carry; also in the slot if `saved`.
     Host { carry: Carry, saved: bool },
+    /// In EFLAGS as the host compares floating-point numbers, the second with the first if `swapped`; also in the slot
+    /// if `saved`.
+    Float { swapped: bool, saved: bool },
 }
 
 /// How CF relates to the guest's C.
@@ -149,14 +152,18 @@ pub struct Generator {
     vectors: VectorCache,
     nzcv: Nzcv,
     nzcv_live: Vec<bool>,
+    /// What flags are first asked for behind each instruction.
+    next_condition: Vec<Option<Cond>>,
+    /// Whether the result of each instruction is replaced before anybody can look at memory.
+    replaced: Vec<bool>,
     effects: Vec<Effect>,
     plan: Plan,
     /// Plain accesses of the current guest instruction so far.
     accesses: u32,
     /// SP is known to be a multiple of 16.
     sp_aligned: bool,
-    /// With the number of the instruction that each belongs to.
-    cold: Vec<(Cold, u32)>,
+    /// With the number of the instruction that each belongs to, and what names of vector registers mean there.
+    cold: Vec<(Cold, u32, VectorNames)>,
     numbers: Numbers,
     index: usize,
     offset: u16,
@@ -181,6 +188,8 @@ impl Generator {
             vectors: VectorCache::default(),
             nzcv: Nzcv::Slot,
             nzcv_live: Vec::new(),
+            next_condition: Vec::new(),
+            replaced: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
             accesses: 0,
@@ -236,8 +245,8 @@ impl Generator {
         // Slow paths may defer further ones.
         let mut next = 0;
         while next < self.cold.len() {
-            let (cold, count) = std::mem::replace(&mut self.cold[next], (Cold::Done, 0));
-            self.count = count;
+            let (cold, count, names) = std::mem::replace(&mut self.cold[next], (Cold::Done, 0, NO_NAMES));
+            (self.count, self.asm.names) = (count, names);
             self.emit_cold(cold);
             next += 1;
         }
@@ -269,7 +278,14 @@ impl Generator {
         self.effects.clear();
         self.effects.resize(block.insts.len(), Effect::default());
         self.plan.clear();
-        let mut live = true;
+        self.next_condition.clear();
+        self.next_condition.resize(block.insts.len(), None);
+        let (mut live, mut condition) = (true, None);
+        self.replaced.clear();
+        self.replaced.resize(block.insts.len(), false);
+        // Guest registers whose values somebody may see before they are replaced.
+        let everybody_looks = self.options.counted || self.options.trace || self.options.watch;
+        let mut seen = u32::MAX;
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 continue;
@@ -277,6 +293,19 @@ impl Generator {
             let facts = inst.facts();
             live = facts.reads_flags || facts.leaves || (live && !facts.writes_flags);
             self.nzcv_live[i] = live;
+            self.next_condition[i] = condition;
+            if let [Reg(d @ 0..32), Reg::NONE] = facts.definitions {
+                self.replaced[i] = seen & 1 << d == 0;
+                seen &= !(1 << d);
+            }
+            if facts.leaves || everybody_looks || facts.definitions[1] != Reg::NONE {
+                seen = u32::MAX;
+            }
+            if let Some(cond) = inst.condition() {
+                condition = Some(cond);
+            } else if facts.reads_flags || facts.writes_flags {
+                condition = None;
+            }
             let (definitions, change) = (facts.definitions, facts.change);
             self.effects[i] = Effect { definitions, change, leaves: facts.leaves };
             self.locations.note_uses(i, &facts.uses);
@@ -304,6 +333,13 @@ impl Generator {
             self.asm.store16(self.nzcv_slot(), RAX);
             self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: true };
         }
+        if let Nzcv::Float { swapped, saved: false } = self.nzcv
+            && self.nzcv_needed()
+        {
+            self.compared_slot(swapped);
+            self.asm.store16(self.nzcv_slot(), RAX);
+            self.nzcv = Nzcv::Float { swapped, saved: true };
+        }
     }
 
     /// To be called before EFLAGS is clobbered by an instruction that does not define NZCV.
@@ -326,6 +362,11 @@ impl Generator {
 
     /// The host condition for `cond`; brings NZCV into EFLAGS if it is not there. May clobber rax.
     fn host_condition(&mut self, cond: Cond) -> Cc {
+        if let Nzcv::Float { swapped, .. } = self.nzcv
+            && let Some(cc) = float_condition(cond, swapped)
+        {
+            return cc;
+        }
         self.flags_to_host();
         let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
         if matches!(cond.0, 8 | 9) && carry == Carry::Same {
@@ -356,6 +397,12 @@ impl Generator {
 
     /// Loads NZCV from its slot into EFLAGS if it is not there. Clobbers rax then.
     fn flags_to_host(&mut self) {
+        if let Nzcv::Float { swapped, saved } = self.nzcv {
+            self.compared_slot(swapped);
+            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
+            self.asm.sahf();
+            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved };
+        }
         if self.nzcv == Nzcv::Slot {
             let slot = self.nzcv_slot();
             self.asm.movzx16(RAX, slot);
@@ -372,7 +419,7 @@ impl Generator {
 
     /// Puts code behind the block.
     fn later(&mut self, cold: Cold) {
-        self.cold.push((cold, self.count));
+        self.cold.push((cold, self.count, self.asm.names));
     }
 
     fn emit_cold(&mut self, cold: Cold) {
@@ -462,4 +509,23 @@ impl Generator {
             _ => self.vector(inst),
         }
     }
+}
+
+/// The host condition for `cond` after a comparison of floating-point numbers, if one is enough.
+fn float_condition(cond: Cond, swapped: bool) -> Option<Cc> {
+    Some(match (cond.0, swapped) {
+        (6, _) => Cc::P,
+        (7, _) => Cc::NP,
+        (10, false) => Cc::AE,
+        (11, false) => Cc::B,
+        (12, false) => Cc::A,
+        (13, false) => Cc::BE,
+        // Less, and not unordered; the opposite.
+        (3 | 4, true) => Cc::A,
+        (2 | 5, true) => Cc::BE,
+        // Greater or unordered; the opposite.
+        (8, true) => Cc::B,
+        (9, true) => Cc::AE,
+        _ => return None,
+    })
 }

@@ -6,21 +6,28 @@
 use super::*;
 use crate::runtime::state::JitState;
 
-const FIRST_COPY: u8 = FIRST_VECTOR_COPY;
-const COPIES: usize = VECTOR_COPIES;
+/// Names of host registers: four for scratch, the others for copies.
+const FIRST_COPY: u8 = Xmm::NAMED + 4;
+const COPIES: usize = Xmm::NAMES - 4;
+/// No vector register: the copy is zero.
+const ZERO: VReg = 254;
+/// No vector registers: the state of SHA256 as the host wants it.
+const SHA: [VReg; 2] = [252, 253];
 
-/// Which vector registers have copies, and whether their upper half is known to be zero.
+/// Which vector registers have copies, and how many of their bits may not be zero.
 #[derive(Clone, Copy, Default)]
 pub(super) struct VectorCache {
-    holds: [Option<(VReg, bool)>; COPIES],
+    holds: [Option<(VReg, u8)>; COPIES],
     next: usize,
     /// Copies that the current IR instruction works with, as bits: they stay.
     busy: u16,
+    /// The registers whose state [`SHA`] is.
+    sha: [VReg; 2],
 }
 
 /// The copies at some point, to be reloaded after a call.
 #[derive(Clone, Copy)]
-pub(super) struct Snapshot([Option<(VReg, bool)>; COPIES]);
+pub(super) struct Snapshot([Option<(VReg, u8)>; COPIES], [VReg; 2]);
 
 impl VectorCache {
     pub fn clear(&mut self) {
@@ -28,7 +35,7 @@ impl VectorCache {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.holds)
+        Snapshot(self.holds, self.sha)
     }
 
     fn find(&self, v: VReg) -> Option<usize> {
@@ -38,6 +45,16 @@ impl VectorCache {
     /// The next IR instruction begins.
     pub fn next_instruction(&mut self) {
         self.busy = 0;
+    }
+
+    /// `v` changes.
+    fn forget_sha(&mut self, v: VReg) {
+        if !self.sha.contains(&v) {
+            return;
+        }
+        for h in &mut self.holds {
+            *h = h.filter(|(held, _)| !SHA.contains(held));
+        }
     }
 
     fn take(&mut self) -> usize {
@@ -56,16 +73,23 @@ impl VectorCache {
 }
 
 /// Scratch vector registers.
-pub(super) const X0: Xmm = Xmm(0);
-pub(super) const X1: Xmm = Xmm(1);
-pub(super) const X2: Xmm = Xmm(2);
-pub(super) const X3: Xmm = Xmm(3);
+pub(super) const X0: Xmm = Xmm(Xmm::NAMED);
+pub(super) const X1: Xmm = Xmm(Xmm::NAMED + 1);
+pub(super) const X2: Xmm = Xmm(Xmm::NAMED + 2);
+pub(super) const X3: Xmm = Xmm(Xmm::NAMED + 3);
 
 impl Generator {
     pub(super) fn restore_vectors(&mut self, s: &Snapshot) {
         for (i, h) in s.0.iter().enumerate() {
-            if let Some((v, _)) = h {
-                self.asm.vex(opc(1, 1, 0x6f), FIRST_COPY + i as u8, 0, v_slot(*v));
+            let x = FIRST_COPY + i as u8;
+            match h {
+                Some((ZERO, _)) => self.asm.vex(opc(1, 1, 0xef), x, x, Xmm(x)),
+                Some((v, _)) if SHA.contains(v) => {
+                    let [abcd, efgh] = s.1.map(v_slot);
+                    self.sha_form(Xmm(x), *v == SHA[1], [efgh, abcd]);
+                }
+                Some((v, _)) => self.asm.vex(opc(1, 1, 0x6f), x, 0, v_slot(*v)),
+                None => {}
             }
         }
     }
@@ -78,45 +102,104 @@ impl Generator {
         }
         let i = self.vectors.take();
         self.vectors.busy |= 1 << i;
-        self.vectors.holds[i] = Some((v, false));
+        self.vectors.holds[i] = Some((v, 128));
         let x = Xmm(FIRST_COPY + i as u8);
         self.asm.vex(opc(1, 1, 0x6f), x.0, 0, v_slot(v));
         x
     }
 
-    /// True if the upper half of `v` is known to be zero.
-    pub(super) fn upper_is_zero(&self, v: VReg) -> bool {
-        self.vectors.find(v).is_some_and(|i| matches!(self.vectors.holds[i], Some((_, true))))
+    /// How many of the low bits of `v` may be set, as far as is known.
+    pub(super) fn bits_of(&self, v: VReg) -> u8 {
+        self.vectors.find(v).and_then(|i| self.vectors.holds[i]).map_or(128, |(_, bits)| bits)
+    }
+
+    /// A register that is zero, not to be written.
+    pub(super) fn zero_vector(&mut self) -> Xmm {
+        let there = self.vectors.find(ZERO);
+        let i = there.unwrap_or_else(|| self.vectors.take());
+        self.vectors.busy |= 1 << i;
+        let x = Xmm(FIRST_COPY + i as u8);
+        if there.is_none() {
+            self.vectors.holds[i] = Some((ZERO, 0));
+            self.asm.vex(opc(1, 1, 0xef), x.0, x.0, x);
+        }
+        x
     }
 
     /// The host register to compute a new value of `v` in; it may be an operand's register, so write it by
     /// the last instruction only. Follow with [`Generator::vector_store`].
     pub(super) fn vector_dest(&mut self, v: VReg) -> Xmm {
+        self.vectors.forget_sha(v);
         let i = match self.vectors.find(v) {
             Some(i) => i,
             None => self.vectors.take(),
         };
         self.vectors.busy |= 1 << i;
-        self.vectors.holds[i] = Some((v, false));
+        self.vectors.holds[i] = Some((v, 128));
         Xmm(FIRST_COPY + i as u8)
     }
 
-    /// Writes `x`, from [`Generator::vector_dest`], through to the home of `v`.
-    pub(super) fn vector_store(&mut self, v: VReg, x: Xmm, upper_zero: bool) {
+    /// Writes `x`, from [`Generator::vector_dest`], through to the home of `v`; only its low `bits` may be set.
+    pub(super) fn vector_store(&mut self, v: VReg, x: Xmm, bits: u8) {
         let i = usize::from(x.0 - FIRST_COPY);
-        self.vectors.holds[i] = Some((v, upper_zero));
+        self.vectors.holds[i] = Some((v, bits));
         self.asm.vex(opc(1, 1, 0x7f), x.0, 0, v_slot(v));
+    }
+
+    /// Scratch register `x` becomes the new value of `v`, and another one scratch instead.
+    pub(super) fn vector_adopt(&mut self, v: VReg, x: Xmm, bits: u8) {
+        let d = self.vector_dest(v);
+        self.asm.names.swap(usize::from(x.0 - Xmm::NAMED), usize::from(d.0 - Xmm::NAMED));
+        self.vector_store(v, d, bits);
     }
 
     /// Takes a result in scratch register `x` as the new value of `v`; the upper half is cleared unless `q`.
     pub(super) fn vector_result(&mut self, v: VReg, x: Xmm, q: bool) {
-        let d = self.vector_dest(v);
-        if q {
-            self.asm.vex(opc(1, 1, 0x6f), d.0, 0, x);
-        } else {
-            self.asm.vex(opc(2, 1, 0x7e), d.0, 0, x);
+        if !q {
+            self.asm.vex(opc(2, 1, 0x7e), x.0, 0, x);
         }
-        self.vector_store(v, d, !q);
+        self.vector_adopt(v, x, if q { 128 } else { 64 });
+    }
+
+    /// The value of `n` becomes that of `v`.
+    pub(super) fn vector_copy(&mut self, v: VReg, n: Xmm) {
+        self.asm.vex(opc(1, 1, 0x6f), X0.0, 0, n);
+        self.vector_adopt(v, X0, 128);
+    }
+
+    /// X1 and X2, which are the state in `of` as the host wants it, are kept for [`Generator::take_sha`].
+    pub(super) fn keep_sha(&mut self, of: [VReg; 2]) {
+        for (v, x) in SHA.into_iter().zip([X1, X2]) {
+            let i = self.vectors.find(v).unwrap_or_else(|| self.vectors.take());
+            self.vectors.busy |= 1 << i;
+            self.vectors.holds[i] = Some((v, 128));
+            self.asm.names.swap(usize::from(x.0 - Xmm::NAMED), usize::from(FIRST_COPY - Xmm::NAMED) + i);
+        }
+        self.vectors.sha = of;
+    }
+
+    /// Gets X1 and X2 back, if they are still there.
+    pub(super) fn take_sha(&mut self, of: [VReg; 2]) -> bool {
+        let [Some(first), Some(second)] = SHA.map(|v| self.vectors.find(v)) else { return false };
+        if self.vectors.sha != of {
+            return false;
+        }
+        for (i, x) in [first, second].into_iter().zip([X1, X2]) {
+            self.vectors.holds[i] = None;
+            self.asm.names.swap(usize::from(x.0 - Xmm::NAMED), usize::from(FIRST_COPY - Xmm::NAMED) + i);
+        }
+        true
+    }
+
+    /// Makes the first scratch register xmm0, for instructions that have that one in mind.
+    pub(super) fn name_xmm0(&mut self) {
+        let [now, ..] = self.asm.names;
+        if let Some(holder) = self.asm.names.iter().position(|hardware| *hardware == 0)
+            && now != 0
+        {
+            self.asm.vex(opc(1, 1, 0x6f), now, 0, Xmm(0));
+            self.asm.names.swap(0, holder);
+        }
     }
 
     /// An address at which `inst` stays, for slow paths.

@@ -76,7 +76,7 @@ impl Generator {
                 self.asm.vex_imm(opcw(1, 3, 0x22), r.0, r.0, RAX, 1);
             }
         }
-        self.vector_store(d, r, hi == 0);
+        self.vector_store(d, r, if hi == 0 { 64 } else { 128 });
     }
 
     pub(super) fn v3(&mut self, inst: &Inst) {
@@ -165,9 +165,9 @@ impl Generator {
                 self.vv(PSHUFB, X0, rn, X0);
             }
             V3Op::Aese | V3Op::Aesd => {
+                let zero = self.zero_vector();
                 self.vv(PXOR, X0, rn, rm);
-                self.vv(PXOR, X1, X1, X1);
-                self.vv(opc(1, 2, if op == V3Op::Aese { 0xdd } else { 0xdf }), X0, X0, X1);
+                self.vv(opc(1, 2, if op == V3Op::Aese { 0xdd } else { 0xdf }), X0, X0, zero);
             }
             V3Op::Pmull64 => {
                 let imm = if q { 0x11 } else { 0 };
@@ -657,6 +657,6 @@ impl Generator {
                 self.asm.vex(o, r.0, 0, g);
             }
         }
-        self.vector_store(d, r, true);
+        self.vector_store(d, r, 8 << es);
     }
 }
