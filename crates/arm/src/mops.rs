@@ -94,7 +94,11 @@ const MOST_COPIED: u64 = (1 << 55) - 1;
 const MOST: u64 = (1 << 63) - 1;
 
 impl Fields {
+    /// `None` if a field makes it UNDEFINED: `sz`, or the stage.
     fn of(word: u32) -> Option<Self> {
+        if word >> 30 != 0 {
+            return None;
+        }
         let stage = |n: u32| match n & 3 {
             0 => Some(Stage::Prologue),
             1 => Some(Stage::Main),

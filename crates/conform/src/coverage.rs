@@ -26,8 +26,9 @@ specification, and features are those that the decoder knows.
 |---|---|
 | oracle | on the model `max`; run by the IR interpreter and as host code on 2,000 states by `cargo xtask conform -- --full`, \
 and compared with an independent implementation |
-| executors | the same, but the result is the implementation's choice: the executors are compared with each other |
-| guests | on the model `max`; a program cannot reach it: bare-metal guests and kernels do |
+| executors | the same, but the independent implementation lacks it: the executors are compared with each other |
+| guests | on the model `max`; a program cannot reach it, or only the system knows what its result depends on (keys): \
+bare-metal guests, kernels and known answers test it |
 | UNDEFINED | on no model; the executors are seen to take the exception |
 
 ";
@@ -39,7 +40,7 @@ and compared with an independent implementation |
 pub fn page() -> Result<String> {
     let features = crate::features(MODEL)?;
     let done = |e: Enc| match reach(&features, e) {
-        Reach::User => "oracle",
+        Reach::User | Reach::Jit => "oracle",
         Reach::Own => "executors",
         Reach::System => "guests",
         Reach::Absent => "UNDEFINED",

@@ -91,7 +91,7 @@ fn initial_state(model: &CpuModel) -> CpuState {
     // MMU and caches on, and what EL0 may do as under Linux; SP's alignment is not checked.
     let sctlr = cpu.sys[SysReg::SctlrEl1];
     cpu.sys[SysReg::SctlrEl1] =
-        (sctlr | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 23 | 1 << 26)
+        (sctlr | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 23 | 1 << 26 | 1 << 33)
             & !(1 << 1 | 1 << 3 | 1 << 4 | 1 << 19);
     cpu.set_pstate(Pstate::from_bits_retain(0));
     cpu.pc = program::LOAD;

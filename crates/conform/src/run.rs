@@ -177,9 +177,11 @@ impl Run {
     /// All work, in an order that depends on nothing but the options.
     fn batches(&self) -> Vec<Batch> {
         let mut out = Vec::new();
-        for (reach, oracle) in
-            [(Reach::User, Oracle::By(self.oracle)), (Reach::Own, Oracle::By(Executor::Interpreter))]
-        {
+        for (reach, oracle) in [
+            (Reach::User, Oracle::By(self.oracle)),
+            (Reach::Jit, Oracle::By(self.oracle)),
+            (Reach::Own, Oracle::By(Executor::Interpreter)),
+        ] {
             let list = self.plan.encodings.iter().copied().filter(|&e| self.plan.reach(e) == reach);
             let words = self.states.div_ceil(STATES_PER_WORD);
             out.extend(pack(
@@ -259,7 +261,8 @@ impl Run {
             row.states += 1;
             row.run += u64::from(seen.insert(case.enc));
         }
-        for &tested in self.tested.iter().filter(|&&t| t != by) {
+        let able = |t: Executor| t != Executor::Interpreter || self.plan.reach(cases[0].enc) != Reach::Jit;
+        for &tested in self.tested.iter().filter(|&&t| t != by && able(t)) {
             let got = self.execute(tested, &cases, &code, &mut report)?;
             for ((case, want), got) in cases.iter().zip(&want).zip(&got) {
                 if want.is_same(got) {
@@ -329,10 +332,11 @@ impl Run {
         }
         let mut layout = Layout::default();
         let list = self.plan.encodings.iter().copied();
-        list.filter(|&e| matches!(self.plan.reach(e), Reach::User | Reach::Own))
+        list.filter(|&e| matches!(self.plan.reach(e), Reach::User | Reach::Jit | Reach::Own))
             .filter(|e| {
                 let all = self.plan.encodings.iter().filter(|o| {
-                    o.class() == e.class() && matches!(self.plan.reach(**o), Reach::User | Reach::Own)
+                    o.class() == e.class()
+                        && matches!(self.plan.reach(**o), Reach::User | Reach::Jit | Reach::Own)
                 });
                 classes.get(e.class().name()).is_none_or(|&run| run < all.count() as u64)
             })

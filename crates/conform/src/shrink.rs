@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::explain::{Seen, explain};
+use crate::generate::Reach;
 use crate::record::{MEMORY_SIZE, Record};
 use crate::run::{Mismatch, Run};
 use crate::{Case, Executor, asm, interp, line, program};
@@ -77,6 +78,10 @@ struct Shrinker<'a> {
 /// # Errors
 /// An executor cannot be run.
 pub fn shrink(run: &Run, mismatch: &Mismatch) -> Result<Mismatch> {
+    // Without the interpreter nothing tells whether a smaller case stays inside its own memory.
+    if run.plan.reach(mismatch.case.enc) == Reach::Jit {
+        return Ok(mismatch.clone());
+    }
     let s = Shrinker { run, tested: mismatch.tested };
     let mut best = mismatch.clone();
     if best.case.body.len() >= 10

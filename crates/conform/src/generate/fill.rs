@@ -9,11 +9,23 @@ use crate::random::Random;
 pub(super) fn word(r: &mut Random, features: &FeatureSet, enc: Enc) -> Option<Word> {
     let word = fill(r, features, enc)?;
     let mut body = vec![word];
+    if enc.class() == Class::Memcms && features.has(enc.feature()) {
+        return Some(Word { enc, body: all_three(word)? });
+    }
     let exclusive_store = matches!(enc.class(), Class::Ldstexclr | Class::Ldstexclp) && word & (1 << 22) == 0;
     if exclusive_store && features.has(enc.feature()) {
         body.insert(0, load_exclusive_for(r, word, false));
     }
     Some(Word { enc, body })
+}
+
+/// The prologue, main part and epilogue that a copy or a set is made of: only after all of them is the result the
+/// architecture's. Register numbers that are not all different, or 31, are CONSTRAINED UNPREDICTABLE.
+fn all_three(word: u32) -> Option<Vec<u32>> {
+    let [d, n, m] = [word & 31, word >> 5 & 31, word >> 16 & 31];
+    let at = if word >> 22 & 3 == 3 { 14 } else { 22 };
+    let fits = d != n && d != m && n != m && d != 31 && n != 31 && (m != 31 || at == 14);
+    fits.then(|| (0..3).map(|part| word & !(3 << at) | part << at).collect())
 }
 
 /// Loads, stores and atomics: the base register is in bits 9:5.

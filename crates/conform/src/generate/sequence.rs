@@ -77,7 +77,12 @@ impl Plan {
             // A pair's half of LDXP and STXP with a single register's other half is CONSTRAINED UNPREDICTABLE.
             !matches!(
                 c,
-                Class::BranchReg | Class::Loadlit | Class::Exception | Class::Ldstexclp | Class::PermUndef
+                Class::BranchReg
+                    | Class::Memcms
+                    | Class::Loadlit
+                    | Class::Exception
+                    | Class::Ldstexclp
+                    | Class::PermUndef
             )
         };
         let list = self.encodings.iter().copied();

@@ -2,6 +2,7 @@
 
 use armlet_arm::{Feature, FeatureSet, fp};
 
+use crate::Place;
 use crate::random::Random;
 use crate::record::{MEMORY_SIZE, Record};
 
@@ -72,5 +73,18 @@ fn relate(r: &mut Random, s: &mut Record) {
             // So many powers of two apart that one operand's last bits decide how the other is rounded.
             _ => v.wrapping_add(lanes * (u128::from(r.below(exponent + 3)) << exponent)),
         };
+    }
+}
+
+/// Addresses inside the case's memory and a size, for a copy or a set.
+pub fn for_copy(r: &mut Random, s: &mut Record, word: u32, place: Place) {
+    let [d, n, m] = [word, word >> 5, word >> 16].map(|field| (field & 31) as usize);
+    let forward = word >> 26 & 1 == 0;
+    let copies = word >> 27 & 1 == 1 && word >> 22 & 3 != 3;
+    s.x[n] = if r.one_in(8) { 0 } else { r.below(300) };
+    s.x[d] = place.memory() + 32 + r.below(128);
+    if copies {
+        // Forwards only, the two may not overlap.
+        s.x[m] = place.memory() + if forward { 512 + r.below(128) } else { 32 + r.below(256) };
     }
 }
