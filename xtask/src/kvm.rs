@@ -161,11 +161,11 @@ impl Host {
     /// The vCPUs' threads are called as promised.
     fn threads(&mut self) -> Result<()> {
         let folder = folder(Version::V6_12);
-        self.ask(
-            &format!("armlet run --accel kvm --smp 2 --kernel {folder}/Image </dev/null >log 2>&1 & sleep 3"),
-            0,
-        )?;
-        let names = self.ask("cat /proc/$!/task/*/comm; kill $!; wait $!", 1)?;
+        let run = format!("armlet run --accel kvm --smp 2 --kernel {folder}/Image </dev/null >log 2>&1 &");
+        // The last of them is there; or the limit of the session ends it.
+        let wait = "while ! grep -qs CPU.1/KVM /proc/$!/task/*/comm; do sleep 0.1; done";
+        self.ask(&format!("{run} {wait}"), 0)?;
+        let names = self.ask("cat /proc/$!/task/*/comm; kill $!; wait $!; true", 0)?;
         for name in ["CPU 0/KVM", "CPU 1/KVM"] {
             if !names.contains(name) {
                 bail!("there is no thread '{name}', but:\n{names}");

@@ -194,7 +194,7 @@ impl Bench {
             };
             match exit {
                 VcpuExit::Semihosting => return Some(self.vcpu.state().sys[SysReg::EsrEl1]),
-                VcpuExit::Halted(_) | VcpuExit::Hypercall(_) => {}
+                VcpuExit::Halted(_) | VcpuExit::HaltedFor(..) | VcpuExit::Hypercall(_) => {}
                 VcpuExit::Kicked => return None,
                 other => panic!("the run left with {other:?}"),
             }

@@ -121,7 +121,7 @@ pub fn measure(armlet: &Path, peer: Option<&Peer>) -> Result<()> {
         .zip(ours.iter().zip(&theirs))
         .map(|((_, what), (a, b))| Bar { name: what, values: [*b, *a] });
     let chart = Chart {
-        title: "Time of single operations, nanoseconds (logarithmic; less is better)",
+        title: "Time of single operations (logarithmic; less is better)",
         series: ["QEMU", "armlet"],
         bars: bars.collect(),
     };

@@ -114,7 +114,7 @@ pub struct Landing {
     pub allowed: u8,
     /// For BTYPE 3 it depends on SCTLR_EL1.BT0 or BT1 (PACIASP, PACIBSP).
     pub by_control: bool,
-    /// Its exception keeps BTYPE (BRK; HLT likewise).
+    /// Its exception keeps BTYPE (BRK and HLT, and what is undefined).
     pub keeps: bool,
 }
 
@@ -134,6 +134,10 @@ pub fn landing(ctx: &LiftContext, word: u32) -> Landing {
             landing(0b0111, true, false)
         }
         Some(Enc::BRK_EX_exception | Enc::HLT_EX_exception) => landing(ANY, false, true),
-        _ => landing(0b0001, false, false),
+        Some(enc) if ctx.features.has(enc.feature()) && enc.mnemonic() != "UDF" => {
+            landing(0b0001, false, false)
+        }
+        // Undefined, unless it is no target either.
+        _ => landing(0b0001, false, !ctx.guarded),
     }
 }

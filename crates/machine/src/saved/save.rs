@@ -159,8 +159,10 @@ fn write_ram(out: &mut Writer<impl Write>, ram: &Ram) -> std::io::Result<()> {
     let mut at = ram.base();
     while let Some((start, length)) = ram.next_present(at)? {
         at = start + length;
-        for piece in (start..at).step_by(PIECE as usize) {
-            let bytes = &mut buffer[..(at - piece).min(PIECE) as usize];
+        // Cut at multiples of a piece, so that the same memory is always cut in the same places.
+        for piece in (start / PIECE * PIECE..at).step_by(PIECE as usize) {
+            let (piece, end) = (piece.max(start), (piece + PIECE).min(at));
+            let bytes = &mut buffer[..(end - piece) as usize];
             ram.read(piece, bytes).map_err(std::io::Error::other)?;
             for (from, to) in runs(bytes) {
                 let address = piece + from as u64;
