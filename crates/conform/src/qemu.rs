@@ -51,6 +51,9 @@ pub fn version() -> Option<String> {
     String::from_utf8_lossy(&out.stdout).lines().next().map(str::to_owned)
 }
 
+/// Seconds that the oracle has for a program, which it executes in a few.
+const LIMIT: &str = "300";
+
 /// A folder in memory, if there is one.
 fn folder() -> PathBuf {
     let shm = Path::new("/dev/shm");
@@ -110,7 +113,9 @@ fn run(mut words: Vec<String>, path: &str, records: File) -> Result<()> {
         None => words.push(path.to_owned()),
     }
     let (first, rest) = words.split_first().context("the command in ARMLET_QEMU_USER is empty")?;
-    let status = Command::new(first)
+    // A program that a wrong instruction leads astray may not come to an end.
+    let status = Command::new("timeout")
+        .args(["--kill-after=5", LIMIT, first])
         .args(rest)
         .stdin(records)
         .stdout(Stdio::null())
