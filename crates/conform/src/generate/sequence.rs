@@ -140,9 +140,14 @@ impl Plan {
             return None;
         }
         let (body, enc) = (making.body, making.last?);
-        layout.take_code(body.len());
+        let case = Case { enc, number, state: 0, body, place, record };
+        // What was taken back while it was made may have left the exclusive monitor behind.
+        if !self.is_sound(&case) {
+            return None;
+        }
+        layout.take_code(case.body.len());
         layout.place(code);
-        Some(Case { enc, number, state: 0, body, place, record })
+        Some(case)
     }
 }
 
