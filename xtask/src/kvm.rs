@@ -69,8 +69,7 @@ pub fn short() -> Result<()> {
 /// Test programs of `crates/accel-kvm`, and how they are run.
 const TESTS: [(&str, &str); 2] = [
     ("exits", "--test-threads=1"),
-    // There, two callers can give a vCPU more work than it gets done.
-    ("conformance", "--test-threads=1 --skip bug_kick_against_an_exiting_thread"),
+    ("conformance", "--test-threads=1"),
 ];
 
 /// An emulated host, in conversation.

@@ -200,9 +200,15 @@ impl VcpuThread {
         }
     }
 
-    /// Does all work there is, and takes over what it chose as the next state. Tells whether it did choose.
+    /// Does the work that there is now, and takes over what it chose as the next state. Tells whether it did choose.
+    ///
+    /// What comes meanwhile is for the next round: callers who submit faster than work is done would keep a vCPU
+    /// from its guest, from a pause and from leaving for ever.
     pub(crate) fn drain(&mut self, pool: Option<&Pool>) -> bool {
-        while let Some(work) = self.vcpu.queue.pop() {
+        let (now, _) = self.vcpu.queue.lengths();
+        for _ in 0..now {
+            // Work can itself do other work of this vCPU, while it waits.
+            let Some(work) = self.vcpu.queue.pop() else { break };
             let mut access = VcpuAccess {
                 seat: &mut self.seat,
                 vcpu: &self.vcpu,

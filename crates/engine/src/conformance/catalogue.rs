@@ -30,7 +30,11 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
     ),
     (2, "work runs in every state", &[Suite("g02_work_runs_in_every_state")]),
     (3, "run_on", &[Suite("g03_run_on_is_direct_on_the_own_thread")]),
-    (4, "run_on_async", &[Suite("g04_async_work_is_deferred_and_in_order")]),
+    (
+        4,
+        "run_on_async",
+        &[Suite("g04_async_work_is_deferred_and_in_order"), Suite("g04_work_that_makes_work_holds_nothing_up")],
+    ),
     (5, "run_exclusive", &[Suite("g05_others_are_outside_guest_execution_in_a_section")]),
     (
         6,

@@ -125,6 +125,7 @@ macro_rules! conformance_tests {
             work: g02_work_runs_in_every_state,
             work: g03_run_on_is_direct_on_the_own_thread,
             work: g04_async_work_is_deferred_and_in_order,
+            work: g04_work_that_makes_work_holds_nothing_up,
             work: g05_others_are_outside_guest_execution_in_a_section,
             work: g06_one_section_at_a_time_and_nesting_is_allowed,
             work: g06_a_section_that_waits_does_only_its_own_work,

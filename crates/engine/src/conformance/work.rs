@@ -1,14 +1,14 @@
 //! Work and exclusive sections: G2 to G7, G15.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::support::{COUNT, Latch, Plan, eventually};
 use super::{Op, Subject};
 use crate::accel::Halt;
-use crate::{AfterExit, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait};
+use crate::{AfterExit, Engine, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait};
 
 /// Before the start, running, halted, off, paused, parked.
 pub fn g02_work_runs_in_every_state(subject: &dyn Subject) {
@@ -92,6 +92,33 @@ pub fn g04_async_work_is_deferred_and_in_order(subject: &dyn Subject) {
     machine.engine.run_on(0, push(101)).expect("work runs");
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     assert_eq!(*log, (0..102).collect::<Vec<_>>());
+}
+
+/// Work that submits itself again, for ever, keeps its vCPU neither from its guest nor from a pause or from leaving.
+pub fn g04_work_that_makes_work_holds_nothing_up(subject: &dyn Subject) {
+    fn again(engine: &Weak<Engine>, rounds: &Arc<AtomicU64>) {
+        let Some(strong) = engine.upgrade() else { return };
+        let (engine, rounds) = (Weak::clone(engine), Arc::clone(rounds));
+        rounds.fetch_add(1, Ordering::Relaxed);
+        // Refused as the vCPU leaves, which ends it.
+        let _ = strong.run_on_async(1, move |_| again(&engine, &rounds));
+    }
+    let machine = Plan::new(subject, COUNT).start(2);
+    let rounds = Arc::new(AtomicU64::new(0));
+    let more = |count: u64| {
+        let goal = rounds.load(Ordering::Relaxed) + count;
+        eventually("more work", || rounds.load(Ordering::Relaxed) > goal);
+    };
+    again(&Arc::downgrade(&machine.engine), &rounds);
+    more(100);
+    let runs = machine.runs(1);
+    eventually("the guest runs", || machine.runs(1) > runs + 2);
+    machine.engine.run_on(1, |_| ()).expect("other work is done");
+    machine.engine.pause("test").expect("pauses");
+    more(100);
+    machine.engine.resume("test").expect("resumes");
+    machine.engine.unplug(1).expect("unplugs");
+    machine.engine.run_on(0, |_| ()).expect("the other is well");
 }
 
 /// In a section no other vCPU is inside `run`, however long it takes; afterwards they go on.
