@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::support::{COUNT, Latch, Plan, eventually};
 use super::{Op, Subject};
 use crate::accel::Halt;
-use crate::{AfterExit, Engine, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait};
+use crate::{
+    AfterExit, Engine, EngineError, MachineEvent, MachineState, Power, Report, Then, VcpuState, Wait,
+};
 
 /// Before the start, running, halted, off, paused, parked.
 pub fn g02_work_runs_in_every_state(subject: &dyn Subject) {
