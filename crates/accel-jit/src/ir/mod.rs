@@ -255,6 +255,13 @@ impl Mem {
     pub const fn plain(size: u8) -> Self {
         Self { size, align: size, order: Order::Plain, unprivileged: false }
     }
+
+    /// True if `bytes` in all may be accessed at `address`, SCTLR_ELx.{A,nAA} being 0, by a CPU with FEAT_LSE2 or
+    /// without (Arm ARM J1.1, AArch64.UnalignedAccessFaults).
+    pub const fn may_be_at(self, address: u64, bytes: u64, lse2: bool) -> bool {
+        let aligned = address.is_multiple_of(1 << self.align);
+        matches!(self.order, Order::Plain) || aligned || lse2 && address % 16 + bytes <= 16
+    }
 }
 
 /// What happens to a loaded integer.
