@@ -264,7 +264,11 @@ impl CodeCache {
         let site = exit.site as usize;
         let (inner, warm) = (to.inner, to.warm);
         let (held, wanted) = (exit.held, to.wanted);
-        let target = if self.memory.room() >= BRIDGE && helps(&held, &wanted) { self.bridge(&held, &wanted, warm) } else { inner };
+        let target = if self.memory.room() >= BRIDGE && helps(&held, &wanted) {
+            self.bridge(&held, &wanted, warm)
+        } else {
+            inner
+        };
         let displacement = target.wrapping_sub(site as u32 + 4);
         self.memory.patch(site, &displacement.to_le_bytes());
         true

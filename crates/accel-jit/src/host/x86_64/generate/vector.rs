@@ -41,7 +41,8 @@ impl VectorCache {
     /// Which host registers hold a guest's vector register, and which.
     pub fn copies(&self, asm: &Asm) -> impl Iterator<Item = (u8, VReg)> {
         let held = self.holds.iter().enumerate();
-        held.filter_map(|(i, h)| h.map(|(v, _)| (asm.hardware(FIRST_COPY + i as u8), v))).filter(|(_, v)| *v < 32)
+        held.filter_map(|(i, h)| h.map(|(v, _)| (asm.hardware(FIRST_COPY + i as u8), v)))
+            .filter(|(_, v)| *v < 32)
     }
 
     fn find(&self, v: VReg) -> Option<usize> {

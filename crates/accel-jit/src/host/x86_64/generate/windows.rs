@@ -167,7 +167,12 @@ impl Generator {
         self.take_back_trace();
         let fixup = self.asm.jmp();
         let exit = self.exits.len() as u32;
-        self.exits.push(ExitSite { fixup: fixup.0 as u32, target: offset, careful: true, held: HELD_NOTHING });
+        self.exits.push(ExitSite {
+            fixup: fixup.0 as u32,
+            target: offset,
+            careful: true,
+            held: HELD_NOTHING,
+        });
         self.emit_cold(Cold::Exit { from: fixup, index: exit });
     }
 
