@@ -36,6 +36,10 @@ pub(crate) mod frame {
 const GROUPS: u32 = 3;
 const GROUP1: u32 = 2;
 
+/// Where the tables are and how large. How they are cached is the kernel's business.
+const PROPBASER_TABLE: u64 = 0xf_ffff_ffff_f01f;
+const PENDBASER_TABLE: u64 = 0xf_ffff_ffff_0000;
+
 /// Registers of the CPU interface.
 pub(crate) mod icc {
     use super::encoding;
@@ -221,8 +225,8 @@ impl<'a, D: Attributes> Cpu<'a, D> {
             private: self.private().save(0)?,
             redistributor_ctlr: 0,
             asleep: false,
-            propbaser: self.table(frame::PROPBASER)?,
-            pendbaser: self.table(frame::PENDBASER)?,
+            propbaser: self.table(frame::PROPBASER)? & PROPBASER_TABLE,
+            pendbaser: self.table(frame::PENDBASER)? & PENDBASER_TABLE,
             pmr: self.get(icc::PMR)? as u8 & priority_mask(bits),
             bpr0: least(self.get(icc::BPR0)?, 7_u32.saturating_sub(bits)),
             bpr1: least(bpr1, 8_u32.saturating_sub(bits)),
@@ -403,8 +407,8 @@ fn compare_interrupts(
 fn compare_cpu(then: &SavedGicCpu, now: &SavedGicCpu) -> Result<(), Unfit> {
     compare_interrupts("GICR", 0, &then.private, &now.private)?;
     for (register, then, now) in [
-        ("GICR_PROPBASER", then.propbaser, now.propbaser),
-        ("GICR_PENDBASER", then.pendbaser, now.pendbaser),
+        ("GICR_PROPBASER", then.propbaser & PROPBASER_TABLE, now.propbaser),
+        ("GICR_PENDBASER", then.pendbaser & PENDBASER_TABLE, now.pendbaser),
         ("ICC_PMR_EL1", then.pmr.into(), now.pmr.into()),
         ("ICC_BPR0_EL1", then.bpr0.into(), now.bpr0.into()),
         ("ICC_BPR1_EL1", then.bpr1.into(), now.bpr1.into()),

@@ -68,6 +68,8 @@ impl Attributes for Kernel {
             (Some(false), _) => old & !value,
             // All that there is of it.
             (None, 0) if group == Group::Distributor => value & u64::from(GROUP1),
+            // How a table is cached.
+            (None, 0x70) if group == Group::Redistributor && at & SGI_FRAME == 0 => value | 0x180,
             // An upper half, and 1-of-N in a lower one.
             (None, 0x6000..0x8000) if at & 4 != 0 => 0,
             (None, 0x6000..0x8000) => value & 0xff_ffff,
@@ -121,8 +123,8 @@ fn some_state(seed: &mut u64) -> SavedGic {
     let cpu = |affinity: &u64, seed: &mut u64| SavedGicCpu {
         affinity: (affinity >> 32) as u32,
         private: some_interrupts(seed, Some(0xffff)),
-        propbaser: random(seed),
-        pendbaser: random(seed),
+        propbaser: random(seed) & PROPBASER_TABLE,
+        pendbaser: random(seed) & PENDBASER_TABLE,
         pmr: random(seed) as u8 & 0xf8,
         bpr0: 2 + random(seed) as u8 % 6,
         bpr1: 3 + random(seed) as u8 % 5,
