@@ -713,6 +713,14 @@ impl Asm {
         let o = Opc { pp: u8::from(size == 1), map, op: if size == 0 { op8 } else { op8 + 1 }, w: size == 3 };
         self.legacy(o, s.0, m.into(), size == 0);
     }
+    /// op `[m]`, s of `1 << size` bytes
+    pub fn op_sized(&mut self, o: Op2, size: u8, m: M, s: Gpr) {
+        self.sized(0, (o as u8) * 8, size, m, s);
+    }
+    /// mov `[m]`, s of `1 << size` bytes
+    pub fn store_sized(&mut self, size: u8, m: M, s: Gpr) {
+        self.sized(0, 0x88, size, m, s);
+    }
     /// cmpxchg `[m]`, s (expected in rAX)
     pub fn cmpxchg(&mut self, lock: bool, size: u8, m: M, s: Gpr) {
         if lock {

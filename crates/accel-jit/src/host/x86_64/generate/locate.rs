@@ -58,7 +58,7 @@ const WINDOWS: usize = 2;
 const POOL: usize = TEMPS.len();
 
 /// Copies that memory does not have, at most.
-const MOST_ALONE: u32 = 2;
+const MOST_ALONE: u32 = 3;
 
 pub(super) struct Locations {
     last_use: [u16; 256],
