@@ -67,10 +67,7 @@ pub fn short() -> Result<()> {
 }
 
 /// Test programs of `crates/accel-kvm`, and how they are run.
-const TESTS: [(&str, &str); 2] = [
-    ("exits", "--test-threads=1"),
-    ("conformance", "--test-threads=1"),
-];
+const TESTS: [(&str, &str); 2] = [("exits", "--test-threads=1"), ("conformance", "--test-threads=1")];
 
 /// An emulated host, in conversation.
 struct Host(Session);

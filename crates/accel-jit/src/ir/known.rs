@@ -51,6 +51,30 @@ pub enum VName {
 }
 
 impl VName {
+    /// It has a second source.
+    pub const fn reads_m(self) -> bool {
+        use VName::*;
+        matches!(
+            self,
+            Sha512h | Sha512h2 | Sha512su1 | Eor3 | Bcax | Rax1 | Xar | Sqadd | Uqadd | Sqsub | Uqsub
+        ) || matches!(self, Sqdmulh | Sqrdmulh | Sqdmull | Sqdmlal | Sqdmlsl | Sshl | Ushl | Tbl(_) | Tbx(_))
+            || matches!(self, Frecps | Frsqrts)
+    }
+
+    /// It has a third source.
+    pub const fn reads_a(self) -> bool {
+        matches!(self, Self::Eor3 | Self::Bcax)
+    }
+
+    /// The destination is an input as well.
+    pub const fn reads_d(self) -> bool {
+        use VName::*;
+        matches!(
+            self,
+            Sha512h | Sha512h2 | Sha512su0 | Sha512su1 | Suqadd | Usqadd | Sqdmlal | Sqdmlsl | Tbx(_)
+        )
+    }
+
     /// By the mnemonic of an instruction that does nothing but what its name says.
     pub fn by_mnemonic(mnemonic: &str) -> Option<Self> {
         Some(match mnemonic {

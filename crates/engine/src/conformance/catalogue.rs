@@ -33,7 +33,10 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
     (
         4,
         "run_on_async",
-        &[Suite("g04_async_work_is_deferred_and_in_order"), Suite("g04_work_that_makes_work_holds_nothing_up")],
+        &[
+            Suite("g04_async_work_is_deferred_and_in_order"),
+            Suite("g04_work_that_makes_work_holds_nothing_up"),
+        ],
     ),
     (5, "run_exclusive", &[Suite("g05_others_are_outside_guest_execution_in_a_section")]),
     (

@@ -52,7 +52,11 @@ impl Generator {
                 Inst::Start { .. },
                 Inst::Alu { op: AluOp::And, w, d: d2, a, b },
                 ..,
-            ] if d2 == d && d != Reg::NONE && (w1 == Width::X || w == Width::W) && (a == d.into()) != (b == d.into()) => {
+            ] if d2 == d
+                && d != Reg::NONE
+                && (w1 == Width::X || w == Width::W)
+                && (a == d.into()) != (b == d.into()) =>
+            {
                 // It is the result of the second instruction that somebody may look at.
                 self.index += 2;
                 self.locations.at += 2;
