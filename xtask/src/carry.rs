@@ -133,7 +133,11 @@ impl Luggage {
         }
         write_life(&mut s, lives + 1)?;
         // A CPU that starts anew there.
-        boot::ask(&mut s, "cd /sys/devices/system/cpu/cpu1; echo 0 >online; echo 1 >online; cat online", "1")?;
+        boot::ask(
+            &mut s,
+            "cd /sys/devices/system/cpu/cpu1; echo 0 >online; echo 1 >online; cat online",
+            "1",
+        )?;
         boot::ask(&mut s, "cat /sys/devices/system/cpu/online", "0-1")?;
         s.send_line("poweroff -f")?;
         finish(s, 0)
@@ -200,7 +204,10 @@ fn goes_on(past: (u64, f64), now: (u64, f64)) -> Result<()> {
 fn live(host: &mut Host, guest: &str, past: (u64, f64), life: u32) -> Result<(u64, f64)> {
     // The console is the guest's; its disk tells when.
     let wait = format!("while ! head -c 10 image | grep -q {SIGNAL}; do sleep 0.3; done");
-    host.ask(&format!("rm -f out; ({wait}; armlet ctl qmp save out --quit >said 2>&1; echo $? >>said) & true"), 0)?;
+    host.ask(
+        &format!("rm -f out; ({wait}; armlet ctl qmp save out --quit >said 2>&1; echo $? >>said) & true"),
+        0,
+    )?;
     let s = host.session();
     s.send_line(&format!("armlet run --accel kvm {guest} --qmp unix:qmp; echo \"end\"\"=$?=\""))?;
     if past.0 == 0 {
@@ -251,7 +258,8 @@ fn refusals(host: &mut Host) -> Result<()> {
             "state" => format!("{files} --drive image"),
             _ => format!("--kernel {}/Image", folder(Version::V6_12)),
         };
-        let told = host.ask(&format!("armlet run --accel kvm --restore {state} {rest} {options} </dev/null"), 2)?;
+        let told =
+            host.ask(&format!("armlet run --accel kvm --restore {state} {rest} {options} </dev/null"), 2)?;
         if !told.contains(words) {
             bail!("`{options}` does not tell of {words:?}, but:\n{told}");
         }

@@ -145,7 +145,11 @@ fn give(vcpu: &VcpuFd, (id, name): (u64, &str), wanted: u64, fields: &[Field]) -
         // One field at a time; what is taken stays, and does no harm: the machine is not made.
         let alone = there & !field.mask() | wanted & field.mask();
         if vcpu.set_u64(id, alone).is_err() {
-            bad.push(format!("{name}{field} is {:#x} there and {:#x} here", field.of(wanted), field.of(there)));
+            bad.push(format!(
+                "{name}{field} is {:#x} there and {:#x} here",
+                field.of(wanted),
+                field.of(there)
+            ));
         }
     }
     if bad.is_empty() {

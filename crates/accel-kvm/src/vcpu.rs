@@ -327,9 +327,9 @@ impl VcpuBackend for KvmVcpu {
     fn replace(&mut self, state: CpuState) -> Result<(), AcceleratorError> {
         self.restart(state.clone()).map_err(AcceleratorError)?;
         match self.machine.registers.difference(&state, self.known()) {
-            Some((name, wanted, there)) => {
-                Err(AcceleratorError(format!("{name} was {wanted:#x} and stays {there:#x} with the host's KVM")))
-            }
+            Some((name, wanted, there)) => Err(AcceleratorError(format!(
+                "{name} was {wanted:#x} and stays {there:#x} with the host's KVM"
+            ))),
             None => Ok(()),
         }
     }

@@ -286,9 +286,7 @@ impl Shape {
     pub fn save(&self, device: &impl Attributes) -> io::Result<SavedGic> {
         let distributor = self.distributor(device);
         let cpu = |affinity: &u64| Cpu { device, affinity: *affinity };
-        let route = |at: u64| {
-            Ok(u64::from(distributor.get(at)?) | u64::from(distributor.get(at + 4)?) << 32)
-        };
+        let route = |at: u64| Ok(u64::from(distributor.get(at)?) | u64::from(distributor.get(at + 4)?) << 32);
         let cpus = self.affinities.iter().map(|affinity| cpu(affinity).save());
         let bits = self.affinities.first().map_or(Ok(0), |affinity| cpu(affinity).priority_bits());
         Ok(SavedGic {
@@ -418,10 +416,9 @@ fn compare_cpu(then: &SavedGicCpu, now: &SavedGicCpu) -> Result<(), Unfit> {
     ] {
         same(register, then, now)?;
     }
-    for (register, then, now) in [
-        ("ICC_AP0R0_EL1", &then.active0, &now.active0),
-        ("ICC_AP1R0_EL1", &then.active1, &now.active1),
-    ] {
+    for (register, then, now) in
+        [("ICC_AP0R0_EL1", &then.active0, &now.active0), ("ICC_AP1R0_EL1", &then.active1, &now.active1)]
+    {
         // One that is not there is 0.
         let value = |all: &[u32], n| all.get(n).copied().unwrap_or(0).into();
         (0..4).try_for_each(|n| same(register, value(then, n), value(now, n)))?;
