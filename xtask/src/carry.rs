@@ -114,7 +114,8 @@ impl Luggage {
 
     fn come_back(&self, host: &mut Host, lives: u32) -> Result<()> {
         let told = host.ask("stat -c 'size %s end' out; cat out image >/dev/outbox && sync", 0)?;
-        let size = told.split("size ").nth(1).and_then(|rest| rest.split(' ').next());
+        // The line is echoed before it is answered.
+        let size = told.rsplit("size ").next().and_then(|rest| rest.split(' ').next());
         let size: u64 = size.context("no size")?.parse()?;
         let state = self.folder.path("back");
         let mut outbox = File::open(self.folder.path("outbox"))?;

@@ -316,7 +316,8 @@ impl Shape {
 
     fn write(&self, device: &impl Attributes, saved: &SavedGic) -> io::Result<()> {
         let distributor = self.distributor(device);
-        distributor.set(frame::CTLR, 0)?;
+        // First: what becomes pending while it is off is not looked at when it is switched on.
+        distributor.set(frame::CTLR, saved.ctlr & GROUP1)?;
         for (word, saved) in self.words().zip(&saved.shared) {
             distributor.restore(word, saved)?;
         }
@@ -327,7 +328,7 @@ impl Shape {
         for (affinity, saved) in self.affinities.iter().zip(&saved.cpus) {
             Cpu { device, affinity: *affinity }.restore(saved)?;
         }
-        distributor.set(frame::CTLR, saved.ctlr & GROUP1)
+        Ok(())
     }
 }
 
