@@ -84,6 +84,7 @@ impl Plan {
                     | Class::Memcms
                     | Class::Loadlit
                     | Class::Exception
+                    | Class::LdstPac
                     | Class::Ldstexclp
                     | Class::PermUndef
             )
