@@ -10,6 +10,7 @@
 mod builder;
 pub mod interp;
 mod interp_vector;
+pub mod vectors;
 pub mod visit;
 pub use builder::Builder;
 
@@ -733,4 +734,6 @@ pub struct Block {
     pub insts: Vec<Inst>,
     /// Temporaries used.
     pub temps: u8,
+    /// Targets in the page at which NZCV is replaced before anything asks for it or can fault.
+    pub flags_dead: Vec<i64>,
 }
