@@ -50,7 +50,8 @@ pub static EXCEPTIONS: &[Exception] = &[
         what: "the oracle signs an address whose bits 63 and 55 differ by bit 63, though the lower half has tags",
         section: "J1.1, AddPAC, which goes by bit 55 if TCR_EL1.TBI0 or TBI1 is set",
         applies: |s| {
-            s.oracle == Executor::Qemu && signed(s).is_some_and(|x| x >> 55 & 1 == 1 && x >> 63 == 0)
+            let first = s.case.body.first().copied().unwrap_or(0);
+            s.oracle == Executor::Qemu && s.case.body.len() <= 2 && is_misjudged(first, &s.case.record.x)
         },
     },
     Exception {
@@ -60,17 +61,16 @@ pub static EXCEPTIONS: &[Exception] = &[
     },
 ];
 
-/// The pointer that the case's first instruction signs.
-fn signed(s: &Seen<'_>) -> Option<u64> {
-    let word = *s.case.body.first()?;
-    let enc = armlet_arm::decode(word)?;
+/// True if `word` signs an address that the oracle takes for one of the other half.
+pub fn is_misjudged(word: u32, x: &[u64; 32]) -> bool {
+    let Some(enc) = armlet_arm::decode(word) else { return false };
     let n = match (enc.mnemonic(), enc.class()) {
-        (m, _) if !m.starts_with("PAC") || m == "PACGA" => return None,
+        (m, _) if !m.starts_with("PAC") || m == "PACGA" => return false,
         (_, Class::Hints) if word >> 8 & 15 == 1 => 17,
         (_, Class::Hints) => 30,
         _ => word as usize & 31,
     };
-    s.case.record.x.get(n).copied().filter(|_| n != 31)
+    n != 31 && x[n] >> 55 & 1 == 1 && x[n] >> 63 == 0
 }
 
 /// The instruction that ended the case.

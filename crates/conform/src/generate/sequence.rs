@@ -7,6 +7,7 @@ use armlet_arm::state::{ExclusiveMonitor, FpEnv};
 use armlet_arm::{Class, CpuState, Enc, Pstate};
 
 use super::{Plan, Reach, fill, hash, is_unmapped, state};
+use crate::explain;
 use crate::interp::{self, Fault, Memory};
 use crate::program::{self, Layout};
 use crate::random::Random;
@@ -276,7 +277,7 @@ impl Making<'_> {
         if let Some(journal) = &mut memory.journal {
             journal.clear();
         }
-        if is_stray_store(cpu, word) {
+        if is_stray_store(cpu, word) || explain::is_misjudged(word, &cpu.x) {
             return Step::Bad;
         }
         let block = interp::lifted(&self.plan.features, cpu, word);
