@@ -737,3 +737,13 @@ pub struct Block {
     /// Targets in the page at which NZCV is replaced before anything asks for it or can fault.
     pub flags_dead: Vec<i64>,
 }
+
+impl Block {
+    /// The offset in the page of the first guest instruction.
+    pub fn first_offset(&self) -> u16 {
+        match self.insts.first() {
+            Some(Inst::Start { offset, .. }) => *offset,
+            _ => 0,
+        }
+    }
+}

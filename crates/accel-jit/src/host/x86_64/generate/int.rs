@@ -217,7 +217,7 @@ impl Generator {
             FlagOp::Sbc => Some(Carry::Inverted),
             _ => None,
         };
-        if carry_in.is_some() {
+        if carry_in.is_some() && !matches!(self.nzcv, Nzcv::One { .. }) {
             self.flags_to_host();
         }
         let s = self.scratch();
@@ -309,25 +309,38 @@ impl Generator {
         }
     }
 
-    /// Makes CF what `want` says, NZCV being in EFLAGS.
+    /// Makes CF what `want` says, NZCV being in EFLAGS, or C in a register.
     fn set_carry(&mut self, want: Carry) {
-        if let Nzcv::Host { carry, .. } = self.nzcv
-            && carry != want
-        {
+        let carry = match self.nzcv {
+            Nzcv::Host { carry, .. } => carry,
+            Nzcv::One { cond, holds } => {
+                self.asm.bt_imm(false, holds, 0);
+                if cond == CARRY_SET { Carry::Same } else { Carry::Inverted }
+            }
+            _ => return,
+        };
+        if carry != want {
             self.asm.cmc();
         }
     }
 
     fn add_carry(&mut self, sub: bool, w: Width, d: Reg, a: Opnd, b: Opnd) {
-        self.flags_to_host();
-        self.save_nzcv();
+        if !matches!(self.nzcv, Nzcv::One { .. }) {
+            self.flags_to_host();
+            let later = self.nzcv_wanted[self.index + 1];
+            match later {
+                Wanted::Nothing => {}
+                Wanted::One(cond) if cond == CARRY_SET && self.save_condition(cond) => {}
+                _ => self.save_nzcv(),
+            }
+        }
         let s = self.scratch();
         let g = self.dest(d, RAX);
         let b = self.source(w, b, s);
         self.move_into(w, RAX, a);
         self.set_carry(if sub { Carry::Inverted } else { Carry::Same });
         self.op2(if sub { Op2::Sbb } else { Op2::Adc }, w, RAX, b);
-        self.nzcv = Nzcv::Slot;
+        self.flags_lost();
         if d != Reg::NONE {
             self.asm.mov(g, RAX);
             self.done(d, g);

@@ -221,6 +221,7 @@ impl Generator {
             disp: lo,
             values: [Place::None; 2],
             copies: [NO_COPY; 2],
+            carried: 0,
         });
         self.later(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
         self.keep_window(s, base, (lo, hi), write);
@@ -261,6 +262,7 @@ impl Generator {
         };
         self.asm.op(Op2::Cmp, true, t, entry);
         let miss = self.asm.jcc(Cc::NE);
+        self.carried_at_miss = self.carried_now();
         self.asm.load(true, s, M { disp: entry.disp + 8, ..entry });
         miss
     }
@@ -284,6 +286,8 @@ impl Generator {
     fn slow_access(&mut self, p: &Probed, access: SlowAccess, values: [Place; 2], copies: [u8; 2]) {
         let Some(Slow { address, miss }) = p.slow else { return };
         let index = self.side_table.len() as u32;
+        let dirty = self.carried_at_miss.dirty != 0;
+        let carried = if dirty { self.note_carried(self.carried_at_miss) } else { 0 };
         self.side_table.push(SideEntry {
             access,
             resume: self.asm.len() as u32,
@@ -293,6 +297,7 @@ impl Generator {
             disp: address.disp,
             values,
             copies,
+            carried,
         });
         self.later(Cold::Access { from: miss, index });
     }
@@ -693,6 +698,7 @@ impl Generator {
 
     fn move_memory(&mut self, word: u32) {
         self.clobber_flags();
+        self.clean_vectors();
         // The last instruction of a sequence has mostly nothing left to do.
         let left = mops::left_for_epilogue(word).filter(|_| !self.options.el0);
         let nothing = left.map(|n| {
@@ -840,7 +846,9 @@ impl Generator {
         self.asm.lea(true, RSP, M::at(RSP, 8 * n));
     }
 
+    /// Calls Rust code, which looks for everything in memory.
     pub(super) fn call_thunk(&mut self, thunk: u64) {
+        self.clean_vectors();
         self.asm.call_to(thunk);
     }
 }
