@@ -746,4 +746,15 @@ impl Block {
             _ => 0,
         }
     }
+
+    /// What is executed again and again if it branches to its own beginning.
+    pub fn loop_body(&self) -> Option<&[Inst]> {
+        let head = i64::from(self.first_offset());
+        let back = |inst: &Inst| match inst {
+            Inst::BranchIf { target, .. } | Inst::Branch { target } => *target == head,
+            _ => false,
+        };
+        let last = self.insts.iter().rposition(back)?;
+        self.insts.get(..=last)
+    }
 }

@@ -8,6 +8,10 @@ pub const LINES: usize = 1024;
 pub const PAGE_LINES: usize = 512;
 /// Entries of the jump cache.
 pub const JUMP_CACHE_ENTRIES: usize = 4096;
+/// Kinds of sites: reads and writes of 1, 2, 4 … 32 bytes.
+pub const SITE_CLASSES: usize = 12;
+/// Sites of each kind.
+pub const SITES: usize = 16;
 /// A tag that no access compares equal to (tags have low bits clear, or only those below 16).
 const NO_TAG: u64 = u64::MAX;
 /// Address spaces of EL0 that are kept.
@@ -61,6 +65,14 @@ pub struct TlbSet {
     pub read: [Line; LINES],
     /// Pages that may be written.
     pub write: [Line; LINES],
+    /// Up to which offset accesses of a site may begin in its page; 0 if it has none.
+    pub site_limits: [u64; SITES * SITE_CLASSES],
+    /// Virtual pages of sites.
+    pub site_pages: [u64; SITES * SITE_CLASSES],
+    /// Where they are in the host.
+    pub site_hosts: [u64; SITES * SITE_CLASSES],
+    /// Nonzero: a site may have a page.
+    pub sites_used: u64,
     /// Branch targets.
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
     /// Which pages may have entries in `jumps`: one bit for each page number, folded.
@@ -296,11 +308,18 @@ impl TlbSet {
         self.jump_pages = [0; JUMP_PAGE_WORDS];
     }
 
+    fn clear_sites(&mut self) {
+        if std::mem::take(&mut self.sites_used) != 0 {
+            self.site_limits = [0; SITES * SITE_CLASSES];
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         if !self.used {
             return;
         }
+        self.clear_sites();
         self.read = [LINE; LINES];
         self.write = [LINE; LINES];
         self.pages = [PAGE; PAGE_LINES];
@@ -316,6 +335,7 @@ impl TlbSet {
 
     /// Forgets write permissions to a page of host memory.
     pub fn forget_writes_to(&mut self, host_page: u64) {
+        self.clear_sites();
         for line in &mut self.write {
             if line.tag != NO_TAG && line.tag.wrapping_add(line.addend) == host_page {
                 *line = LINE;
@@ -334,6 +354,7 @@ impl TlbSet {
 
     /// Forgets lines whose tag is chosen.
     fn clear_if(&mut self, chosen: impl Fn(u64) -> bool) {
+        self.clear_sites();
         for line in self.read.iter_mut().chain(&mut self.write) {
             if line.tag != NO_TAG && chosen(line.tag) {
                 *line = LINE;
@@ -355,6 +376,7 @@ impl TlbSet {
         if !self.used {
             return;
         }
+        self.clear_sites();
         let (start, last) = self.with_huge(bare(start) & !0xfff, bare(last) | 0xfff);
         if (last - start) >> BLOCK_SHIFT >= 4 {
             let grain = (1 << BLOCK_SHIFT) - 1;
@@ -617,6 +639,23 @@ mod tests {
     /// Whether EL1's current set has the line of `va`.
     fn has(sets: &mut TlbSets, va: u64) -> bool {
         sets.el1().read[TlbSet::index(va)].tag == va
+    }
+
+    #[test]
+    fn whatever_takes_a_line_away_empties_the_sites() {
+        let takers: [fn(&mut TlbSet); 4] = [
+            TlbSet::clear,
+            TlbSet::clear_lower,
+            |set| set.invalidate_range(LOWER, LOWER),
+            |set| set.forget_writes_to(0x8000),
+        ];
+        for take in takers {
+            let mut set = empty_set();
+            set.fill(LOWER, 0, false, 12, true);
+            (set.site_limits[5], set.sites_used) = (4089, 1);
+            take(&mut set);
+            assert_eq!((set.site_limits[5], set.sites_used), (0, 0));
+        }
     }
 
     #[test]

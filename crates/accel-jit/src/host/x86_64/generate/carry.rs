@@ -42,7 +42,8 @@ impl Carried {
     pub fn dirty(&self) -> impl Iterator<Item = (u8, VReg)> {
         let held = self.held.into_iter().enumerate();
         let dirty = self.dirty;
-        held.filter(move |(host, v)| dirty & 1 << host != 0 && *v != NO_VECTOR).map(|(host, v)| (host as u8, v))
+        held.filter(move |(host, v)| dirty & 1 << host != 0 && *v != NO_VECTOR)
+            .map(|(host, v)| (host as u8, v))
     }
 
     fn has(&self, v: VReg) -> bool {
@@ -193,7 +194,8 @@ impl Generator {
 fn expected(block: &Block) -> (Vec<VReg>, u64) {
     let (mut written, mut any) = (0u64, 0u64);
     let mut first = Vec::new();
-    for inst in &block.insts {
+    let body = block.loop_body();
+    for inst in body.unwrap_or(&block.insts) {
         // Whatever runs Rust code takes registers from memory.
         let forgets = matches!(inst, Inst::VHelper { .. } | Inst::VHelperGpr { .. });
         if forgets || first.len() == MOST_CARRIED {
@@ -211,11 +213,7 @@ fn expected(block: &Block) -> (Vec<VReg>, u64) {
             written |= 1 << v;
         }
     }
-    let head = i64::from(block.first_offset());
-    let goes_to_head = |inst: &Inst| {
-        matches!(inst, Inst::BranchIf { target, .. } | Inst::Branch { target } if *target == head)
-    };
-    if block.insts.iter().any(goes_to_head) {
+    if body.is_some() {
         let others: Vec<VReg> = (0..32).filter(|v| written & 1 << v != 0 && !first.contains(v)).collect();
         first.extend(others.into_iter().take(MOST_CARRIED - first.len()));
     }

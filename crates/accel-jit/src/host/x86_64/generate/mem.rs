@@ -16,30 +16,30 @@ use crate::runtime::state::JitState;
 const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
-struct Probed {
+pub(super) struct Probed {
     /// Host memory operand.
-    host: M,
+    pub host: M,
     /// What the slow path wants, if the access can miss.
-    slow: Option<Slow>,
+    pub slow: Option<Slow>,
     /// A scratch register that is free.
-    free: Gpr,
+    pub free: Gpr,
 }
 
 #[derive(Clone, Copy)]
-struct Slow {
+pub(super) struct Slow {
     /// The virtual address, valid until a pinned or scratch register changes.
-    address: M,
-    /// To be bound by the slow path.
-    miss: Fixup,
+    pub address: M,
+    /// To be bound by the slow path, unless somebody else does.
+    pub miss: Option<Fixup>,
 }
 
 #[derive(Clone, Copy)]
-struct Probe {
+pub(super) struct Probe {
     /// What one element is a multiple of.
     element: u8,
     /// Of all.
-    bytes: u8,
-    write: bool,
+    pub bytes: u8,
+    pub write: bool,
     aligned: bool,
     unprivileged: bool,
 }
@@ -189,6 +189,11 @@ impl Generator {
             if let (Opnd::Reg(base), Some(stretch)) = (addr.base, self.window_ahead()) {
                 return self.open_window(base, addr.disp, stretch, p.write);
             }
+            if let Some(site) = self.site_for(addr, p) {
+                self.clobber_flags();
+                let (address, s, t) = self.address_then_scratch(addr);
+                return self.probe_site(site, address, p, (s, t));
+            }
         }
         self.clobber_flags();
         let (address, s, t) = self.address_then_scratch(addr);
@@ -233,12 +238,12 @@ impl Generator {
         let last = i32::from(if p.aligned { p.bytes - p.element } else { p.bytes - 1 });
         let miss = self.compare_tag(address, last, p, (s, t));
         let host = M { base: address.base, index: Some((s, 0)), disp: address.disp };
-        Probed { host, slow: Some(Slow { address, miss }), free: t }
+        Probed { host, slow: Some(Slow { address, miss: Some(miss) }), free: t }
     }
 
     /// Looks up the page of `address` and compares it with that of the byte `last` behind. s becomes the host's
     /// distance; the jump is taken if the TLB does not know.
-    fn compare_tag(&mut self, address: M, last: i32, p: Probe, (s, t): (Gpr, Gpr)) -> Fixup {
+    pub(super) fn compare_tag(&mut self, address: M, last: i32, p: Probe, (s, t): (Gpr, Gpr)) -> Fixup {
         if address.disp == 0 {
             self.asm.rorx(true, s, address.base, 8);
         } else {
@@ -299,7 +304,9 @@ impl Generator {
             copies,
             carried,
         });
-        self.later(Cold::Access { from: miss, index });
+        if let Some(from) = miss {
+            self.later(Cold::Access { from, index });
+        }
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {

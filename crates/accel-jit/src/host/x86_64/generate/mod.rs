@@ -15,6 +15,7 @@ mod locate;
 mod mem;
 pub(super) mod pointer;
 mod products;
+mod sites;
 mod system;
 mod vector;
 mod vector_more;
@@ -32,6 +33,7 @@ use crate::runtime::exit::Exit;
 
 use carry::Carried;
 use locate::Locations;
+use sites::{Elsewhere, Sites};
 use vector::VectorCache;
 use windows::{Effect, Plan};
 
@@ -153,6 +155,8 @@ enum Cold {
     /// A window that is not known, by its index in `side_table`; else the careful block of the instruction.
     /// The second of the registers has the page of its last byte.
     Window { from: Fixup, index: u32, offset: u16, registers: (Gpr, Gpr) },
+    /// An access that is not in the page of its site.
+    Elsewhere(Box<Elsewhere>),
     /// Leaving translated code.
     Leave { from: Fixup, exit: Exit, offset: i64 },
     /// Emitted.
@@ -204,6 +208,7 @@ pub struct Generator {
     replaced: Vec<bool>,
     effects: Vec<Effect>,
     plan: Plan,
+    sites: Sites,
     /// Plain accesses of the current guest instruction so far.
     accesses: u32,
     /// SP is known to be a multiple of 16.
@@ -246,6 +251,7 @@ impl Generator {
             replaced: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
+            sites: Sites::default(),
             accesses: 0,
             sp_aligned: false,
             cold: Vec::new(),
@@ -274,6 +280,7 @@ impl Generator {
         self.cold_carried = None;
         self.locations.prepare(block);
         self.look_ahead(block);
+        self.sites.prepare(block);
         self.sp_aligned = false;
         self.count = 0;
         self.entries(block);
@@ -572,6 +579,7 @@ impl Generator {
                 self.asm.bind(from);
                 self.window_missed(index, offset, registers);
             }
+            Cold::Elsewhere(e) => self.look_elsewhere(&e),
             Cold::Leave { from, exit, offset } => {
                 self.asm.bind(from);
                 self.leave(exit, offset);
