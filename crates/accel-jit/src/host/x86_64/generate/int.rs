@@ -84,7 +84,16 @@ impl Generator {
     /// Add and subtract of registers and constants by LEA: no flags touched, three operands.
     fn lea(&mut self, op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd) -> bool {
         let Opnd::Reg(ra) = a else { return false };
-        let Loc::Host(ga) = self.loc(ra) else { return false };
+        let ga = match self.loc(ra) {
+            Loc::Host(ga) => ga,
+            // Whatever changes the flags would have to save them first.
+            Loc::Memory(_)
+                if matches!(self.nzcv, Nzcv::Host { .. } | Nzcv::Float { .. }) && self.nzcv_needed() =>
+            {
+                self.value(a, RAX)
+            }
+            Loc::Memory(_) => return false,
+        };
         let m = match b {
             Opnd::Imm(v) => {
                 let v = if op == AluOp::Sub { v.wrapping_neg() } else { v };

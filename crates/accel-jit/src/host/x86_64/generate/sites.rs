@@ -63,7 +63,16 @@ impl Sites {
     }
 }
 
-/// Registers that change only by sums, differences, shifts and moves of such registers.
+/// Adds to a register what another one has: nobody knows how far that is.
+fn strides(inst: &Inst) -> bool {
+    match *inst {
+        Inst::Alu { d, a, b: Opnd::Reg(b), .. } => a == Opnd::Reg(d) || b == d,
+        Inst::AluFlags { d, a, b: Opnd::Reg(b), .. } => a == Opnd::Reg(d) || b == d,
+        _ => false,
+    }
+}
+
+/// Registers that change only by constants, or are sums, differences, shifts and moves of such registers.
 fn steady(body: &[Inst]) -> Registers {
     let mut steady = Registers([u64::MAX; 4]);
     loop {
@@ -77,7 +86,7 @@ fn steady(body: &[Inst]) -> Registers {
                     | Inst::AluFlags { op: FlagOp::Add | FlagOp::Sub, .. }
                     | Inst::Unary { op: UnaryOp::SextW | UnaryOp::ZextW, .. }
             );
-            if smooth && facts.uses.iter().all(|r| steady.has(*r)) {
+            if smooth && !strides(inst) && facts.uses.iter().all(|r| steady.has(*r)) {
                 continue;
             }
             facts.definitions.into_iter().filter(|d| *d != Reg::NONE).for_each(|d| steady.remove(d));
@@ -121,7 +130,10 @@ impl Generator {
 
     /// The access at `address` by its site; s is the host's address then.
     pub(super) fn probe_site(&mut self, site: usize, address: M, p: Probe, (s, t): (Gpr, Gpr)) -> Probed {
-        self.asm.lea(true, s, address);
+        match address {
+            M { base, index: None, disp: 0 } => self.asm.mov(s, base),
+            _ => self.asm.lea(true, s, address),
+        }
         self.asm.op(Op2::Sub, true, s, page(site));
         self.asm.op(Op2::Cmp, true, s, limit(site));
         let miss = self.asm.jcc(Cc::AE);
@@ -176,12 +188,19 @@ mod tests {
 
     #[test]
     fn only_steady_accesses_of_loops_have_sites_and_each_its_own() {
-        let list = block(&[load(0, 0), load(1, 2), add(2, 2, Opnd::Imm(8)), add(3, 2, Reg(4).into())]);
+        let list = block(&[
+            load(0, 0),
+            load(1, 2),
+            add(2, 2, Opnd::Imm(8)),
+            add(3, 2, Reg(4).into()),
+            add(5, 5, Reg(4).into()),
+        ]);
         let at = |base| Addr::offset(Reg(base), 0);
         let mut sites = Sites::default();
         sites.prepare(&list);
         assert_eq!(sites.take(at(0), 8, false), None, "its address comes from memory");
         assert_eq!(sites.take(at(1), 8, false), None, "so does this");
+        assert_eq!(sites.take(at(5), 8, false), None, "nobody knows how far it goes");
         assert_eq!(sites.take(at(2), 24, false), None, "no power of two");
         let [a, b, c] = [(2, false), (3, false), (3, true)].map(|(r, w)| sites.take(at(r), 8, w));
         assert!(a.is_some() && b.is_some() && c.is_some() && a != b && b != c && a != c);
