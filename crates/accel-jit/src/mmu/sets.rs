@@ -3,7 +3,7 @@
 use armlet_arm::sysop::TlbiTarget;
 
 /// Lines of each data table.
-pub const LINES: usize = 1024;
+pub const LINES: usize = 4096;
 /// Lines of the table of instruction pages.
 pub const PAGE_LINES: usize = 512;
 /// Entries of the jump cache.
@@ -320,8 +320,8 @@ impl TlbSet {
             return;
         }
         self.clear_sites();
-        self.read = [LINE; LINES];
-        self.write = [LINE; LINES];
+        self.read.fill(LINE);
+        self.write.fill(LINE);
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];

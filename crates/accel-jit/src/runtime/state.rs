@@ -21,6 +21,8 @@ pub struct JitState {
     pub cpu: CpuState,
     /// NZCV as LAHF and SETO leave it in AX: bit 0 V, bit 8 NOT C, bit 14 Z, bit 15 N.
     pub nzcv: u16,
+    /// Whether a condition holds of which nothing else is kept.
+    pub condition: u8,
     /// Nonzero: leave translated code at the next poll.
     pub poll: AtomicU32,
     /// Nonzero: an interrupt line may be up; look when DAIF is cleared.
@@ -91,6 +93,7 @@ impl JitState {
         Self {
             nzcv: nzcv_from_arm(cpu.pstate.bits()),
             cpu,
+            condition: 0,
             poll: AtomicU32::new(1),
             irq_hint: AtomicU8::new(1),
             page_va: 0,

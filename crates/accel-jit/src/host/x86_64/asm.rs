@@ -505,7 +505,7 @@ impl Asm {
     }
 
     /// op r8, imm8 on a low byte register
-    pub fn op8_imm(&mut self, o: Op2, d: Gpr, v: i8) {
+    pub fn op8_imm(&mut self, o: Op2, d: impl Into<Rm>, v: i8) {
         self.legacy(Opc { pp: 0, map: 0, op: 0x80, w: false }, o as u8, d.into(), true);
         self.b(v as u8);
     }

@@ -323,8 +323,8 @@ impl Generator {
         let carry = match self.nzcv {
             Nzcv::Host { carry, .. } => carry,
             Nzcv::One { cond, holds } => {
-                self.asm.bt_imm(false, holds, 0);
-                if cond == CARRY_SET { Carry::Same } else { Carry::Inverted }
+                self.asm.op8_imm(Op2::Cmp, holds, 1);
+                if cond == CARRY_SET { Carry::Inverted } else { Carry::Same }
             }
             _ => return,
         };

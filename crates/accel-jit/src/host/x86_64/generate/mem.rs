@@ -9,7 +9,7 @@ use armlet_arm::mops;
 use super::locate::{Loc, spill_slot};
 use super::vector::X0;
 use super::*;
-use crate::mmu::{NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
+use crate::mmu::{LINES, NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// NOT C in the form in which NZCV is kept.
@@ -250,7 +250,7 @@ impl Generator {
             self.asm.lea(true, s, address);
             self.asm.rorx(true, s, s, 8);
         }
-        self.asm.op_imm(Op2::And, false, s, 0x3ff0);
+        self.asm.op_imm(Op2::And, false, s, (LINES as i32 - 1) << 4);
         self.asm.lea(true, t, M::at(address.base, address.disp.wrapping_add(last)));
         let mask = if p.aligned { -4096 | (i32::from(p.element) - 1) } else { -4096 };
         self.asm.op_imm(Op2::And, true, t, mask);

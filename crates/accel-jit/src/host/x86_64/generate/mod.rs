@@ -106,8 +106,8 @@ enum Nzcv {
     /// In EFLAGS as the host compares floating-point numbers, the second with the first if `swapped`; also in the slot
     /// if `saved`.
     Float { swapped: bool, saved: bool },
-    /// Lost, but for whether this condition holds, which is bit 0 of the register.
-    One { cond: Cond, holds: Gpr },
+    /// Lost, but for whether this condition holds, which is 1 or 0 in this byte.
+    One { cond: Cond, holds: Rm },
 }
 
 /// The condition that C is set.
@@ -455,9 +455,18 @@ impl Generator {
             Nzcv::Float { swapped, saved: false } if float_condition(cond, swapped).is_some() => {}
             _ => return false,
         }
-        let Some(holds) = self.locations.take_condition() else { return false };
         let cc = self.host_condition(cond);
-        self.asm.setcc(cc, holds);
+        let holds = match self.locations.take_condition() {
+            Some(g) => {
+                self.asm.setcc(cc, g);
+                g.into()
+            }
+            None => {
+                let slot = field(std::mem::offset_of!(crate::runtime::state::JitState, condition));
+                self.asm.setcc_mem(cc, slot);
+                slot.into()
+            }
+        };
         self.nzcv = Nzcv::One { cond, holds };
         true
     }
@@ -493,8 +502,8 @@ impl Generator {
         }
         if let Nzcv::One { cond: known, holds } = self.nzcv {
             debug_assert!(cond == known || cond == known.invert(), "a condition that was not kept");
-            self.asm.test_imm(false, holds, 1);
-            return if cond == known { Cc::NE } else { Cc::E };
+            self.asm.op8_imm(Op2::Cmp, holds, 1);
+            return if cond == known { Cc::E } else { Cc::NE };
         }
         self.flags_to_host();
         let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
