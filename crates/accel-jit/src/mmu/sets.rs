@@ -662,6 +662,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_branch_targets_are_forgotten_like_few() {
+        let mut sets = TlbSets::new();
+        let set = sets.el0();
+        for count in [3, REMEMBERED as u64, 2 * JUMP_CACHE_ENTRIES as u64, 5] {
+            let targets = || (0..count).map(|i| 0x40_0000 + 4 * i);
+            for va in targets() {
+                set.fill_jump(va, va + 1);
+            }
+            assert_eq!(set.jump(0x40_0000 + 4 * (count - 1)), Some(0x40_0000 + 4 * (count - 1) + 1));
+            // One that goes and comes again is no new one for ever.
+            set.forget_jumps(0x40_0000);
+            set.fill_jump(0x40_0000, 1);
+            set.clear_if(|tag| tag < 0x40_2000);
+            assert!((0x40_0000..0x40_2000).step_by(4).all(|va| set.jump(va).is_none()));
+            set.clear_jumps();
+            assert!(targets().all(|va| set.jump(va).is_none()));
+            assert!(set.jumps.iter().all(Jump::is_none));
+        }
+    }
+
     const UPPER: u64 = 0xffff_8000_0000_1000;
     const LOWER: u64 = 0x1000;
 
