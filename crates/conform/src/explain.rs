@@ -47,11 +47,31 @@ pub static EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
+        what: "the oracle signs an address whose bits 63 and 55 differ by bit 63, though the lower half has tags",
+        section: "J1.1, AddPAC, which goes by bit 55 if TCR_EL1.TBI0 or TBI1 is set",
+        applies: |s| {
+            s.oracle == Executor::Qemu && signed(s).is_some_and(|x| x >> 55 & 1 == 1 && x >> 63 == 0)
+        },
+    },
+    Exception {
         what: "registers that an instruction loads are UNKNOWN when it ends in a Data Abort",
         section: "D1.3.4",
         applies: |s| only(s, &|r| forget_loaded(r, faulting(s))),
     },
 ];
+
+/// The pointer that the case's first instruction signs.
+fn signed(s: &Seen<'_>) -> Option<u64> {
+    let word = *s.case.body.first()?;
+    let enc = armlet_arm::decode(word)?;
+    let n = match (enc.mnemonic(), enc.class()) {
+        (m, _) if !m.starts_with("PAC") || m == "PACGA" => return None,
+        (_, Class::Hints) if word >> 8 & 15 == 1 => 17,
+        (_, Class::Hints) => 30,
+        _ => word as usize & 31,
+    };
+    s.case.record.x.get(n).copied().filter(|_| n != 31)
+}
 
 /// The instruction that ended the case.
 fn faulting(s: &Seen<'_>) -> u32 {
