@@ -325,7 +325,7 @@ impl JitCore {
 
     /// DC ZVA.
     fn zero_block(&mut self, va: u64, offset: u64) -> Result<u64, Exception> {
-        let bytes = armlet_arm::model::DC_ZVA_BYTES;
+        let bytes = self.machine.model.zva_bytes();
         let start = va & !(bytes - 1);
         let el = self.state().cpu.el();
         if let Some(exception) = self.guest_watchpoint(start, bytes, (false, true), el) {
