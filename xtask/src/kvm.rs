@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::bench::peer::Peer;
 use crate::boot::{self, Linux, PROMPT};
 use crate::build::{Arch, Target};
+use crate::carry::Luggage;
 use crate::initrd::Archive;
 use crate::kernel::{Kernel, Version};
 use crate::run;
@@ -35,6 +36,16 @@ pub struct Options {
     /// Show what the emulated host writes
     #[arg(long)]
     verbose: bool,
+    /// Only this part
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Only {
+    /// Saved machines that go on there, and here
+    Carry,
 }
 
 /// Runs the command.
@@ -42,7 +53,21 @@ pub struct Options {
 /// # Errors
 /// Something does not work there.
 pub fn main(o: &Options) -> Result<()> {
-    let mut host = Host::start(!o.short, o.verbose)?;
+    // Where nothing is translated, nothing can come from there.
+    let translates = std::env::consts::ARCH == "x86_64";
+    let mut luggage = translates.then(Luggage::pack).transpose()?;
+    let disks = luggage.as_ref().map(Luggage::disks).unwrap_or_default();
+    let only = matches!(o.only, Some(Only::Carry));
+    let mut host = Host::start(!o.short && !only, o.verbose, &disks)?;
+    if let Some(luggage) = &mut luggage {
+        luggage.carry(&mut host)?;
+        if !o.short {
+            luggage.return_from_kvm(&mut host)?;
+        }
+    }
+    if only {
+        return Ok(());
+    }
     if !o.short {
         for (name, arguments) in TESTS {
             host.tests(name, arguments)?;
@@ -63,17 +88,17 @@ pub fn main(o: &Options) -> Result<()> {
 /// # Errors
 /// As [`main`].
 pub fn short() -> Result<()> {
-    main(&Options { short: true, verbose: false })
+    main(&Options { short: true, verbose: false, only: None })
 }
 
 /// Test programs of `crates/accel-kvm`, and how they are run.
 const TESTS: [(&str, &str); 2] = [("exits", "--test-threads=1"), ("conformance", "--test-threads=1")];
 
 /// An emulated host, in conversation.
-struct Host(Session);
+pub struct Host(Session);
 
 impl Host {
-    fn start(tests: bool, echo: bool) -> Result<Self> {
+    fn start(tests: bool, echo: bool, disks: &[(&str, PathBuf)]) -> Result<Self> {
         let kernel = Kernel::fetch(Version::V6_12)?;
         run::say("building armlet for arm64");
         let target = Target::prepare(Arch::Arm64, true)?;
@@ -87,7 +112,7 @@ impl Host {
         let initrd = run::target().join("nested.gz");
         write_initrd(&kernel, &programs, &initrd)?;
         run::say("starting an emulated host with KVM");
-        let mut c = Peer::prepare()?.nested(&kernel.image(), &initrd);
+        let mut c = Peer::prepare()?.nested(&kernel.image(), &initrd, disks);
         let mut host = Self(Session::start(&mut c, LIMIT, echo)?);
         host.0.wait_for(HOST).context("the emulated host has no shell")?;
         host.ask("ls /dev/kvm", 0)?;
@@ -95,8 +120,24 @@ impl Host {
         Ok(host)
     }
 
+    /// The conversation.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.0
+    }
+
+    /// Waits until the host asks for the next line.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn prompt(&mut self) -> Result<()> {
+        self.0.wait_for(HOST).map(drop)
+    }
+
     /// Runs a line in the host's shell, checks its status and gives what it writes.
-    fn ask(&mut self, line: &str, status: u8) -> Result<String> {
+    ///
+    /// # Errors
+    /// No answer, or another status.
+    pub fn ask(&mut self, line: &str, status: u8) -> Result<String> {
         // What is typed is echoed, and must not look like the answer.
         self.0.send_line(&format!("{line}; echo \"end\"\"=$?=\""))?;
         let answer = self.0.wait_for("end=").with_context(|| format!("no answer to `{line}`"))?;
@@ -194,7 +235,8 @@ impl Host {
     }
 }
 
-fn folder(version: Version) -> String {
+/// Where the host has a kernel and its initial RAM disk.
+pub fn folder(version: Version) -> String {
     format!("/guests/{version:?}")
 }
 
@@ -213,6 +255,8 @@ fn write_initrd(kernel: &Kernel, programs: &[(&str, PathBuf)], path: &Path) -> R
     a.folders(&["bin", "dev", "proc", "sys", "tmp", "guests"]);
     a.file("init", INIT.as_bytes());
     a.file("bin/busybox", &fs::read(kernel.busybox())?);
+    a.folders(&["lib", "lib/modules"]);
+    a.modules(kernel)?;
     for (name, program) in programs {
         let stripped = run::target().join(format!("nested-{name}"));
         let mut c = Command::new("aarch64-linux-gnu-strip");

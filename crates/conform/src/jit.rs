@@ -195,8 +195,8 @@ fn status(esr: u64) -> u64 {
 ///
 /// # Errors
 /// The accelerator cannot be made, or the run did not come to its end.
-pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> {
-    execute_by(model, cases, code, |memory, model| run(memory, model, None))
+pub fn execute(model: &str, cases: &[Case], code: &[u8], avx512: bool) -> Result<Vec<Record>> {
+    execute_by(model, cases, code, |memory, model| run(memory, model, avx512, None))
 }
 
 /// As [`execute`], with a mistake in the cases' own instructions.
@@ -205,7 +205,7 @@ pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> 
 /// As [`execute`].
 pub fn execute_mistaken(model: &str, cases: &[Case], code: &[u8], kind: Kind) -> Result<Vec<Record>> {
     let mistake = Mistake { from: physical(program::BODIES), kind };
-    execute_by(model, cases, code, |memory, model| run(memory, model, Some(mistake)))
+    execute_by(model, cases, code, |memory, model| run(memory, model, true, Some(mistake)))
 }
 
 /// What a run came to that counts its instructions.
@@ -320,8 +320,13 @@ fn words(code: &[u32]) -> Vec<u8> {
     code.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>, mistake: Option<Mistake>) -> Result<()> {
-    let options = JitOptions { code_size: 64 << 20, mistake, ..Default::default() };
+fn run(
+    memory: &Arc<AddressSpace>,
+    model: &Arc<CpuModel>,
+    avx512: bool,
+    mistake: Option<Mistake>,
+) -> Result<()> {
+    let options = JitOptions { code_size: 64 << 20, avx512, mistake, ..Default::default() };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
     let shared = Arc::new(VcpuShared::new(0));
     let mut vcpu = jit.create_vcpu(shared, initial_state(model))?;

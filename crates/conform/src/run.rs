@@ -287,12 +287,12 @@ impl Run {
         match by {
             Executor::Qemu => qemu::execute(&self.model, &self.plan.features, cases, code),
             #[cfg(target_arch = "x86_64")]
-            Executor::Jit => match self.spoil {
-                None => crate::jit::execute(&self.model, cases, code),
+            Executor::Jit | Executor::JitAvx2 => match self.spoil {
+                None => crate::jit::execute(&self.model, cases, code, by == Executor::Jit),
                 Some(spoil) => crate::jit::execute_mistaken(&self.model, cases, code, spoil.into()),
             },
             #[cfg(not(target_arch = "x86_64"))]
-            Executor::Jit => anyhow::bail!("this host has no translator"),
+            Executor::Jit | Executor::JitAvx2 => anyhow::bail!("this host has no translator"),
             Executor::Interpreter => {
                 let mut out = Vec::new();
                 let lift = self.spoil.and_then(Spoil::lift);

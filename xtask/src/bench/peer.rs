@@ -100,8 +100,8 @@ impl Peer {
         c
     }
 
-    /// A host on which armlet can use KVM, with its console on standard output.
-    pub fn nested(&self, image: &Path, initrd: &Path) -> Command {
+    /// A host on which armlet can use KVM, with its console on standard output, and `disks` with serial numbers.
+    pub fn nested(&self, image: &Path, initrd: &Path, disks: &[(&str, PathBuf)]) -> Command {
         let mut c = self.program();
         c.args([
             "-M",
@@ -115,6 +115,10 @@ impl Peer {
         ]);
         c.args(["-display", "none", "-nodefaults", "-serial", "stdio", "-monitor", "none", "-no-reboot"]);
         c.args(["-append", "console=ttyAMA0 quiet", "-kernel"]).arg(image).arg("-initrd").arg(initrd);
+        for (name, path) in disks {
+            c.arg("-drive").arg(format!("if=none,format=raw,id={name},file={}", path.display()));
+            c.arg("-device").arg(format!("virtio-blk-device,drive={name},serial={name}"));
+        }
         c
     }
 

@@ -3,11 +3,17 @@
 use armlet_arm::sysop::TlbiTarget;
 
 /// Lines of each data table.
-pub const LINES: usize = 1024;
+pub const LINES: usize = 4096;
 /// Lines of the table of instruction pages.
 pub const PAGE_LINES: usize = 512;
-/// Entries of the jump cache.
-pub const JUMP_CACHE_ENTRIES: usize = 4096;
+/// Entries of the jump cache: a kernel and its programs return to many thousand places.
+pub const JUMP_CACHE_ENTRIES: usize = 16384;
+/// Entries whose places are remembered, so that a few are cheap to go over.
+const REMEMBERED: usize = 2048;
+/// Kinds of sites: reads and writes of 1, 2, 4 … 32 bytes.
+pub const SITE_CLASSES: usize = 12;
+/// Sites of each kind.
+pub const SITES: usize = 16;
 /// A tag that no access compares equal to (tags have low bits clear, or only those below 16).
 const NO_TAG: u64 = u64::MAX;
 /// Address spaces of EL0 that are kept.
@@ -61,8 +67,19 @@ pub struct TlbSet {
     pub read: [Line; LINES],
     /// Pages that may be written.
     pub write: [Line; LINES],
+    /// Up to which offset accesses of a site may begin in its page; 0 if it has none.
+    pub site_limits: [u64; SITES * SITE_CLASSES],
+    /// Virtual pages of sites.
+    pub site_pages: [u64; SITES * SITE_CLASSES],
+    /// Where they are in the host.
+    pub site_hosts: [u64; SITES * SITE_CLASSES],
+    /// Nonzero: a site may have a page.
+    pub sites_used: u64,
     /// Branch targets.
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
+    /// Which entries of `jumps` may be filled, if `filled_count` is no more than there are places.
+    filled: [u16; REMEMBERED],
+    filled_count: usize,
     /// Which pages may have entries in `jumps`: one bit for each page number, folded.
     jump_pages: [u64; JUMP_PAGE_WORDS],
     /// Pages that may be executed.
@@ -278,7 +295,14 @@ impl TlbSet {
 
     /// Remembers where the block at `va` is.
     pub fn fill_jump(&mut self, va: u64, host: u64) {
-        self.jumps[Self::jump_index(va)] = Jump { va, host };
+        let index = Self::jump_index(va);
+        if self.jumps[index].is_none() {
+            if let Some(place) = self.filled.get_mut(self.filled_count) {
+                *place = index as u16;
+            }
+            self.filled_count += 1;
+        }
+        self.jumps[index] = Jump { va, host };
         let (word, bit) = Self::jump_page_bit(va);
         self.jump_pages[word] |= bit;
         self.used = true;
@@ -290,10 +314,32 @@ impl TlbSet {
         (j.va == va).then_some(j.host)
     }
 
+    /// All entries that are filled, and maybe some that are not.
+    fn for_each_jump(&mut self, mut f: impl FnMut(usize, &mut Jump)) {
+        if let Some(filled) = self.filled.get(..self.filled_count) {
+            for i in filled.iter().copied().map(usize::from) {
+                f(i, &mut self.jumps[i]);
+            }
+        } else {
+            self.jumps.iter_mut().enumerate().for_each(|(i, jump)| f(i, jump));
+        }
+    }
+
     /// Forgets all branch targets.
     pub fn clear_jumps(&mut self) {
-        self.jumps = NO_JUMPS;
+        if self.filled_count <= REMEMBERED {
+            self.for_each_jump(|i, jump| *jump = Jump::none(i));
+        } else {
+            self.jumps = NO_JUMPS;
+        }
+        self.filled_count = 0;
         self.jump_pages = [0; JUMP_PAGE_WORDS];
+    }
+
+    fn clear_sites(&mut self) {
+        if std::mem::take(&mut self.sites_used) != 0 {
+            self.site_limits = [0; SITES * SITE_CLASSES];
+        }
     }
 
     /// Forgets everything.
@@ -301,8 +347,9 @@ impl TlbSet {
         if !self.used {
             return;
         }
-        self.read = [LINE; LINES];
-        self.write = [LINE; LINES];
+        self.clear_sites();
+        self.read.fill(LINE);
+        self.write.fill(LINE);
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
@@ -316,6 +363,7 @@ impl TlbSet {
 
     /// Forgets write permissions to a page of host memory.
     pub fn forget_writes_to(&mut self, host_page: u64) {
+        self.clear_sites();
         for line in &mut self.write {
             if line.tag != NO_TAG && line.tag.wrapping_add(line.addend) == host_page {
                 *line = LINE;
@@ -334,6 +382,7 @@ impl TlbSet {
 
     /// Forgets lines whose tag is chosen.
     fn clear_if(&mut self, chosen: impl Fn(u64) -> bool) {
+        self.clear_sites();
         for line in self.read.iter_mut().chain(&mut self.write) {
             if line.tag != NO_TAG && chosen(line.tag) {
                 *line = LINE;
@@ -344,17 +393,18 @@ impl TlbSet {
                 *line = PAGE;
             }
         }
-        for (i, jump) in self.jumps.iter_mut().enumerate() {
+        self.for_each_jump(|i, jump| {
             if !jump.is_none() && chosen(jump.va & !0xfff) {
                 *jump = Jump::none(i);
             }
-        }
+        });
     }
 
     fn invalidate_range(&mut self, start: u64, last: u64) {
         if !self.used {
             return;
         }
+        self.clear_sites();
         let (start, last) = self.with_huge(bare(start) & !0xfff, bare(last) | 0xfff);
         if (last - start) >> BLOCK_SHIFT >= 4 {
             let grain = (1 << BLOCK_SHIFT) - 1;
@@ -482,6 +532,7 @@ pub struct TlbSets {
 /// A set with nothing in it, made on the heap without passing over the stack.
 fn empty_set() -> Box<TlbSet> {
     let mut set: Box<TlbSet> = zeroed_set();
+    set.jumps = NO_JUMPS;
     set.used = true;
     set.clear();
     set
@@ -611,12 +662,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_branch_targets_are_forgotten_like_few() {
+        let mut sets = TlbSets::new();
+        let set = sets.el0();
+        for count in [3, REMEMBERED as u64, 2 * JUMP_CACHE_ENTRIES as u64, 5] {
+            let targets = || (0..count).map(|i| 0x40_0000 + 4 * i);
+            for va in targets() {
+                set.fill_jump(va, va + 1);
+            }
+            assert_eq!(set.jump(0x40_0000 + 4 * (count - 1)), Some(0x40_0000 + 4 * (count - 1) + 1));
+            // One that goes and comes again is no new one for ever.
+            set.forget_jumps(0x40_0000);
+            set.fill_jump(0x40_0000, 1);
+            set.clear_if(|tag| tag < 0x40_2000);
+            assert!((0x40_0000..0x40_2000).step_by(4).all(|va| set.jump(va).is_none()));
+            set.clear_jumps();
+            assert!(targets().all(|va| set.jump(va).is_none()));
+            assert!(set.jumps.iter().all(Jump::is_none));
+        }
+    }
+
     const UPPER: u64 = 0xffff_8000_0000_1000;
     const LOWER: u64 = 0x1000;
 
     /// Whether EL1's current set has the line of `va`.
     fn has(sets: &mut TlbSets, va: u64) -> bool {
         sets.el1().read[TlbSet::index(va)].tag == va
+    }
+
+    #[test]
+    fn whatever_takes_a_line_away_empties_the_sites() {
+        let takers: [fn(&mut TlbSet); 4] = [
+            TlbSet::clear,
+            TlbSet::clear_lower,
+            |set| set.invalidate_range(LOWER, LOWER),
+            |set| set.forget_writes_to(0x8000),
+        ];
+        for take in takers {
+            let mut set = empty_set();
+            set.fill(LOWER, 0, false, 12, true);
+            (set.site_limits[5], set.sites_used) = (4089, 1);
+            take(&mut set);
+            assert_eq!((set.site_limits[5], set.sites_used), (0, 0));
+        }
     }
 
     #[test]
