@@ -121,7 +121,8 @@ impl Luggage {
         let mut outbox = File::open(self.folder.path("outbox"))?;
         std::io::copy(&mut (&mut outbox).take(size), &mut File::create(&state)?)?;
         outbox.seek(SeekFrom::Start(size))?;
-        let image = self.folder.path("image");
+        // The emulated host still has its disk open.
+        let image = self.folder.path("image-back");
         std::io::copy(&mut outbox.take(DISK), &mut File::create(&image)?)?;
         let mut c = restore(&self.armlet, &state);
         c.arg("--kernel").arg(&self.linux.image).arg("--initrd").arg(&self.linux.initrd);
