@@ -61,9 +61,6 @@ pub fn main(o: &Options) -> Result<()> {
     let mut host = Host::start(!o.short && !only, o.verbose, &disks)?;
     if let Some(luggage) = &mut luggage {
         luggage.carry(&mut host)?;
-        if !o.short {
-            luggage.return_from_kvm(&mut host)?;
-        }
     }
     if only {
         return Ok(());
