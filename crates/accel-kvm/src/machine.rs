@@ -18,6 +18,7 @@ use kvm_bindings::{
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use crate::patch::Patches;
 use crate::registers::{OneReg, Registers, system_register};
 use crate::system::{
     counter, host as host_error, set_call_filter, set_counter_offset, set_memory, set_of_vcpu,
@@ -54,6 +55,7 @@ pub struct KvmMachine {
     pub(crate) watchpoints: usize,
     pub(crate) injects_aborts: bool,
     pub(crate) has_gic: OnceLock<()>,
+    pub(crate) patches: Patches,
     time: Mutex<Time>,
     memory: OnceLock<Arc<AddressSpace>>,
     _stolen_time: Option<Ram>,
@@ -114,6 +116,7 @@ impl KvmMachine {
             watchpoints: usize::try_from(kvm.get_guest_debug_hw_wps()).unwrap_or(0),
             injects_aborts: kvm.check_extension_raw(KVM_CAP_ARM_INJECT_EXT_DABT.into()) > 0,
             has_gic: OnceLock::new(),
+            patches: Patches::default(),
             time: Mutex::new(Time { offset: 0, stopped: Some(0) }),
             memory: OnceLock::new(),
             _stolen_time: page,
