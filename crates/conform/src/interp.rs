@@ -1,7 +1,7 @@
 //! The first executor under test: lifts run by the IR interpreter.
 
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp, run};
-use armlet_accel_jit::ir::{Block, Builder, Hint, Inst, Mem, Order, Raise};
+use armlet_accel_jit::ir::{Block, Builder, Hint, Inst, Mem, Raise};
 use armlet_accel_jit::lift::{Flow, LiftContext, lift};
 use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
 use armlet_arm::{CpuState, Feature, FeatureSet, Pstate, sysreg};
@@ -77,15 +77,8 @@ impl Memory<'_> {
     }
 
     fn aligned(&self, address: u64, bytes: usize, mem: Mem) -> Result<(), Fault> {
-        let within = address % 16 + bytes as u64 <= 16;
-        if mem.order == Order::Plain
-            || address.is_multiple_of(bytes as u64)
-            || self.features.has(Feature::Lse2) && within
-        {
-            Ok(())
-        } else {
-            Err(Fault::Alignment)
-        }
+        let lse2 = self.features.has(Feature::Lse2);
+        if mem.may_be_at(address, bytes as u64, lse2) { Ok(()) } else { Err(Fault::Alignment) }
     }
 }
 

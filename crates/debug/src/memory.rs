@@ -1,24 +1,13 @@
 //! Guest memory as a debugger sees it: RAM only, so that looking at a device never changes it.
 
-use armlet_arm::mmu::{self, Access, AccessKind, Context, Fault, PhysicalMemory, Translation};
-use armlet_arm::spec::descriptor;
+use armlet_arm::mmu::{self, Access, AccessKind, Context, Fault, PhysicalMemory, Translation, Unchanged};
 use armlet_memory::{AccessSize, AddressSpace, Ram};
 
 const PAGE: u64 = 4096;
 
-/// Translation tables as they are, with the Access flag set everywhere: a look changes nothing, and does not fail
-/// because nobody has looked before.
-pub(crate) struct Tables<'a>(pub(crate) &'a Ram);
-
-impl PhysicalMemory for Tables<'_> {
-    fn read_u64(&self, pa: u64) -> Option<u64> {
-        // In a table descriptor, hardware ignores this bit.
-        Some(self.0.load(pa, AccessSize::Double)? | descriptor::AF)
-    }
-
-    fn compare_exchange_u64(&self, _: u64, _: u64, _: u64) -> Option<Result<u64, u64>> {
-        None
-    }
+/// The guest's translation tables, to look through.
+pub(crate) fn tables(ram: &Ram) -> impl PhysicalMemory {
+    Unchanged(|pa| ram.load(pa, AccessSize::Double))
 }
 
 /// Whose addresses are meant.
@@ -34,7 +23,7 @@ impl Space {
     /// Translates an address for EL1, whatever the page allows.
     pub(crate) fn translate(context: &Context, ram: &Ram, va: u64) -> Result<Translation, Fault> {
         let access = Access { kind: AccessKind::Read, el: 1, pan: false };
-        mmu::translate(context, &Tables(ram), va, access)
+        mmu::translate(context, &tables(ram), va, access)
     }
 
     fn physical(&self, ram: &Ram, address: u64) -> Option<u64> {
@@ -97,6 +86,7 @@ impl Space {
 
 #[cfg(test)]
 mod tests {
+    use armlet_arm::spec::descriptor;
     use armlet_arm::spec::{sctlr, tcr};
     use armlet_arm::{CpuModel, CpuState, SysReg};
     use armlet_memory::AddressSpaceBuilder;

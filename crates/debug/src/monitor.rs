@@ -6,7 +6,7 @@ use std::time::Duration;
 use armlet_arm::mmu::{Context, Mapping, Mappings, Permissions};
 use armlet_machine::{Cause, RunState};
 
-use crate::memory::{Space, Tables};
+use crate::memory::{Space, tables};
 use crate::target::Target;
 
 /// Lines of a listing.
@@ -183,7 +183,7 @@ fn map(target: &mut Target, from: &str, text: Option<&&str>) -> Result<String, S
 }
 
 fn listing(context: &Context, target: &Target, from: u64) -> String {
-    let tables = Tables(target.machine.memory().ram());
+    let tables = tables(target.machine.memory().ram());
     let mut mappings = Mappings::new(context, &tables, from);
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut cut = None;

@@ -203,7 +203,7 @@ impl VcpuThread {
     /// Does the work that there is now, and takes over what it chose as the next state. Tells whether it did choose.
     ///
     /// What comes meanwhile is for the next round: callers who submit faster than work is done would keep a vCPU
-    /// from its guest, from a pause and from leaving for ever.
+    /// from a pause and from leaving for ever.
     pub(crate) fn drain(&mut self, pool: Option<&Pool>) -> bool {
         let (now, _) = self.vcpu.queue.lengths();
         for _ in 0..now {

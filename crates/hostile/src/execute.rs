@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp};
-use armlet_accel_jit::ir::{Hint, Mem, Order, Raise};
+use armlet_accel_jit::ir::{Hint, Mem, Raise};
 use armlet_accel_jit::{JitAccelerator, JitOptions};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{Class, CpuModel, CpuState, Enc, Feature, FeatureSet, Pstate, SysReg, decode};
@@ -230,18 +230,14 @@ struct View<'a> {
     data: &'a mut [u8],
     code: &'a [u8],
     features: &'a FeatureSet,
-    /// The instruction accesses a pair, each half of which may be aligned by itself (LDIAPP, STILP).
-    halves: bool,
 }
 
 impl View<'_> {
     /// The address without its tag, if it is aligned as the access has to be.
     fn place(&self, address: u64, bytes: usize, mem: Mem) -> Result<u64, Fault> {
         let at = ((address << 8) as i64 >> 8) as u64;
-        let within = self.features.has(Feature::Lse2) && at % 16 + bytes as u64 <= 16;
-        let multiple = bytes as u64 >> u8::from(self.halves);
-        let aligned = mem.order == Order::Plain || at.is_multiple_of(multiple) || within;
-        if aligned { Ok(at) } else { Err(Fault::Alignment) }
+        let lse2 = self.features.has(Feature::Lse2);
+        if mem.may_be_at(at, bytes as u64, lse2) { Ok(at) } else { Err(Fault::Alignment) }
     }
 }
 
@@ -306,8 +302,7 @@ impl Expected {
             let word = u32::from_le_bytes(p.code[offset..offset + 4].try_into().ok()?);
             // An atomic instruction needs write permission even if it writes nothing.
             let code: &[u8] = if is_atomic(word) { &[] } else { &p.code };
-            let halves = decode(word).is_some_and(|e| e.class() == Class::Ldiappstilp);
-            let mut memory = View { data: &mut data, code, features: model.features(), halves };
+            let mut memory = View { data: &mut data, code, features: model.features() };
             let end = match step(model.features(), &mut cpu, &mut memory, word) {
                 Exit::Goto | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl) => {
                     // The lower half's top byte is ignored (TBI0).

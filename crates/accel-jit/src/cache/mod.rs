@@ -10,7 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 pub use memory::CodeMemory;
 
+use crate::host::x86_64::asm::{Asm, RAX};
 use crate::host::x86_64::generate::Generator;
+use crate::host::x86_64::generate::carry::{Held, emit_bridge, helps};
 use crate::ir::Inst;
 use crate::mmu::SideEntry;
 
@@ -76,6 +78,9 @@ struct Block {
     /// Offset of the code; the outer entry is there.
     code: u32,
     inner: u32,
+    /// The entry at which host vector registers hold what is `wanted`.
+    warm: u32,
+    wanted: Held,
     valid: bool,
     /// Where instructions begin, if that is wanted: offset of the code, offset in the guest's page.
     marks: Vec<(u32, u16)>,
@@ -93,6 +98,8 @@ struct Exit {
     target: u16,
     /// It goes to a careful block.
     careful: bool,
+    /// What host vector registers hold there.
+    held: Held,
 }
 
 /// Counters of the cache.
@@ -124,6 +131,9 @@ pub struct CodeCache {
 
 /// Room that a new block is sure to have: the largest block is far smaller.
 const HEADROOM: usize = 256 << 10;
+
+/// Room for a bridge.
+const BRIDGE: usize = 1 << 10;
 
 impl CodeCache {
     /// An empty cache in `memory`, whose first `used` bytes are taken by thunks.
@@ -191,6 +201,7 @@ impl CodeCache {
             site: code + e.fixup,
             target: e.target,
             careful: e.careful,
+            held: e.held,
         }));
         let entries = generator.side_table.iter();
         self.side_table.extend(entries.map(|e| SideEntry {
@@ -202,6 +213,8 @@ impl CodeCache {
             key,
             code,
             inner: code + generator.inner_entry,
+            warm: code + generator.warm_entry,
+            wanted: generator.wanted,
             valid: true,
             marks: std::mem::take(&mut generator.marks),
             _slow: std::mem::take(&mut generator.slow_insts),
@@ -249,10 +262,28 @@ impl CodeCache {
             return false;
         }
         let site = exit.site as usize;
-        let target = to.inner;
+        let (inner, warm) = (to.inner, to.warm);
+        let (held, wanted) = (exit.held, to.wanted);
+        let target = if self.memory.room() >= BRIDGE && helps(&held, &wanted) {
+            self.bridge(&held, &wanted, warm)
+        } else {
+            inner
+        };
         let displacement = target.wrapping_sub(site as u32 + 4);
         self.memory.patch(site, &displacement.to_le_bytes());
         true
+    }
+
+    /// Where an exit that holds `held` goes on its way to the warm entry at `warm`: there if nothing is to be moved.
+    fn bridge(&mut self, held: &Held, wanted: &Held, warm: u32) -> u32 {
+        let mut a = Asm::default();
+        a.reset(self.memory.next_address());
+        if emit_bridge(&mut a, held, wanted, self.memory.address(warm as usize)) {
+            self.statistics.bytes += a.len() as u64;
+            self.memory.append(a.code()) as u32
+        } else {
+            warm
+        }
     }
 
     /// True if there is code from the physical page `page` (number, not address).
@@ -277,18 +308,20 @@ impl CodeCache {
         if !std::mem::replace(&mut block.valid, false) {
             return;
         }
-        let (code, inner, key) = (block.code as usize, block.inner as usize, block.key);
+        let (code, inner, warm) = (block.code as usize, block.inner as usize, block.warm as usize);
+        let key = block.key;
         self.map.remove(&key.packed());
         self.statistics.invalidated += 1;
-        use crate::host::x86_64::asm::{Asm, RAX};
         let mut a = Asm::default();
         a.reset(self.memory.address(code));
         a.jmp_to(thunks.indirect);
         self.memory.patch(code, a.code());
-        a.reset(self.memory.address(inner));
-        a.mov_imm(RAX, (key.pa & 0xfff) as i64);
-        a.jmp_to(thunks.poll);
-        self.memory.patch(inner, a.code());
+        for entry in [inner, warm] {
+            a.reset(self.memory.address(entry));
+            a.mov_imm(RAX, (key.pa & 0xfff) as i64);
+            a.jmp_to(thunks.poll);
+            self.memory.patch(entry, a.code());
+        }
     }
 
     /// Invalidates all blocks.
@@ -305,7 +338,8 @@ impl CodeCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::x86_64::generate::{ExitSite, Generator};
+    use crate::host::x86_64::generate::ExitSite;
+    use crate::host::x86_64::generate::carry::HELD_NOTHING;
     use crate::host::x86_64::thunks::Thunks;
 
     /// Offset of the one patchable exit in each of the blocks below.
@@ -320,7 +354,7 @@ mod tests {
         let mut g = Generator::new(Thunks::default());
         g.asm.reset(cache.next_address());
         (0..64).for_each(|_| g.asm.int3());
-        g.exits.push(ExitSite { fixup: SITE, target: 0x40, careful: false });
+        g.exits.push(ExitSite { fixup: SITE, target: 0x40, careful: false, held: HELD_NOTHING });
         cache.insert(BlockKey { pa, context }, &mut g)
     }
 

@@ -18,6 +18,7 @@ impl Builder {
     pub fn clear(&mut self) {
         self.block.insts.clear();
         self.block.temps = 0;
+        self.block.flags_dead.clear();
     }
 
     /// Appends an instruction.
@@ -65,6 +66,11 @@ impl Builder {
         let d = self.temp();
         self.emit(Inst::Unary { op, w, d, s: s.into() });
         d
+    }
+
+    /// Notes that nobody asks for NZCV as it is where the block leaves for `target`.
+    pub fn flags_are_dead_at(&mut self, target: i64) {
+        self.block.flags_dead.push(target);
     }
 
     /// The block so far.

@@ -516,14 +516,20 @@ impl<M: Machine> Frame<'_, M> {
     }
 
     fn atomic(&mut self, inst: &Inst) -> Step<M::Fault> {
-        // These are aligned whatever their ordering; the machine checks that for ordered ones.
+        // These are aligned whatever their ordering; the machine checks that for ordered ones. Pairs are as a whole.
         let aligned = |mem: Mem| Mem { order: Order::AcquireRelease, ..mem };
+        let pair = |mem: Mem| Mem { align: mem.size + 1, ..aligned(mem) };
         match *inst {
-            Inst::LoadEx { mem, d, d2, addr } => self.load_exclusive(aligned(mem), d, d2, self.address(addr)),
-            Inst::StoreEx { mem, status, s, s2, addr } => {
-                let values = [self.get(s), s2.map_or(0, |s| self.get(s))];
-                let count = if s2.is_some() { 2 } else { 1 };
-                self.store_exclusive(aligned(mem), status, &values[..count], self.address(addr))
+            Inst::LoadEx { mem, d, d2, addr } => {
+                let mem = if d2.is_some() { pair(mem) } else { aligned(mem) };
+                self.load_exclusive(mem, d, d2, self.address(addr))
+            }
+            Inst::StoreEx { mem, status, s, s2: None, addr } => {
+                self.store_exclusive(aligned(mem), status, &[self.get(s)], self.address(addr))
+            }
+            Inst::StoreEx { mem, status, s, s2: Some(s2), addr } => {
+                let values = [self.get(s), self.get(s2)];
+                self.store_exclusive(pair(mem), status, &values, self.address(addr))
             }
             Inst::AtomicRmw { op, mem, d, s, addr } => {
                 let (at, mem) = (self.address(addr), aligned(mem));
@@ -542,7 +548,7 @@ impl<M: Machine> Frame<'_, M> {
                 self.set(d, old);
                 Ok(())
             }
-            Inst::CasPair { mem, d, s, addr } => self.cas_pair(aligned(mem), d, s, self.address(addr)),
+            Inst::CasPair { mem, d, s, addr } => self.cas_pair(pair(mem), d, s, self.address(addr)),
             _ => Ok(()),
         }
     }
@@ -571,6 +577,7 @@ impl<M: Machine> Frame<'_, M> {
     fn store_exclusive(&mut self, mem: Mem, status: Reg, values: &[u64], at: u64) -> Step<M::Fault> {
         let monitor = self.cpu.monitor;
         let bytes = (values.len() as u64) << mem.size;
+        // The monitor comes before all aborts (AArch64.ExclusiveMonitorsPass leaves that to the implementation).
         let mut stored = monitor.address == at && monitor.size == bytes;
         if stored {
             let mut now = [0; 16];

@@ -10,6 +10,7 @@
 mod builder;
 pub mod interp;
 mod interp_vector;
+pub mod vectors;
 pub mod visit;
 pub use builder::Builder;
 
@@ -253,6 +254,13 @@ impl Mem {
     /// A plain access of `1 << size` bytes.
     pub const fn plain(size: u8) -> Self {
         Self { size, align: size, order: Order::Plain, unprivileged: false }
+    }
+
+    /// True if `bytes` in all may be accessed at `address`, SCTLR_ELx.{A,nAA} being 0, by a CPU with FEAT_LSE2 or
+    /// without (Arm ARM J1.1, AArch64.UnalignedAccessFaults).
+    pub const fn may_be_at(self, address: u64, bytes: u64, lse2: bool) -> bool {
+        let aligned = address.is_multiple_of(1 << self.align);
+        matches!(self.order, Order::Plain) || aligned || lse2 && address % 16 + bytes <= 16
     }
 }
 
@@ -726,4 +734,6 @@ pub struct Block {
     pub insts: Vec<Inst>,
     /// Temporaries used.
     pub temps: u8,
+    /// Targets in the page at which NZCV is replaced before anything asks for it or can fault.
+    pub flags_dead: Vec<i64>,
 }

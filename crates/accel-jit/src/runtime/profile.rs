@@ -15,10 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use armlet_arm::SysReg;
-use armlet_arm::mmu::{self, Access, AccessKind, PhysicalMemory};
-use armlet_arm::spec::descriptor;
+use armlet_arm::mmu::{self, Access, AccessKind, Unchanged};
 use armlet_engine::samples::{MAX_CALLERS, Stack};
-use armlet_memory::{AccessSize, Ram};
+use armlet_memory::AccessSize;
 
 use super::state::JitState;
 use super::vcpu::JitCore;
@@ -162,19 +161,6 @@ extern "C" fn on_period(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_v
     }
 }
 
-/// Translation tables as they are, with the Access flag set everywhere: a look changes nothing.
-struct Tables<'a>(&'a Ram);
-
-impl PhysicalMemory for Tables<'_> {
-    fn read_u64(&self, pa: u64) -> Option<u64> {
-        Some(self.0.load(pa, AccessSize::Double)? | descriptor::AF)
-    }
-
-    fn compare_exchange_u64(&self, _: u64, _: u64, _: u64) -> Option<Result<u64, u64>> {
-        None
-    }
-}
-
 impl JitCore {
     /// Adds what the handler has noted since the last time. Called where the architectural state is complete but for
     /// the flags.
@@ -221,7 +207,8 @@ impl JitCore {
     fn peek(&self, va: u64) -> Option<u64> {
         let ram = self.machine.memory.ram();
         let access = Access { kind: AccessKind::Read, el: 1, pan: false };
-        let pa = mmu::translate(&self.mmu, &Tables(ram), va, access).ok()?.pa;
+        let tables = Unchanged(|pa| ram.load(pa, AccessSize::Double));
+        let pa = mmu::translate(&self.mmu, &tables, va, access).ok()?.pa;
         ram.load(pa, AccessSize::Double)
     }
 }

@@ -17,6 +17,8 @@ use crate::mmu::Fetch;
 /// Guest instructions in one block, at most.
 const MAX_INSTRUCTIONS: usize = 64;
 const PAGE: u64 = 4096;
+/// Guest instructions at a branch's target that are asked what they do with NZCV, at most.
+const LOOK: u32 = 6;
 
 impl JitCore {
     /// The block at virtual address `pc`, translated if need be; a careful one if so wanted.
@@ -96,6 +98,9 @@ impl JitCore {
             let first = words.get((pc & (PAGE - 1)) as u32).unwrap_or(0);
             options.landing = Some(landing(&self.lift_base, first));
         }
+        if !options.counted && !options.watch && key.context & STEP == 0 && !self.debug.shapes_code() {
+            self.find_dead_flags(&mut words);
+        }
         options.windows &= key.context & (CAREFUL | STEP) == 0 && !options.watch;
         let base = self.cache.next_address();
         let numbers = self.cache.next_numbers();
@@ -110,6 +115,50 @@ impl JitCore {
             self.counters.translation_ns += start.elapsed().as_nanos() as u64;
         }
         Ok(id)
+    }
+
+    /// Finds out at which targets of the block's branches nobody asks for NZCV, where that matters. They are in the same
+    /// page, so that they are invalidated together with the block.
+    fn find_dead_flags(&mut self, words: &mut PageWords<'_>) {
+        let mut written = false;
+        let mut targets = Vec::new();
+        for inst in &self.builder.block().insts {
+            if let Inst::BranchIf { target, .. } | Inst::Branch { target } = *inst {
+                if written && (0..PAGE as i64).contains(&target) && !targets.contains(&target) {
+                    targets.push(target);
+                }
+            } else if !written {
+                written = inst.facts().writes_flags;
+            }
+        }
+        for target in targets {
+            if self.flags_are_dead_at(words, target as u32) {
+                self.builder.flags_are_dead_at(target);
+            }
+        }
+    }
+
+    /// True if the instructions at `offset` replace NZCV before anything asks for it, may fault or may leave.
+    fn flags_are_dead_at(&mut self, words: &mut PageWords<'_>, offset: u32) -> bool {
+        let mut ctx = LiftContext { offset, ..self.lift_base };
+        for _ in 0..LOOK {
+            let Some(word) = words.get(ctx.offset) else { return false };
+            self.ahead.clear();
+            if !matches!(lift(&mut self.ahead, &ctx, word), Flow::Next) {
+                return false;
+            }
+            for inst in &self.ahead.block().insts {
+                let facts = inst.facts();
+                if facts.reads_flags || facts.leaves {
+                    return false;
+                }
+                if facts.writes_flags {
+                    return true;
+                }
+            }
+            ctx.offset += 4;
+        }
+        false
     }
 
     /// Lifts a superblock into the builder; tells how many instructions it has.

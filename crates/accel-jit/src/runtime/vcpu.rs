@@ -124,6 +124,8 @@ pub struct JitCore {
     pub(super) cache: CodeCache,
     pub(super) generator: Generator,
     pub(super) builder: Builder,
+    /// For instructions that are only looked at.
+    pub(super) ahead: Builder,
     pub(super) thunks: Thunks,
     pub(super) mmu: Context,
     pub(super) regime: Regime,
@@ -209,6 +211,7 @@ impl JitCore {
             cache: CodeCache::new(memory, used),
             generator: Generator::new(thunks),
             builder: Builder::new(),
+            ahead: Builder::new(),
             thunks,
             mmu,
             regime: Regime::default(),

@@ -3,6 +3,7 @@
 use armlet_arm::{Class, Enc, Feature, FeatureSet, decode};
 
 use super::Word;
+use crate::asm;
 use crate::random::Random;
 
 /// An instruction of this encoding, after another one that it needs, or `None` if these fields cannot be tested.
@@ -14,7 +15,10 @@ pub(super) fn word(r: &mut Random, features: &FeatureSet, enc: Enc) -> Option<Wo
     }
     let exclusive_store = matches!(enc.class(), Class::Ldstexclr | Class::Ldstexclp) && word & (1 << 22) == 0;
     if exclusive_store && features.has(enc.feature()) {
-        body.insert(0, load_exclusive_for(r, word, false));
+        body.insert(0, load_exclusive_for(word));
+        if r.one_in(8) {
+            body.insert(1, asm::CLREX);
+        }
     }
     Some(Word { enc, body })
 }
@@ -157,14 +161,14 @@ fn maintenance(r: &mut Random, features: &FeatureSet, word: u32) -> u32 {
     word & !(0x3fff << 5) | 3 << 16 | 7 << 12 | crm << 8 | op2 << 5
 }
 
-/// The load-exclusive that makes a store-exclusive succeed, always or mostly: of the same size at the same address.
-pub(super) fn load_exclusive_for(r: &mut Random, word: u32, always: bool) -> u32 {
+/// The load-exclusive that makes a store-exclusive succeed: of the same size at the same address. What comes of other
+/// sizes is CONSTRAINED UNPREDICTABLE (Arm ARM B2.17.5).
+pub(super) fn load_exclusive_for(word: u32) -> u32 {
     let load = word | 1 << 22 | 0x1f << 16;
     // Into registers that the store does not use, so that the address and the data stay.
     let used = [word & 31, word >> 5 & 31, word >> 10 & 31];
     let mut free = (0..31).filter(|n| !used.contains(n));
     let (a, b) = (free.next().unwrap_or(0), free.next().unwrap_or(1));
     let load = load & !31 | a;
-    let load = if load & (1 << 21) != 0 { load & !(31 << 10) | b << 10 } else { load };
-    if !always && r.one_in(8) { load ^ 1 << 30 } else { load }
+    if load & (1 << 21) != 0 { load & !(31 << 10) | b << 10 } else { load }
 }

@@ -216,7 +216,7 @@ impl Making<'_> {
             return self.new_pointer(r, cpu, memory);
         }
         let Some((word, enc)) = self.random_word(r) else { return Step::Bad };
-        if let Some(first) = before(r, enc, word) {
+        if let Some(first) = before(enc, word) {
             let step = self.try_push(cpu, memory, first);
             if !matches!(step, Step::Went) {
                 return step;
@@ -312,10 +312,10 @@ impl Making<'_> {
 
 /// What an instruction needs before it: a store-exclusive its load; an MSR to FPCR or FPSR only bits in Xt that every
 /// executor has.
-fn before(r: &mut Random, enc: Enc, word: u32) -> Option<u32> {
+fn before(enc: Enc, word: u32) -> Option<u32> {
     let t = word & 31;
     if enc.class() == Class::Ldstexclr && word >> 22 & 1 == 0 {
-        return Some(fill::load_exclusive_for(r, word, true));
+        return Some(fill::load_exclusive_for(word));
     }
     // AND Xt, Xt, #0x07c00000 and AND Xt, Xt, #0x1f.
     match word & !31 {

@@ -130,10 +130,10 @@ pub fn bug_exclusive_work_against_hot_plug(subject: &dyn Subject) {
                 while !stop.load(Ordering::Relaxed) {
                     let seen = machine.seen.clone();
                     let section = move |_: &mut VcpuAccess<'_>| {
-                        for _ in 0..5 {
-                            assert!(seen.iter().all(|s| !s.inside.load(Ordering::SeqCst)));
-                            thread::yield_now();
-                        }
+                        // One chance for the others to execute: on a busy host it costs much time.
+                        assert!(seen.iter().all(|s| !s.inside.load(Ordering::SeqCst)));
+                        thread::yield_now();
+                        assert!(seen.iter().all(|s| !s.inside.load(Ordering::SeqCst)));
                     };
                     machine.engine.run_exclusive(target, section).expect("a section");
                     sections.fetch_add(1, Ordering::Relaxed);

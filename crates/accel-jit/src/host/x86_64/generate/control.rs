@@ -69,12 +69,14 @@ impl Generator {
         self.asm.op_imm(Op2::Cmp, false, field(std::mem::offset_of!(JitState, poll)), 0);
     }
 
-    /// Evaluates a test; the result is the host condition under which it holds.
-    fn test(&mut self, test: Test) -> Cc {
+    /// Evaluates the test of a branch to `target`; the result is the host condition under which it holds.
+    fn test(&mut self, test: Test, target: i64) -> Cc {
         match test {
             Test::Flags(cond) => {
-                // Saving may change what CF means, so the condition comes after it.
-                self.save_nzcv();
+                if !self.flags_dead.contains(&target) {
+                    // Saving may change what CF means, so the condition comes after it.
+                    self.save_nzcv();
+                }
                 self.host_condition(cond)
             }
             Test::Zero(w, r) | Test::NonZero(w, r) => {
@@ -108,7 +110,7 @@ impl Generator {
             self.asm.bind(skip);
             return self.branch(target);
         }
-        let cc = self.test(test);
+        let cc = self.test(test, target);
         if !(0..PAGE).contains(&target) {
             let taken = self.asm.jcc(cc);
             self.later(Cold::Across { from: taken, target });
@@ -136,10 +138,16 @@ impl Generator {
         self.asm.jmp_to(self.thunks.poll);
     }
 
-    /// Makes the jump at `fixup` a patchable one; its stub goes behind the block.
-    pub(super) fn exit_site(&mut self, fixup: Fixup, target: u16) {
+    /// Makes the jump at `fixup`, which is here, a patchable one; its stub goes behind the block.
+    fn exit_site(&mut self, fixup: Fixup, target: u16) {
+        let held = self.held_now();
+        self.exit_site_holding(fixup, target, held);
+    }
+
+    /// The same for a jump where host vector registers hold `held`.
+    pub(super) fn exit_site_holding(&mut self, fixup: Fixup, target: u16, held: Held) {
         let index = self.exits.len() as u32;
-        self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false });
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false, held });
         self.later(Cold::Exit { from: fixup, index });
     }
 

@@ -99,9 +99,9 @@ impl Generator {
             Opnd::Reg(_) => return false,
         };
         let g = self.dest(d, RAX);
-        let flags_free = self.nzcv == Nzcv::Slot || !self.nzcv_needed();
+        let flags_free = matches!(self.nzcv, Nzcv::Slot | Nzcv::One { .. }) || !self.nzcv_needed();
         if g == ga && flags_free && m.index.is_none() {
-            self.nzcv = Nzcv::Slot;
+            self.flags_lost();
             self.asm.op_imm(Op2::Add, x(w), g, m.disp);
         } else {
             self.asm.lea(x(w), g, m);
@@ -742,10 +742,8 @@ impl Generator {
         if d == Reg::NONE {
             return;
         }
-        if matches!(self.nzcv, Nzcv::Host { saved: false, .. }) {
-            self.save_nzcv();
-        }
-        self.clobber_flags();
+        self.save_nzcv();
+        self.flags_lost();
         let s = self.scratch();
         let g = self.dest(d, RAX);
         let slot = self.nzcv_slot();

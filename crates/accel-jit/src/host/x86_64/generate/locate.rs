@@ -37,6 +37,8 @@ enum Holder {
     Scratch,
     /// The host's distance of a window, by its index.
     Window(u8),
+    /// Whether a condition holds.
+    Condition,
 }
 
 /// A stretch of memory that is known to be plain, in one page, and permitted.
@@ -57,7 +59,10 @@ const WINDOWS: usize = 2;
 
 const POOL: usize = TEMPS.len();
 
-/// Copies that memory does not have, at most.
+/// The first of the temporaries' registers that [`Generator::scratch_exactly`] is not asked for.
+const FIRST_UNBOUND: usize = 2;
+
+/// Copies that memory does not have and conditions, at most.
 const MOST_ALONE: u32 = 2;
 
 pub(super) struct Locations {
@@ -68,6 +73,8 @@ pub(super) struct Locations {
     locked: Cell<u8>,
     /// Copies that memory does not have, one bit each.
     only: u8,
+    /// Who holds a condition.
+    condition: Option<usize>,
     windows: [Option<Window>; WINDOWS],
     /// Which window goes next.
     oldest: usize,
@@ -87,6 +94,7 @@ impl Default for Locations {
             holders: [Holder::Free; POOL],
             locked: Cell::new(0),
             only: 0,
+            condition: None,
             windows: [None; WINDOWS],
             oldest: 0,
             next: 0,
@@ -107,6 +115,7 @@ impl Locations {
         self.windows = [None; WINDOWS];
         self.locked.set(0);
         self.only = 0;
+        self.condition = None;
         for t in 0..=usize::from(block.temps) {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
@@ -225,9 +234,32 @@ impl Locations {
     /// of the kind, since they leave fewer registers for others.
     fn keeps_alone(&mut self, i: usize, replaced: bool) -> bool {
         let others = self.only & !(1 << i);
-        let alone = replaced && others.count_ones() < MOST_ALONE;
+        let alone = replaced && others.count_ones() + u32::from(self.condition.is_some()) < MOST_ALONE;
         self.only = others | u8::from(alone) << i;
         alone
+    }
+
+    /// A register for a condition, to be kept until [`Locations::drop_condition`]; not one that instructions have in mind.
+    pub fn take_condition(&mut self) -> Option<Gpr> {
+        if self.condition.is_some() || self.only.count_ones() >= MOST_ALONE {
+            return None;
+        }
+        let fits = |i: &usize| match self.holders[*i] {
+            Holder::Free => true,
+            Holder::Copy(_) => !self.is_locked(*i) && self.only & 1 << *i == 0,
+            _ => false,
+        };
+        let i = (FIRST_UNBOUND..POOL).find(fits)?;
+        self.holders[i] = Holder::Condition;
+        self.condition = Some(i);
+        Some(TEMPS[i])
+    }
+
+    /// Nobody asks for the condition any more.
+    pub fn drop_condition(&mut self) {
+        if let Some(i) = self.condition.take() {
+            self.holders[i] = Holder::Free;
+        }
     }
 
     /// Forgets all copies.

@@ -5,6 +5,7 @@
 //! lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
 //! Slow paths are emitted behind the block and jump back.
 
+pub mod carry;
 mod control;
 mod count;
 mod crypto;
@@ -29,6 +30,7 @@ use crate::lift::pointer::Landing;
 use crate::mmu::SideEntry;
 use crate::runtime::exit::Exit;
 
+use carry::{HELD_NOTHING, Held};
 use locate::Locations;
 use vector::VectorCache;
 use windows::{Effect, Plan};
@@ -85,9 +87,11 @@ pub struct ExitSite {
     pub target: u16,
     /// It goes to a careful block.
     pub careful: bool,
+    /// What host vector registers hold there.
+    pub held: Held,
 }
 
-/// Bytes from the inner entry on that invalidation may overwrite.
+/// Bytes from the inner and the warm entry on that invalidation may overwrite.
 const ENTRY_ROOM: usize = 16;
 
 /// How NZCV is kept at this point.
@@ -100,6 +104,28 @@ enum Nzcv {
     /// In EFLAGS as the host compares floating-point numbers, the second with the first if `swapped`; also in the slot
     /// if `saved`.
     Float { swapped: bool, saved: bool },
+    /// Lost, but for whether this condition holds, which is bit 0 of the register.
+    One { cond: Cond, holds: Gpr },
+}
+
+/// What is wanted of NZCV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    Nothing,
+    /// Whether this condition holds, or its opposite.
+    One(Cond),
+    All,
+}
+
+impl Wanted {
+    /// Before somebody who asks for `cond`, and for no more.
+    fn and(self, cond: Cond) -> Self {
+        match self {
+            Self::Nothing if !cond.always() => Self::One(cond),
+            Self::One(other) if cond == other || cond == other.invert() => self,
+            _ => Self::All,
+        }
+    }
 }
 
 /// How CF relates to the guest's C.
@@ -142,6 +168,10 @@ pub struct Generator {
     pub side_table: Vec<SideEntry>,
     /// Offset of the inner entry (page_va is already right).
     pub inner_entry: u32,
+    /// Offset of the entry at which host vector registers hold what is wanted.
+    pub warm_entry: u32,
+    /// What that is.
+    pub wanted: Held,
     /// Where instructions begin, if that is wanted: offset in the code, offset in the page.
     pub marks: Vec<(u32, u16)>,
     /// IR instructions that slow paths of this block execute; the owner keeps them alive at this address.
@@ -151,7 +181,10 @@ pub struct Generator {
     locations: Locations,
     vectors: VectorCache,
     nzcv: Nzcv,
-    nzcv_live: Vec<bool>,
+    /// What is wanted of NZCV as it is before each instruction.
+    nzcv_wanted: Vec<Wanted>,
+    /// Targets at which nobody asks for NZCV.
+    flags_dead: Vec<i64>,
     /// What flags are first asked for behind each instruction.
     next_condition: Vec<Option<Cond>>,
     /// Whether the result of each instruction is replaced before anybody can look at memory.
@@ -180,6 +213,8 @@ impl Generator {
             exits: Vec::new(),
             side_table: Vec::new(),
             inner_entry: 0,
+            warm_entry: 0,
+            wanted: HELD_NOTHING,
             marks: Vec::new(),
             slow_insts: Vec::new(),
             thunks,
@@ -187,7 +222,8 @@ impl Generator {
             locations: Locations::default(),
             vectors: VectorCache::default(),
             nzcv: Nzcv::Slot,
-            nzcv_live: Vec::new(),
+            nzcv_wanted: Vec::new(),
+            flags_dead: Vec::new(),
             next_condition: Vec::new(),
             replaced: Vec::new(),
             effects: Vec::new(),
@@ -241,6 +277,7 @@ impl Generator {
             }
             self.locations.release(i);
             self.follow_changes(i);
+            self.release_condition();
         }
         // Slow paths may defer further ones.
         let mut next = 0;
@@ -252,7 +289,7 @@ impl Generator {
         }
         self.cold.clear();
         // Room to overwrite both entries when the block is invalidated.
-        while self.asm.len() < self.inner_entry as usize + ENTRY_ROOM {
+        while self.asm.len() < self.warm_entry as usize + ENTRY_ROOM {
             self.asm.int3();
         }
     }
@@ -269,18 +306,21 @@ impl Generator {
         }
         self.check_limit(block);
         self.land();
+        self.warm_up(block);
     }
 
     /// Goes over the block backwards: what is live, what is used last, which accesses share their base.
     fn look_ahead(&mut self, block: &Block) {
-        self.nzcv_live.clear();
-        self.nzcv_live.resize(block.insts.len() + 1, false);
+        self.nzcv_wanted.clear();
+        self.nzcv_wanted.resize(block.insts.len() + 1, Wanted::All);
         self.effects.clear();
         self.effects.resize(block.insts.len(), Effect::default());
         self.plan.clear();
+        self.flags_dead.clear();
+        self.flags_dead.extend_from_slice(&block.flags_dead);
         self.next_condition.clear();
         self.next_condition.resize(block.insts.len(), None);
-        let (mut live, mut condition) = (true, None);
+        let (mut wanted, mut condition) = (Wanted::All, None);
         self.replaced.clear();
         self.replaced.resize(block.insts.len(), false);
         // Guest registers whose values somebody may see before they are replaced.
@@ -288,11 +328,23 @@ impl Generator {
         let mut seen = u32::MAX;
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
+                self.nzcv_wanted[i] = wanted;
                 continue;
             }
             let facts = inst.facts();
-            live = facts.reads_flags || facts.leaves || (live && !facts.writes_flags);
-            self.nzcv_live[i] = live;
+            wanted = match (inst, inst.condition()) {
+                (Inst::Branch { target }, _) if block.flags_dead.contains(target) => Wanted::Nothing,
+                (Inst::BranchIf { target, .. }, asked) if block.flags_dead.contains(target) => {
+                    asked.map_or(wanted, |cond| wanted.and(cond))
+                }
+                _ if facts.leaves => Wanted::All,
+                (_, Some(cond)) if facts.writes_flags => Wanted::Nothing.and(cond),
+                (_, Some(cond)) => wanted.and(cond),
+                _ if facts.reads_flags => Wanted::All,
+                _ if facts.writes_flags => Wanted::Nothing,
+                _ => wanted,
+            };
+            self.nzcv_wanted[i] = wanted;
             self.next_condition[i] = condition;
             if let [Reg(d @ 0..32), Reg::NONE] = facts.definitions {
                 self.replaced[i] = seen & 1 << d == 0;
@@ -317,7 +369,7 @@ impl Generator {
 
     /// True if NZCV as it was before the current instruction is wanted by it or later.
     fn nzcv_needed(&self) -> bool {
-        self.nzcv_live[self.index]
+        self.nzcv_wanted[self.index] != Wanted::Nothing
     }
 
     /// Stores NZCV to its slot if it is only in EFLAGS and somebody may want it. Clobbers rax, keeps EFLAGS.
@@ -344,14 +396,51 @@ impl Generator {
 
     /// To be called before EFLAGS is clobbered by an instruction that does not define NZCV.
     fn clobber_flags(&mut self) {
+        if let Wanted::One(cond) = self.nzcv_wanted[self.index]
+            && self.save_condition(cond)
+        {
+            return;
+        }
         self.save_nzcv();
-        self.nzcv = Nzcv::Slot;
+        self.flags_lost();
+    }
+
+    /// EFLAGS is clobbered, and what is wanted of NZCV is elsewhere.
+    fn flags_lost(&mut self) {
+        if !matches!(self.nzcv, Nzcv::One { .. }) {
+            self.nzcv = Nzcv::Slot;
+        }
+    }
+
+    /// Saves nothing of NZCV, which is only in EFLAGS, but whether `cond` holds. False if that cannot be done, or need not.
+    /// Keeps EFLAGS, but for the carry.
+    fn save_condition(&mut self, cond: Cond) -> bool {
+        match self.nzcv {
+            Nzcv::Host { saved: false, .. } => {}
+            Nzcv::Float { swapped, saved: false } if float_condition(cond, swapped).is_some() => {}
+            _ => return false,
+        }
+        let Some(holds) = self.locations.take_condition() else { return false };
+        let cc = self.host_condition(cond);
+        self.asm.setcc(cc, holds);
+        self.nzcv = Nzcv::One { cond, holds };
+        true
+    }
+
+    /// Lets go of a condition's register if nobody asks for it any more.
+    fn release_condition(&mut self) {
+        match self.nzcv {
+            Nzcv::One { .. } if self.nzcv_wanted[self.index + 1] == Wanted::Nothing => self.nzcv = Nzcv::Slot,
+            Nzcv::One { .. } => return,
+            _ => {}
+        }
+        self.locations.drop_condition();
     }
 
     /// Gets out of what invalidation overwrites, before a place that a slow path may come back to: the access may
     /// itself have invalidated its block. Changes nothing.
     fn leave_entry(&mut self) {
-        while self.asm.len() < self.inner_entry as usize + ENTRY_ROOM {
+        while self.asm.len() < self.warm_entry as usize + ENTRY_ROOM {
             self.asm.lea(true, RAX, M::at(RAX, 0));
         }
     }
@@ -366,6 +455,11 @@ impl Generator {
             && let Some(cc) = float_condition(cond, swapped)
         {
             return cc;
+        }
+        if let Nzcv::One { cond: known, holds } = self.nzcv {
+            debug_assert!(cond == known || cond == known.invert(), "a condition that was not kept");
+            self.asm.test_imm(false, holds, 1);
+            return if cond == known { Cc::NE } else { Cc::E };
         }
         self.flags_to_host();
         let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
@@ -397,6 +491,7 @@ impl Generator {
 
     /// Loads NZCV from its slot into EFLAGS if it is not there. Clobbers rax then.
     fn flags_to_host(&mut self) {
+        debug_assert!(!matches!(self.nzcv, Nzcv::One { .. }), "more is asked than was kept");
         if let Nzcv::Float { swapped, saved } = self.nzcv {
             self.compared_slot(swapped);
             self.asm.op8_imm(Op2::Add, RAX, 0x7f);
@@ -433,7 +528,7 @@ impl Generator {
                 self.asm.bind(from);
                 self.spend(self.count);
                 let go = self.asm.jmp();
-                self.exit_site(go, target);
+                self.exit_site_holding(go, target, HELD_NOTHING);
             }
             Cold::Across { from, target } => {
                 self.asm.bind(from);

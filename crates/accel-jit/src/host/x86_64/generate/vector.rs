@@ -38,6 +38,13 @@ impl VectorCache {
         Snapshot(self.holds, self.sha)
     }
 
+    /// Which host registers hold a guest's vector register, and which.
+    pub fn copies(&self, asm: &Asm) -> impl Iterator<Item = (u8, VReg)> {
+        let held = self.holds.iter().enumerate();
+        held.filter_map(|(i, h)| h.map(|(v, _)| (asm.hardware(FIRST_COPY + i as u8), v)))
+            .filter(|(_, v)| *v < 32)
+    }
+
     fn find(&self, v: VReg) -> Option<usize> {
         self.holds.iter().position(|h| matches!(h, Some((x, _)) if *x == v))
     }
