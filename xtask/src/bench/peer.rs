@@ -16,6 +16,8 @@ pub struct Nested<'a> {
     pub image: &'a Path,
     /// Its initial RAM disk.
     pub initrd: &'a Path,
+    /// Its CPUs.
+    pub cpu: &'a str,
     /// Version of its interrupt controller.
     pub gic: u32,
     /// A port of this machine that leads to the same one there.
@@ -119,7 +121,7 @@ impl Peer {
             "-M",
             &format!("virt,gic-version={},virtualization=on", nested.gic),
             "-cpu",
-            "neoverse-n1",
+            nested.cpu,
             "-smp",
             "2",
             "-m",

@@ -30,6 +30,8 @@ pub fn folder(version: Version) -> String {
 pub struct Plan {
     /// Its kernel.
     pub kernel: Version,
+    /// Its CPUs.
+    pub cpu: &'static str,
     /// Version of its interrupt controller.
     pub gic: u32,
     /// Programs by name, without what helps only debuggers.
@@ -42,7 +44,14 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { kernel: Version::V6_12, gic: 3, programs: Vec::new(), files: Vec::new(), port: None }
+        Self {
+            kernel: Version::V6_12,
+            cpu: "neoverse-n1",
+            gic: 3,
+            programs: Vec::new(),
+            files: Vec::new(),
+            port: None,
+        }
     }
 }
 
@@ -115,7 +124,7 @@ impl Host {
         plan.write(&kernel, &initrd)?;
         run::say("starting an emulated host with KVM");
         let image = kernel.image();
-        let nested = Nested { image: &image, initrd: &initrd, gic: plan.gic, port: plan.port };
+        let nested = Nested { image: &image, initrd: &initrd, cpu: plan.cpu, gic: plan.gic, port: plan.port };
         let mut c = Peer::prepare()?.nested(&nested);
         let mut host = Self { session: Session::start(&mut c, LIMIT, echo)? };
         host.session.wait_for(PROMPT).context("the emulated host has no shell")?;

@@ -63,7 +63,49 @@ pub fn main(o: &Options) -> Result<()> {
     if let Some(port) = plan.port {
         host.debugger(port)?;
     }
-    host.refusals()
+    host.refusals()?;
+    if o.short { Ok(()) } else { lesser_hosts(o.verbose) }
+}
+
+/// A host with a KVM on which armlet's machine cannot be.
+struct Lesser {
+    kernel: Version,
+    cpu: &'static str,
+    gic: u32,
+    /// Options, and words of what it is told.
+    cases: &'static [(&'static str, &'static str)],
+}
+
+const LESSER: [Lesser; 2] = [
+    // Guest-physical addresses of 40 bits.
+    Lesser {
+        kernel: Version::V6_12,
+        cpu: "cortex-a53",
+        gic: 2,
+        cases: &[
+            ("", "cannot serve a guest's GICv3"),
+            ("--memory 1T", "needs guest-physical addresses of 41 bits"),
+        ],
+    },
+    Lesser { kernel: Version::V6_1, cpu: "neoverse-n1", gic: 3, cases: &[("", "use Linux 6.4 or later")] },
+];
+
+fn lesser_hosts(echo: bool) -> Result<()> {
+    for Lesser { kernel, cpu, gic, cases } in LESSER {
+        let mut plan = Plan { kernel, cpu, gic, ..Plan::default() };
+        plan.add_armlet()?;
+        plan.files.push(("/guests/gdb".into(), gdb::program()?));
+        let mut host = Host::start(&plan, echo)?;
+        for (options, words) in cases {
+            let line = format!("armlet run --accel kvm {options} --kernel /guests/gdb </dev/null");
+            let told = host.ask(&line, 2)?;
+            if !told.contains(words) {
+                bail!("`{line}` does not tell of {words:?}, but:\n{told}");
+            }
+        }
+        println!("a host with {cpu}, GICv{gic}, Linux {kernel:?}: refused as it should be");
+    }
+    Ok(())
 }
 
 /// The short form, for `cargo xtask test`.
