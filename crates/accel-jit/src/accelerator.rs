@@ -66,6 +66,8 @@ impl JitAccelerator {
         options: JitOptions,
     ) -> Result<Self, AcceleratorError> {
         check_host()?;
+        let avx512 = options.avx512 && host::x86_64::features::has_avx512();
+        let options = JitOptions { avx512, ..options };
         let shared = MachineShared {
             memory,
             model,

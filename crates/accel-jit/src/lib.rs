@@ -55,6 +55,8 @@ pub struct JitOptions {
     pub code_size: usize,
     /// Use the host's SHA instructions if it has them.
     pub host_sha: bool,
+    /// Use the host's AVX-512 instructions if it has them.
+    pub avx512: bool,
     /// Count instructions here, exactly; all vCPUs run on one thread.
     pub counter: Option<Arc<InstructionCount>>,
     /// With `counter`: make a hash of the instructions that each vCPU executes (`trace_hash` in the statistics).
@@ -73,6 +75,7 @@ impl Default for JitOptions {
             semihosting: true,
             code_size: 128 << 20,
             host_sha: true,
+            avx512: true,
             counter: None,
             trace: false,
             samples: None,

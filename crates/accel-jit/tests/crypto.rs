@@ -1,5 +1,5 @@
-//! AES, SHA1 and SHA256 in translated code, with and without the host's SHA instructions, against the plain
-//! functions of `armlet_arm::crypto`.
+//! AES, SHA1, SHA256, SHA512 and SHA3 in translated code, with and without the host's SHA and AVX-512 instructions, against
+//! the plain functions of `armlet_arm::crypto`.
 #![cfg(target_arch = "x86_64")]
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const AESIMC: Instruction = (0x4e28_7800, |_, n, _| crypto::aesimc(n));
 const SHA256H: Instruction = (0x5e00_4000, crypto::sha256h);
 const SHA256H2: Instruction = (0x5e00_5000, crypto::sha256h2);
 
-const ALL: [Instruction; 15] = [
+const ALL: [Instruction; 20] = [
     MOV,
     AESE,
     AESMC,
@@ -52,6 +52,11 @@ const ALL: [Instruction; 15] = [
     (0x5e00_3000, crypto::sha1su0),
     (0x5e28_0800, |_, n, _| crypto::sha1h(n)),
     (0x5e28_1800, |d, n, _| crypto::sha1su1(d, n)),
+    (0xce60_8000, crypto::sha512h),
+    (0xce60_8400, crypto::sha512h2),
+    (0xcec0_8000, |d, n, _| crypto::sha512su0(d, n)),
+    (0xce60_8800, crypto::sha512su1),
+    (0xce60_8c00, |_, n, m| crypto::rax1(n, m)),
 ];
 
 /// An instruction with its registers d, n, m.
@@ -64,7 +69,7 @@ impl Step {
         let Self((opcode, _), d, n, m) = self;
         let m = match opcode {
             0x4ea0_1c00 => n,
-            _ if opcode & 0x0028_0800 != 0 => 0,
+            _ if opcode == 0xcec0_8000 || opcode >> 24 != 0xce && opcode & 0x0028_0800 != 0 => 0,
             _ => m,
         };
         opcode | u32::from(m) << 16 | u32::from(n) << 5 | u32::from(d)
@@ -95,14 +100,14 @@ impl Random {
     }
 }
 
-fn translated(steps: &[Step], v: Vectors, host_sha: bool) -> Vectors {
+fn translated(steps: &[Step], v: Vectors, host_sha: bool, avx512: bool) -> Vectors {
     let ram = Ram::new(ENTRY, 1 << 20).expect("the host has a megabyte");
     for (i, word) in steps.iter().map(|s| s.word()).chain([END]).enumerate() {
         ram.write(ENTRY + 4 * i as u64, &word.to_le_bytes()).expect("fits");
     }
     let memory = Arc::new(AddressSpaceBuilder::new(ram).build());
-    let model = Arc::new(CpuModel::by_name("neoverse-n1").expect("a known model"));
-    let options = JitOptions { code_size: 1 << 20, host_sha, ..JitOptions::default() };
+    let model = Arc::new(CpuModel::by_name("max").expect("a known model"));
+    let options = JitOptions { code_size: 1 << 20, host_sha, avx512, ..JitOptions::default() };
     let mut cpu = model.reset_state(0, armlet_arm::model::mpidr(0));
     cpu.pc = ENTRY;
     cpu.v = v;
@@ -119,10 +124,10 @@ fn check(steps: &[Step], v: Vectors) {
         s.apply(&mut expected);
     }
     let words: Vec<String> = steps.iter().map(|s| format!("{:#010x}", s.word())).collect();
-    for host_sha in [true, false] {
-        let got = translated(steps, v, host_sha);
+    for (host_sha, avx512) in [(true, true), (false, true), (true, false)] {
+        let got = translated(steps, v, host_sha, avx512);
         for i in 0..32 {
-            assert_eq!(got[i], expected[i], "V{i}, host's SHA: {host_sha}, {words:?}");
+            assert_eq!(got[i], expected[i], "V{i}, host's SHA: {host_sha}, AVX-512: {avx512}, {words:?}");
         }
     }
 }

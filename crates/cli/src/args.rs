@@ -287,6 +287,7 @@ Options of --accel jit:
   sleep=on|off         with thread=single: while the guest waits, so does the machine (on); or the guest's time
                        leaps to what comes next
   perf=on|off          tell the host's perf what translated code is called (/tmp/perf-PID.map; off)
+  avx512=on|off        use the host's AVX-512 if it has it (on)
   trace=on|off         with thread=single: hash the instructions (trace_hash in --stats; off)
 
 The same again:

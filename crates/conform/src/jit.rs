@@ -194,8 +194,8 @@ fn status(esr: u64) -> u64 {
 ///
 /// # Errors
 /// The accelerator cannot be made, or the run did not come to its end.
-pub fn execute(model: &str, cases: &[Case], code: &[u8]) -> Result<Vec<Record>> {
-    execute_by(model, cases, code, run)
+pub fn execute(model: &str, cases: &[Case], code: &[u8], avx512: bool) -> Result<Vec<Record>> {
+    execute_by(model, cases, code, |memory, model| run(memory, model, avx512))
 }
 
 /// What a run came to that counts its instructions.
@@ -309,8 +309,8 @@ fn words(code: &[u32]) -> Vec<u8> {
     code.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>) -> Result<()> {
-    let options = JitOptions { code_size: 64 << 20, ..Default::default() };
+fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>, avx512: bool) -> Result<()> {
+    let options = JitOptions { code_size: 64 << 20, avx512, ..Default::default() };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
     let shared = Arc::new(VcpuShared::new(0));
     let mut vcpu = jit.create_vcpu(shared, initial_state(model))?;

@@ -73,6 +73,8 @@ pub enum Executor {
     Interpreter,
     /// Lifts, run as host code.
     Jit,
+    /// The same without the host's AVX-512 instructions.
+    JitAvx2,
 }
 
 /// The encodings that the model has and no lift knows.

@@ -21,6 +21,8 @@ enum By {
     Interpreter,
     /// Lifts, run as host code
     Jit,
+    /// The same without the host's AVX-512 instructions
+    JitAvx2,
 }
 
 impl From<By> for Executor {
@@ -29,6 +31,7 @@ impl From<By> for Executor {
             By::Qemu => Self::Qemu,
             By::Interpreter => Self::Interpreter,
             By::Jit => Self::Jit,
+            By::JitAvx2 => Self::JitAvx2,
         }
     }
 }
@@ -58,7 +61,7 @@ struct Options {
     #[arg(long, value_enum, default_value = "qemu")]
     oracle: By,
     /// What is tested; may be given several times
-    #[arg(long, value_enum, default_values = ["interpreter", "jit"])]
+    #[arg(long, value_enum, default_values = ["interpreter", "jit", "jit-avx2"])]
     test: Vec<By>,
     /// Mismatches to shrink and print for each encoding
     #[arg(long, default_value_t = 1)]

@@ -287,9 +287,11 @@ impl Run {
         match by {
             Executor::Qemu => qemu::execute(&self.model, &self.plan.features, cases, code),
             #[cfg(target_arch = "x86_64")]
-            Executor::Jit => crate::jit::execute(&self.model, cases, code),
+            Executor::Jit | Executor::JitAvx2 => {
+                crate::jit::execute(&self.model, cases, code, by == Executor::Jit)
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Executor::Jit => anyhow::bail!("this host has no translator"),
+            Executor::Jit | Executor::JitAvx2 => anyhow::bail!("this host has no translator"),
             Executor::Interpreter => {
                 let mut out = Vec::new();
                 for case in cases {

@@ -26,7 +26,7 @@ fn written_cases_end_as_they_say() {
             let case = &cases[cases.len() - 1];
             let interpreted = interp::execute(&features, case, &code, None).record;
             let translated =
-                jit::execute(MODEL, &cases, &code).expect("the JIT runs").pop().expect("a state");
+                jit::execute(MODEL, &cases, &code, true).expect("the JIT runs").pop().expect("a state");
             for (who, got) in [("interpreter", interpreted), ("JIT", translated)] {
                 if !want.is_same(&got) {
                     wrong.push(format!("{at}: {who}: {}", want.differences(&got).join(", ")));

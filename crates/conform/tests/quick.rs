@@ -16,7 +16,7 @@ fn run(model: &str, seed: u64, filter: Option<&str>) -> Run {
         absent: 0,
         sequences: 0,
         oracle: Executor::Qemu,
-        tested: vec![Executor::Interpreter, Executor::Jit],
+        tested: vec![Executor::Interpreter, Executor::Jit, Executor::JitAvx2],
         spoil: None,
     }
 }

@@ -141,7 +141,7 @@ fn jit_option(option: &str, value: &str) -> Option<(String, bool)> {
     match option {
         "smc" => one_of(["fast", "strict"]),
         "thread" => one_of(["single", "multi"]),
-        "sleep" | "trace" | "perf" => one_of(["on", "off"]),
+        "sleep" | "trace" | "perf" | "avx512" => one_of(["on", "off"]),
         "icount" => {
             let fits = value.parse::<u32>().is_ok_and(|n| n <= MAX_SHIFT);
             Some((format!("0 to {MAX_SHIFT}, an instruction taking 2 to the power of that in ns"), fits))
@@ -164,7 +164,7 @@ fn check_option(kind: AcceleratorKind, option: &str, value: &str) -> Result<(), 
         }
         None => {
             let known = match kind {
-                AcceleratorKind::Jit => "it takes smc, thread, icount, sleep, trace and perf",
+                AcceleratorKind::Jit => "it takes smc, thread, icount, sleep, trace, perf and avx512",
                 _ => "it takes none",
             };
             Err(ConfigError::AcceleratorOption { accel, option, known: known.into() })
@@ -203,6 +203,7 @@ pub(crate) fn make(
                 counter: needs.counter.clone(),
                 trace: needs.trace,
                 samples: needs.samples.clone(),
+                avx512: config.value("avx512") != Some("off"),
                 perf: (config.value("perf") == Some("on")).then(|| perf_map(&needs)).transpose()?,
                 ..JitOptions::default()
             };

@@ -376,7 +376,7 @@ impl<M: Machine> Frame<'_, M> {
                 let from = if self.holds(cond) { n } else { m };
                 self.set_v(d, element(self.v(from), es, 0).into());
             }
-            Inst::VHelper { f, op } => f(&mut self.cpu.fp, &mut self.cpu.v, op),
+            Inst::VKnown { f, op, .. } | Inst::VHelper { f, op } => f(&mut self.cpu.fp, &mut self.cpu.v, op),
             Inst::VHelperGpr { f, op, s, d, nzcv } => {
                 let s = self.get(s);
                 let r = f(&mut self.cpu.fp, &mut self.cpu.v, op, s);
@@ -446,10 +446,10 @@ impl<M: Machine> Frame<'_, M> {
                 let r = f(&mut self.cpu.fp, op, operands);
                 self.set_v(d, r.into());
             }
-            Inst::FToInt { signed, double, w, d, n } => {
+            Inst::FToInt { signed, double, rounding, w, d, n } => {
                 let n = self.low(double, n);
                 let f = if double { fp::to_fixed::<Double> } else { fp::to_fixed::<Single> };
-                let r = f(&mut self.cpu.fp, n, 0, !signed, fp::Rounding::Zero, w.bits());
+                let r = f(&mut self.cpu.fp, n, 0, !signed, rounding, w.bits());
                 self.set(d, r);
             }
             Inst::IntToF { signed, double, w, d, s } => {

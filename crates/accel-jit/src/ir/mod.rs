@@ -10,10 +10,13 @@
 mod builder;
 pub mod interp;
 mod interp_vector;
+mod known;
 pub mod vectors;
 pub mod visit;
 pub use builder::Builder;
+pub use known::VName;
 
+use armlet_arm::fp::Rounding;
 use armlet_arm::pauth;
 use armlet_arm::state::FpEnv;
 
@@ -717,10 +720,12 @@ pub enum Inst {
     FCondCompare { double: bool, signal: bool, n: VReg, m: VReg, cond: Cond, nzcv: u8 },
     /// d = cond ? n : m (es 1, 2 or 3), upper part zeroed.
     FSelect { es: u8, cond: Cond, d: VReg, n: VReg, m: VReg },
-    /// d (integer of width w) = n rounded towards zero, saturated (FCVTZS, FCVTZU).
-    FToInt { signed: bool, double: bool, w: Width, d: Reg, n: VReg },
+    /// d (integer of width w) = n rounded, saturated (FCVTZS, FCVTZU and their kind).
+    FToInt { signed: bool, double: bool, rounding: Rounding, w: Width, d: Reg, n: VReg },
     /// d = s (integer of width w) rounded by FPCR (SCVTF, UCVTF).
     IntToF { signed: bool, double: bool, w: Width, d: VReg, s: Opnd },
+    /// A function of whole registers with elements of `1 << es` bytes, that the host may do without calling it.
+    VKnown { name: VName, es: u8, f: VectorHelper, op: VOperands },
     /// Anything else, as a function.
     VHelper { f: VectorHelper, op: VOperands },
     /// The same with a general register in and out. `d` may be NONE. `nzcv`: the result also becomes NZCV.

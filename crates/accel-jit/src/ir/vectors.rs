@@ -92,6 +92,12 @@ impl Inst {
                 VectorUse::new(N, [n, m, N, N])
             }
             Inst::FCondCompare { n, m, .. } => VectorUse::new(N, [n, m, N, N]),
+            Inst::VKnown { name, op, .. } => {
+                let (m, a, d) = (name.reads_m(), name.reads_a(), name.reads_d());
+                let reads =
+                    [op.n, if m { op.m } else { N }, if a { op.a } else { N }, if d { op.d } else { N }];
+                VectorUse::new(op.d, reads)
+            }
             _ => NOTHING,
         }
     }

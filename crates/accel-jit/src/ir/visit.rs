@@ -260,6 +260,7 @@ impl Inst {
             | Inst::F2 { .. }
             | Inst::F1 { .. }
             | Inst::F3 { .. }
+            | Inst::VKnown { .. }
             | Inst::VHelper { .. } => n,
         }
     }

@@ -6,8 +6,10 @@ use armlet_arm::sysop::TlbiTarget;
 pub const LINES: usize = 1024;
 /// Lines of the table of instruction pages.
 pub const PAGE_LINES: usize = 512;
-/// Entries of the jump cache.
-pub const JUMP_CACHE_ENTRIES: usize = 4096;
+/// Entries of the jump cache: a kernel and its programs return to many thousand places.
+pub const JUMP_CACHE_ENTRIES: usize = 16384;
+/// Entries whose places are remembered, so that a few are cheap to go over.
+const REMEMBERED: usize = 2048;
 /// A tag that no access compares equal to (tags have low bits clear, or only those below 16).
 const NO_TAG: u64 = u64::MAX;
 /// Address spaces of EL0 that are kept.
@@ -63,6 +65,9 @@ pub struct TlbSet {
     pub write: [Line; LINES],
     /// Branch targets.
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
+    /// Which entries of `jumps` may be filled, if `filled_count` is no more than there are places.
+    filled: [u16; REMEMBERED],
+    filled_count: usize,
     /// Which pages may have entries in `jumps`: one bit for each page number, folded.
     jump_pages: [u64; JUMP_PAGE_WORDS],
     /// Pages that may be executed.
@@ -278,7 +283,14 @@ impl TlbSet {
 
     /// Remembers where the block at `va` is.
     pub fn fill_jump(&mut self, va: u64, host: u64) {
-        self.jumps[Self::jump_index(va)] = Jump { va, host };
+        let index = Self::jump_index(va);
+        if self.jumps[index].is_none() {
+            if let Some(place) = self.filled.get_mut(self.filled_count) {
+                *place = index as u16;
+            }
+            self.filled_count += 1;
+        }
+        self.jumps[index] = Jump { va, host };
         let (word, bit) = Self::jump_page_bit(va);
         self.jump_pages[word] |= bit;
         self.used = true;
@@ -290,9 +302,25 @@ impl TlbSet {
         (j.va == va).then_some(j.host)
     }
 
+    /// All entries that are filled, and maybe some that are not.
+    fn for_each_jump(&mut self, mut f: impl FnMut(usize, &mut Jump)) {
+        if let Some(filled) = self.filled.get(..self.filled_count) {
+            for i in filled.iter().copied().map(usize::from) {
+                f(i, &mut self.jumps[i]);
+            }
+        } else {
+            self.jumps.iter_mut().enumerate().for_each(|(i, jump)| f(i, jump));
+        }
+    }
+
     /// Forgets all branch targets.
     pub fn clear_jumps(&mut self) {
-        self.jumps = NO_JUMPS;
+        if self.filled_count <= REMEMBERED {
+            self.for_each_jump(|i, jump| *jump = Jump::none(i));
+        } else {
+            self.jumps = NO_JUMPS;
+        }
+        self.filled_count = 0;
         self.jump_pages = [0; JUMP_PAGE_WORDS];
     }
 
@@ -344,11 +372,11 @@ impl TlbSet {
                 *line = PAGE;
             }
         }
-        for (i, jump) in self.jumps.iter_mut().enumerate() {
+        self.for_each_jump(|i, jump| {
             if !jump.is_none() && chosen(jump.va & !0xfff) {
                 *jump = Jump::none(i);
             }
-        }
+        });
     }
 
     fn invalidate_range(&mut self, start: u64, last: u64) {
@@ -482,6 +510,7 @@ pub struct TlbSets {
 /// A set with nothing in it, made on the heap without passing over the stack.
 fn empty_set() -> Box<TlbSet> {
     let mut set: Box<TlbSet> = zeroed_set();
+    set.jumps = NO_JUMPS;
     set.used = true;
     set.clear();
     set

@@ -151,6 +151,7 @@ impl JitCore {
             el1h: on(bit::EL1) && on(bit::SP_EL1),
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
+            avx512: self.machine.options.avx512,
             // Strict tracking of code may withhold a page at any access.
             watch: false,
             windows: !on(bit::ALIGN) && !self.machine.options.strict,

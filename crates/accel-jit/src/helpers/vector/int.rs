@@ -189,16 +189,23 @@ long_ops! {
     Pmull(qc, d, n, m) => crypto::pmull8(n as u8, m as u8).into();
 }
 
-/// SADDLV: the signed sum of all elements, in one twice as wide.
-pub extern "C" fn saddlv<const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
-    let n = reg(regs, op.n);
-    let sum = (0..shape(op).lanes(ES)).fold(0i64, |sum, i| sum + sx::<ES>(lane::<ES>(n, i)));
-    set(regs, op.d, u128::from(sum as u64) & byte_mask(2 << ES));
+/// Parameter of [`table`]: how many registers the table has, and whether indices out of range leave the destination.
+pub const fn table_parameter(count: u8, extend: bool) -> u32 {
+    count as u32 | (extend as u32) << 3
 }
 
-/// UADDLV.
-pub extern "C" fn uaddlv<const ES: u32>(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
-    let n = reg(regs, op.n);
-    let sum = (0..shape(op).lanes(ES)).fold(0u64, |sum, i| sum + lane::<ES>(n, i));
-    set(regs, op.d, sum.into());
+/// TBL and TBX.
+pub extern "C" fn table(_: &mut FpEnv, regs: &mut Regs, op: VOperands) {
+    let s = shape(op);
+    let (count, extend) = (s.param() & 7, s.param() & 8 != 0);
+    let (d, m) = (reg(regs, op.d), reg(regs, op.m));
+    let out = collect::<0>(s.lanes(0), |i| {
+        let index = lane::<0>(m, i) as u32;
+        match index / 16 {
+            from if from < count => lane::<0>(reg(regs, op.n + from as u8), index % 16),
+            _ if extend => lane::<0>(d, i),
+            _ => 0,
+        }
+    });
+    set(regs, op.d, out);
 }

@@ -55,16 +55,29 @@ impl Shape {
         self.0
     }
 
-    const fn bytes(self) -> u32 {
+    /// As it was packed.
+    pub const fn of(op: VOperands) -> Self {
+        Self(op.imm)
+    }
+
+    /// How many bytes take part: 16 or 8 of vectors, those of one element of scalars.
+    pub const fn bytes(self) -> u32 {
         self.0 & 31
     }
 
-    const fn upper(self) -> bool {
+    /// Long and narrow forms take or write the upper half.
+    pub const fn upper(self) -> bool {
         self.0 & Self::UPPER != 0
     }
 
-    const fn param(self) -> u32 {
+    /// [`Shape::with`]'s.
+    pub const fn param(self) -> u32 {
         self.0 >> 16
+    }
+
+    /// [`Shape::element`]'s, if the second source is one element.
+    pub fn by_element(self) -> Option<u8> {
+        (self.0 & Self::BY_ELEMENT != 0).then_some((self.0 >> 8 & 15) as u8)
     }
 
     const fn mask(self) -> u128 {

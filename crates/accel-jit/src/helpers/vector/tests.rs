@@ -98,7 +98,16 @@ fn reductions_fold_neighbours_first() {
     let mut regs = registers(0, 0x7f80_0002_3f80_0000_3f80_0000_7f80_0001, 0);
     assert_eq!(call(float::reduce::<float::Max>(2), &mut regs, Shape::vector(true)), FPSR_IOC);
     assert_eq!(regs[0], 0x7fc0_0001);
-    let mut regs = registers(0, 0x80ff, 0);
-    call(int::saddlv::<0>, &mut regs, Shape::vector(false));
-    assert_eq!(regs[0], 0xff7f);
+}
+
+#[test]
+fn tables_go_on_behind_the_last_register() {
+    for (extend, out_of_range) in [(false, 0), (true, 0x77)] {
+        let mut regs = registers(0xbb << 120 | 0x7700_00cc, 0, 0x40_1f_10_0f);
+        regs[31] = 0xaa << 120;
+        let shape = Shape::vector(false).with(int::table_parameter(2, extend));
+        let op = VOperands { d: 0, n: 31, m: 2, a: 0, imm: shape.pack() };
+        int::table(&mut FpEnv::default(), &mut regs, op);
+        assert_eq!(regs[0], out_of_range << 24 | 0xbb_cc_aa, "{extend}");
+    }
 }

@@ -165,10 +165,10 @@ pub struct Asm {
 /// The front of one instruction while it is put together in a register: at most prefix, REX or VEX, map,
 /// opcode, ModRM and SIB, seven bytes.
 #[derive(Clone, Copy)]
-struct Front {
-    bytes: u64,
+pub(super) struct Front {
+    pub(super) bytes: u64,
     /// Length in bits.
-    bits: u32,
+    pub(super) bits: u32,
 }
 
 impl Front {
@@ -248,7 +248,7 @@ impl Asm {
     }
 
     #[inline(always)]
-    fn b(&mut self, x: u8) {
+    pub(super) fn b(&mut self, x: u8) {
         self.space()[0] = x;
         self.len += 1;
     }
@@ -261,7 +261,7 @@ impl Asm {
 
     /// Appends the instruction `front` with its ModRM, SIB and displacement: two stores, whatever its length.
     #[inline(always)]
-    fn put(&mut self, mut front: Front, reg: u8, rm: Rm) {
+    pub(super) fn put(&mut self, mut front: Front, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
         let (mut disp, mut disp_len) = (0, 0);
         match rm {
@@ -664,6 +664,12 @@ impl Asm {
     pub fn stc(&mut self) {
         self.b(0xf9);
     }
+    /// vzeroupper
+    pub fn vzeroupper(&mut self) {
+        self.b(0xc5);
+        self.b(0xf8);
+        self.b(0x77);
+    }
     /// pause
     pub fn pause(&mut self) {
         self.b(0xf3);
@@ -712,6 +718,14 @@ impl Asm {
     fn sized(&mut self, map: u8, op8: u8, size: u8, m: M, s: Gpr) {
         let o = Opc { pp: u8::from(size == 1), map, op: if size == 0 { op8 } else { op8 + 1 }, w: size == 3 };
         self.legacy(o, s.0, m.into(), size == 0);
+    }
+    /// op `[m]`, s of `1 << size` bytes
+    pub fn op_sized(&mut self, o: Op2, size: u8, m: M, s: Gpr) {
+        self.sized(0, (o as u8) * 8, size, m, s);
+    }
+    /// mov `[m]`, s of `1 << size` bytes
+    pub fn store_sized(&mut self, size: u8, m: M, s: Gpr) {
+        self.sized(0, 0x88, size, m, s);
     }
     /// cmpxchg `[m]`, s (expected in rAX)
     pub fn cmpxchg(&mut self, lock: bool, size: u8, m: M, s: Gpr) {

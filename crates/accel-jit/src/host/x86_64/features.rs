@@ -13,3 +13,11 @@ pub fn missing() -> Vec<&'static str> {
         .map(|(name, _)| name)
         .collect()
 }
+
+/// True if the host has the parts of AVX-512 that translated code uses (Ice Lake, Zen 4 and later).
+pub fn has_avx512() -> bool {
+    macro_rules! all {
+        ($($name:tt)*) => { [$(std::arch::is_x86_feature_detected!($name)),*].iter().all(|there| *there) };
+    }
+    all!("avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512cd" "avx512vbmi" "avx512bitalg" "gfni")
+}

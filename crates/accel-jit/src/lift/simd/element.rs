@@ -20,7 +20,10 @@ fn source(s: &Simd, es: u8) -> Option<(VReg, u32)> {
 pub(super) fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
     let (m, index) = source(s, es)?;
     let op = VOperands { m, ..s.operands(shape.element(index)) };
-    s.emit(Inst::VHelper { f, op })
+    s.emit(match VName::by_mnemonic(s.mnemonic) {
+        Some(name) => Inst::VKnown { name, es, f, op },
+        None => Inst::VHelper { f, op },
+    })
 }
 
 /// As [`by_element`], for floating-point scalars.

@@ -72,6 +72,9 @@ fn one_helper(s: &mut Simd, es: u8) -> Option<Flow> {
         "FSQRT" => (fv::same::<fv::Sqrt>(es), 0),
         mnemonic => super::two::round_to_integral(mnemonic).map(|(f, param)| (f(es), param))?,
     };
+    if inline(s, es) {
+        return s.known(f, Shape::scalar(es).with(param), es);
+    }
     s.scalar_helper(f, Shape::scalar(es).with(param), es, s.d())
 }
 
@@ -239,13 +242,13 @@ pub fn integer(s: &mut Simd) -> Option<Flow> {
             let c = Conversion { unsigned, x: w == Width::X, ..Conversion::new(None) };
             from_general(s, es, Shape::scalar(es).with(c.pack()), general)
         }
-        "FCVTZS" | "FCVTZU" if inline(s, es) => {
-            // Even an unwanted result raises exceptions.
-            let d = if d == Reg::NONE { s.b.temp() } else { d };
-            s.emit(Inst::FToInt { signed, double, w, d, n })
-        }
         mnemonic => {
             let c = rounding(*mnemonic.as_bytes().get(4)?)?;
+            if let (true, Some(rounding)) = (inline(s, es), c.rounding) {
+                // Even an unwanted result raises exceptions.
+                let d = if d == Reg::NONE { s.b.temp() } else { d };
+                return s.emit(Inst::FToInt { signed, double, rounding, w, d, n });
+            }
             let c = Conversion { unsigned, x: w == Width::X, ..c };
             s.helper_gpr(gpr::to_int_for(es), Shape::scalar(es).with(c.pack()), Opnd::Imm(0), d)
         }

@@ -20,7 +20,7 @@ use super::fields::{bit, bits};
 use super::{Flow, LiftContext};
 use crate::helpers::vector::{Shape, crypto};
 use crate::ir::{
-    Builder, Inst, Opnd, Reg, V2Op, V3Op, VOperands, VReg, VShiftOp, VectorGprHelper, VectorHelper,
+    Builder, Inst, Opnd, Reg, V2Op, V3Op, VName, VOperands, VReg, VShiftOp, VectorGprHelper, VectorHelper,
 };
 
 /// The function for elements of `1 << es` bytes.
@@ -87,6 +87,15 @@ impl Simd<'_> {
         let op = self.operands(shape);
         self.b.emit(Inst::VHelper { f, op });
         Some(Flow::Next)
+    }
+
+    /// As [`Simd::helper`], by the mnemonic's name if it has one.
+    fn known(&mut self, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.emit(match VName::by_mnemonic(self.mnemonic) {
+            Some(name) => Inst::VKnown { name, es, f, op },
+            None => Inst::VHelper { f, op },
+        })
     }
 
     /// A scalar floating-point function whose result is `1 << es` bytes, as [`Simd::scalar`] places it.
@@ -232,7 +241,7 @@ fn cryptography(s: &mut Simd) -> Option<Flow> {
         "EOR3" => crypto::eor3,
         "BCAX" => crypto::bcax,
         "RAX1" => crypto::rax1,
-        "XAR" => return s.helper(crypto::xar, shape.with(bits(s.word, 10, 6))),
+        "XAR" => return s.known(crypto::xar, shape.with(bits(s.word, 10, 6)), 3),
         "SM3SS1" => crypto::sm3ss1,
         "SM3TT1A" => return s.helper(crypto::sm3tt1a, shape.with(bits(s.word, 12, 2))),
         "SM3TT1B" => return s.helper(crypto::sm3tt1b, shape.with(bits(s.word, 12, 2))),
@@ -244,5 +253,5 @@ fn cryptography(s: &mut Simd) -> Option<Flow> {
         "SM4EKEY" => crypto::sm4ekey,
         _ => return None,
     };
-    s.helper(f, shape)
+    s.known(f, shape, 3)
 }

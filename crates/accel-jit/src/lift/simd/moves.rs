@@ -1,6 +1,7 @@
 //! Moves of elements, permutations, table lookups and constants.
 
 use super::*;
+use crate::helpers::vector::int;
 use crate::ir::Extend;
 
 /// Field `imm5` as element size and index.
@@ -95,33 +96,17 @@ pub fn permute(s: &mut Simd) -> Option<Flow> {
     s.v3(op, s.size(), s.q())
 }
 
-/// TBL, TBX: one lookup for each register of the table, with the indices moved down; indices out of range
-/// give zero.
+/// TBL, TBX.
 pub fn table(s: &mut Simd) -> Option<Flow> {
     let count = bits(s.word, 13, 2) as u8 + 1;
-    let (d, n, m, q) = (s.d(), s.n(), s.m(), s.q());
-    let extend = match s.mnemonic {
-        "TBL" if count == 1 => return s.v3(V3Op::Tbl1, 0, q),
-        "TBL" => false,
-        "TBX" => true,
+    let (name, extend) = match s.mnemonic {
+        "TBL" if count == 1 => return s.v3(V3Op::Tbl1, 0, s.q()),
+        "TBL" => (VName::Tbl(count), false),
+        "TBX" => (VName::Tbx(count), true),
         _ => return None,
     };
-    let (sum, index, constant) = (SCRATCH, SCRATCH + 1, SCRATCH + 2);
-    s.emit(Inst::V3 { op: V3Op::Tbl1, es: 0, q, d: sum, n, m });
-    for i in 1..count {
-        let offset = repeat(0, u64::from(16 * i));
-        s.emit(Inst::VConst { d: constant, lo: offset, hi: offset });
-        s.emit(Inst::V3 { op: V3Op::Sub, es: 0, q, d: index, n: m, m: constant });
-        s.emit(Inst::V3 { op: V3Op::Tbl1, es: 0, q, d: index, n: (n + i) & 31, m: index });
-        s.emit(Inst::V3 { op: V3Op::Orr, es: 0, q, d: sum, n: sum, m: index });
-    }
-    if !extend {
-        return s.emit(Inst::V2 { op: V2Op::Mov, es: 0, q, d, n: sum });
-    }
-    let end = repeat(0, u64::from(16 * count));
-    s.emit(Inst::VConst { d: constant, lo: end, hi: end });
-    s.emit(Inst::V3 { op: V3Op::CmHi, es: 0, q, d: index, n: constant, m });
-    s.emit(Inst::V3 { op: V3Op::Bit, es: 0, q, d, n: sum, m: index })
+    let op = s.operands(s.vector().with(int::table_parameter(count, extend)));
+    s.emit(Inst::VKnown { name, es: 0, f: int::table, op })
 }
 
 /// Repeats the low `1 << es` bytes of a value over 64 bits.

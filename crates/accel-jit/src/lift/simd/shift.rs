@@ -33,9 +33,9 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
         return match s.mnemonic {
             "SHRN" | "RSHRN" => shift_narrow(s, es),
             "SSHLL" | "USHLL" => shift_long(s, es),
-            mnemonic => {
-                let f = narrow_helper(mnemonic)?(es);
-                s.helper(f, s.vector().with(right(s, es)))
+            _ => {
+                narrow_helper(s.mnemonic)?;
+                saturating_narrow(s, es)
             }
         };
     }
@@ -53,20 +53,47 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
     s.helper(f(es), s.vector().with(count))
 }
 
-/// SRSHR and its kind by less than the element: the shifted value plus the last bit that was shifted out.
+/// SRSHR and its kind by less than the element.
 fn rounding_shift(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
-    let (d, n, count) = (s.d(), s.n(), right(s, es) as u8);
-    let width = 8 << es;
-    let shift = if s.u() { VShiftOp::Ushr } else { VShiftOp::Sshr };
+    let (d, count, signed) = (s.d(), right(s, es) as u8, !s.u());
     let (high, last) = (SCRATCH, SCRATCH + 1);
-    s.emit(Inst::VShift { op: shift, es, q, d: high, n, imm: count });
-    s.emit(Inst::VShift { op: VShiftOp::Shl, es, q, d: last, n, imm: width - count });
-    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: last, n: last, imm: width - 1 });
+    rounded_parts(s, (es, q), signed, count);
     if s.mnemonic.ends_with('A') {
         s.emit(Inst::V3 { op: V3Op::Add, es, q, d: high, n: high, m: last });
         return s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: d, m: high });
     }
     s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: high, m: last })
+}
+
+/// The first two scratch registers = the source shifted to the right by less than the element, and the last bit that was
+/// shifted out: their sum is rounded.
+fn rounded_parts(s: &mut Simd, (es, q): (u8, bool), signed: bool, count: u8) {
+    let (n, width) = (s.n(), 8 << es);
+    let shift = if signed { VShiftOp::Sshr } else { VShiftOp::Ushr };
+    let (high, last) = (SCRATCH, SCRATCH + 1);
+    s.emit(Inst::VShift { op: shift, es, q, d: high, n, imm: count });
+    s.emit(Inst::VShift { op: VShiftOp::Shl, es, q, d: last, n, imm: width - count });
+    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: last, n: last, imm: width - 1 });
+}
+
+/// SQSHRN and its kind: shift wide elements, then saturate them. Rounding cannot overflow, as some bit is shifted out.
+fn saturating_narrow(s: &mut Simd, es: u8) -> Option<Flow> {
+    let (d, n, q, count) = (s.d(), s.n(), s.q(), right(s, es) as u8);
+    let (wide, high, last) = (es + 1, SCRATCH, SCRATCH + 1);
+    let signed = s.mnemonic.starts_with('S');
+    if s.mnemonic.contains("QR") {
+        rounded_parts(s, (wide, true), signed, count);
+        s.emit(Inst::V3 { op: V3Op::Add, es: wide, q: true, d: high, n: high, m: last });
+    } else {
+        let op = if signed { VShiftOp::Sshr } else { VShiftOp::Ushr };
+        s.emit(Inst::VShift { op, es: wide, q: true, d: high, n, imm: count });
+    }
+    let op = match (signed, s.mnemonic.ends_with("UN")) {
+        (true, true) => V2Op::Sqxtun,
+        (true, false) => V2Op::Sqxtn,
+        _ => V2Op::Uqxtn,
+    };
+    s.emit(Inst::V2 { op, es, q, d, n: high })
 }
 
 /// Advanced SIMD scalar shift by immediate.

@@ -53,7 +53,7 @@ pub fn same(s: &mut Simd) -> Option<Flow> {
         _ => {
             let f = helper_same(s.mnemonic, es)?;
             not_one_lane(es, q)?;
-            s.helper(f, s.vector())
+            s.known(f, s.vector(), es)
         }
     }
 }
@@ -207,6 +207,9 @@ pub fn float_same(s: &mut Simd, es: u8) -> Option<Flow> {
         return s.emit(Inst::V3 { op, es, q, d, n: SCRATCH, m: SCRATCH + 1 });
     }
     let f = float_lanes(s.mnemonic).or_else(|| float_pairs(s.mnemonic))?;
+    if s.ctx.fp_inline && es >= 2 {
+        return s.known(f(es), s.vector(), es);
+    }
     s.helper(f(es), s.vector())
 }
 
@@ -299,7 +302,7 @@ pub fn scalar_same(s: &mut Simd) -> Option<Flow> {
         "SSHL" | "USHL" | "SRSHL" | "URSHL" if es != 3 => return None,
         mnemonic => {
             let f = helper_same(mnemonic, es)?;
-            return s.helper(f, Shape::scalar(es));
+            return s.known(f, Shape::scalar(es), es);
         }
     };
     allowed(es == 3)?;
@@ -314,10 +317,28 @@ pub fn float_scalar_same(s: &mut Simd, es: u8) -> Option<Flow> {
         return s.emit(Inst::F1 { op: F1Op::Abs, double, d, n: SCRATCH });
     }
     let f = float_lanes(s.mnemonic)?;
+    if s.ctx.fp_inline && es >= 2 {
+        if s.mnemonic.starts_with("FC")
+            && let Some(op) = float_inline(s.mnemonic)
+        {
+            return compare_scalars(s, op, es);
+        }
+        return s.known(f(es), Shape::scalar(es), es);
+    }
     // The masks of comparisons leave what the second source has.
     let compares = s.mnemonic.starts_with("FC") || s.mnemonic.starts_with("FAC");
     let above = if compares { s.m() } else { s.n() };
     s.scalar_helper(f(es), Shape::scalar(es), es, above)
+}
+
+/// A comparison to a mask. What is above the scalars must not raise exceptions.
+fn compare_scalars(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
+    let (d, n, m, double) = (s.d(), s.n(), s.m(), es == 3);
+    let (a, b) = (SCRATCH, SCRATCH + 1);
+    s.emit(Inst::F1 { op: F1Op::Mov, double, d: a, n });
+    s.emit(Inst::F1 { op: F1Op::Mov, double, d: b, n: m });
+    s.emit(Inst::V3 { op, es, q: false, d: a, n: a, m: b });
+    s.emit(Inst::F1 { op: F1Op::Mov, double, d, n: a })
 }
 
 /// Advanced SIMD scalar three-register extension.
@@ -331,7 +352,7 @@ pub fn scalar_same_extra(s: &mut Simd) -> Option<Flow> {
 pub fn scalar_different(s: &mut Simd) -> Option<Flow> {
     let es = s.size();
     let f = long_helper(s.mnemonic, es)?;
-    s.helper(f, Shape::scalar(es))
+    s.known(f, Shape::scalar(es), es)
 }
 
 /// Advanced SIMD three different.
@@ -356,7 +377,7 @@ pub fn different(s: &mut Simd) -> Option<Flow> {
         "SABDL" | "UABDL" | "SABAL" | "UABAL" => long_difference(s, es, q),
         mnemonic => {
             let f = long_helper(mnemonic, es)?;
-            s.helper(f, s.vector())
+            s.known(f, s.vector(), es)
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         }
         // NOT and RBIT: the size field is part of the opcode.
         "NOT" => s.v2(V2Op::Not, 0, q),
-        "RBIT" => s.helper(lanewise::<int::Rbit>(0), s.vector()),
+        "RBIT" => s.known(lanewise::<int::Rbit>(0), s.vector(), 0),
         "XTN" => {
             allowed(es < 3)?;
             s.v2(V2Op::Xtn, es, q)
@@ -50,7 +50,7 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         "CLS" | "CLZ" => {
             allowed(es < 3)?;
             let f = if s.u() { lanewise::<int::Clz> } else { lanewise::<int::Cls> };
-            s.helper(f(es), s.vector())
+            s.known(f(es), s.vector(), es)
         }
         "URECPE" | "URSQRTE" => {
             allowed(s.sz() == 2)?;
@@ -60,20 +60,16 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         "SUQADD" | "USQADD" | "SQABS" | "SQNEG" => {
             not_one_lane(es, q)?;
             let f = saturating(s.mnemonic)?(es);
-            s.helper(f, s.vector())
+            s.known(f, s.vector(), es)
         }
         "SQXTN" | "UQXTN" | "SQXTUN" => {
             allowed(es < 3)?;
-            if es < 2 {
-                let op = match s.mnemonic {
-                    "SQXTN" => V2Op::Sqxtn,
-                    "UQXTN" => V2Op::Uqxtn,
-                    _ => V2Op::Sqxtun,
-                };
-                return s.v2(op, es, q);
-            }
-            let f = narrowing(s.mnemonic)?(es);
-            s.helper(f, s.vector())
+            let op = match s.mnemonic {
+                "SQXTN" => V2Op::Sqxtn,
+                "UQXTN" => V2Op::Uqxtn,
+                _ => V2Op::Sqxtun,
+            };
+            s.v2(op, es, q)
         }
         "FCVTL" if s.ctx.fp_inline => s.v2(V2Op::Fcvtl, s.sz() - 1, q),
         "FCVTN" if s.ctx.fp_inline => s.v2(V2Op::Fcvtn, s.sz() - 1, q),
@@ -93,16 +89,23 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
 
 /// SADDLP, UADDLP, SADALP, UADALP: the halves of wide elements.
 fn add_long_pairs(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
-    let (d, n, wide, half) = (s.d(), s.n(), es + 1, 8 << es);
+    let (d, n, wide) = (s.d(), s.n(), es + 1);
+    let (high, low) = (SCRATCH, SCRATCH + 1);
+    neighbours(s, es, q, n);
+    if s.mnemonic.ends_with("ALP") {
+        s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d: low, n: low, m: d });
+    }
+    s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d, n: high, m: low })
+}
+
+/// The first two scratch registers = the odd elements of `n` and the even ones, as wide elements.
+fn neighbours(s: &mut Simd, es: u8, q: bool, n: VReg) {
+    let (wide, half) = (es + 1, 8 << es);
     let shift = if s.u() { VShiftOp::Ushr } else { VShiftOp::Sshr };
     let (high, low) = (SCRATCH, SCRATCH + 1);
     s.emit(Inst::VShift { op: shift, es: wide, q, d: high, n, imm: half });
     s.emit(Inst::VShift { op: VShiftOp::Shl, es: wide, q, d: low, n, imm: half });
     s.emit(Inst::VShift { op: shift, es: wide, q, d: low, n: low, imm: half });
-    if s.mnemonic.ends_with("ALP") {
-        s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d: low, n: low, m: d });
-    }
-    s.emit(Inst::V3 { op: V3Op::Add, es: wide, q, d, n: high, m: low })
 }
 
 /// Operations of the IR that allow all element sizes.
@@ -207,8 +210,6 @@ fn float_inline(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
         "FRINTI" => return s.v2(V2Op::FrintI, es, q),
         "FCVTZS" if es == 2 => return s.v2(V2Op::Fcvtzs, es, q),
         "SCVTF" if es == 2 => return s.v2(V2Op::Scvtf, es, q),
-        "UCVTF" if es == 2 => return unsigned_words(s, q),
-        "FCVTZS" | "FCVTZU" | "SCVTF" | "UCVTF" if es == 3 => return convert_doubles(s),
         "FCMEQ" => compare(V3Op::FcmEq, false),
         "FCMGE" => compare(V3Op::FcmGe, false),
         "FCMGT" => compare(V3Op::FcmGt, false),
@@ -218,40 +219,6 @@ fn float_inline(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
     };
     s.emit(Inst::VConst { d: zero, lo: 0, hi: 0 });
     s.emit(Inst::V3 { op, es, q, d, n: a, m: b })
-}
-
-/// UCVTF of words: both halves convert exactly, and only their sum rounds.
-fn unsigned_words(s: &mut Simd, q: bool) -> Option<Flow> {
-    const TWO_TO_16: u64 = 0x4780_0000_4780_0000;
-    let (d, n, es) = (s.d(), s.n(), 2);
-    let (high, low, scale) = (SCRATCH, SCRATCH + 1, SCRATCH + 2);
-    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: high, n, imm: 16 });
-    s.emit(Inst::VShift { op: VShiftOp::Shl, es, q, d: low, n, imm: 16 });
-    s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d: low, n: low, imm: 16 });
-    s.emit(Inst::V2 { op: V2Op::Scvtf, es, q, d: high, n: high });
-    s.emit(Inst::V2 { op: V2Op::Scvtf, es, q, d: low, n: low });
-    s.emit(Inst::VConst { d: scale, lo: TWO_TO_16, hi: TWO_TO_16 });
-    s.emit(Inst::V3 { op: V3Op::Fmul, es, q, d: high, n: high, m: scale });
-    s.emit(Inst::V3 { op: V3Op::Fadd, es, q, d, n: high, m: low })
-}
-
-/// Conversions between two doubles and two 64-bit integers, one by one.
-fn convert_doubles(s: &mut Simd) -> Option<Flow> {
-    let (d, n, signed) = (s.d(), s.n(), !s.u());
-    let (t0, t1) = (s.b.temp(), s.b.temp());
-    let (double, w) = (true, Width::X);
-    if s.mnemonic.starts_with('F') {
-        s.emit(Inst::VDupLane { es: 3, q: false, d: SCRATCH, n, lane: 1 });
-        s.emit(Inst::FToInt { signed, double, w, d: t0, n });
-        s.emit(Inst::FToInt { signed, double, w, d: t1, n: SCRATCH });
-        s.emit(Inst::VFromGpr { es: 3, d, s: t0.into() });
-        return s.emit(Inst::VInsGpr { es: 3, d, lane: 1, s: t1.into() });
-    }
-    s.emit(Inst::VGetLane { es: 3, ext: Extend::Zero, d: t0, n, lane: 0 });
-    s.emit(Inst::VGetLane { es: 3, ext: Extend::Zero, d: t1, n, lane: 1 });
-    s.emit(Inst::IntToF { signed, double, w, d: SCRATCH, s: t1.into() });
-    s.emit(Inst::IntToF { signed, double, w, d, s: t0.into() });
-    s.emit(Inst::VInsLane { es: 3, d, dl: 1, n: SCRATCH, nl: 0 })
 }
 
 /// Floating point of [`misc`].
@@ -273,6 +240,9 @@ pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
         }
     }
     let (f, param) = float_helper(s)?;
+    if s.ctx.fp_inline && es >= 2 {
+        return s.known(f(es), s.vector().with(param), es);
+    }
     s.helper(f(es), s.vector().with(param))
 }
 
@@ -284,7 +254,7 @@ pub fn scalar_misc(s: &mut Simd) -> Option<Flow> {
         return s.v2(op, 3, false);
     }
     if let Some(f) = saturating(s.mnemonic) {
-        return s.helper(f(es), Shape::scalar(es));
+        return s.known(f(es), Shape::scalar(es), es);
     }
     if let Some(f) = narrowing(s.mnemonic) {
         allowed(es < 3)?;
@@ -309,7 +279,7 @@ pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
             }
             "FCVTZS" | "FCVTZU" => {
                 let t = s.b.temp();
-                s.emit(Inst::FToInt { signed: !s.u(), double, w, d: t, n });
+                s.emit(Inst::FToInt { signed: !s.u(), double, rounding: Rounding::Zero, w, d: t, n });
                 return s.emit(Inst::VFromGpr { es, d, s: t.into() });
             }
             _ => {}
@@ -319,6 +289,9 @@ pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
     if s.mnemonic.starts_with("FCM") {
         // Comparisons with zero are not among those that FPCR.NEP is about.
         return s.helper(f(es), Shape::scalar(es));
+    }
+    if s.ctx.fp_inline && es >= 2 {
+        return s.known(f(es), Shape::scalar(es).with(param), es);
     }
     s.scalar_helper(f(es), Shape::scalar(es).with(param), es, s.d())
 }
@@ -347,17 +320,18 @@ pub fn all(s: &mut Simd) -> Option<Flow> {
         "SMINV" => V3Op::Smin,
         "UMAXV" => V3Op::Umax,
         "UMINV" => V3Op::Umin,
-        "SADDLV" => {
-            return s
-                .helper([int::saddlv::<0>, int::saddlv::<1>, int::saddlv::<2>][usize::from(es)], s.vector());
-        }
-        "UADDLV" => {
-            return s
-                .helper([int::uaddlv::<0>, int::uaddlv::<1>, int::uaddlv::<2>][usize::from(es)], s.vector());
+        "SADDLV" | "UADDLV" => {
+            // Sums of neighbours are as wide as the result.
+            let (n, q) = (s.n(), s.q());
+            let sum = SCRATCH + 2;
+            neighbours(s, es, q, n);
+            s.emit(Inst::V3 { op: V3Op::Add, es: es + 1, q, d: sum, n: SCRATCH, m: SCRATCH + 1 });
+            return fold_lanes(s, V3Op::Add, es + 1, sum);
         }
         _ => return None,
     };
-    fold_lanes(s, op, es)
+    let n = s.n();
+    fold_lanes(s, op, es, n)
 }
 
 /// The tree of FMAXV and its kind: neighbours, then the two results.
@@ -374,8 +348,8 @@ fn fold_floats(s: &mut Simd) -> Option<Flow> {
 }
 
 /// Folds the register onto itself until the result is in the lowest element.
-fn fold_lanes(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
-    let (d, mut n, q) = (s.d(), s.n(), s.q());
+fn fold_lanes(s: &mut Simd, op: V3Op, es: u8, mut n: VReg) -> Option<Flow> {
+    let (d, q) = (s.d(), s.q());
     let mut step = if q { 8 } else { 4 };
     while step >= 1 << es {
         s.emit(Inst::VExt { q, d: SCRATCH + 1, n, m: n, imm: step });
@@ -385,7 +359,7 @@ fn fold_lanes(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
     }
     let t = s.b.temp();
     s.emit(Inst::VGetLane { es, ext: Extend::Zero, d: t, n, lane: 0 });
-    s.emit(Inst::VFromGpr { es: 2, d, s: t.into() })
+    s.emit(Inst::VFromGpr { es: es.max(2), d, s: t.into() })
 }
 
 /// Advanced SIMD scalar pairwise.

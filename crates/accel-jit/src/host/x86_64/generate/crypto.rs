@@ -46,6 +46,23 @@ impl Generator {
                 Inst::V2 { op: V2Op::Aesimc, d: d2, n: n2, .. },
                 ..,
             ] if d2 == d && n2 == d => self.aes_round(AESDEC, d, n, m),
+            // A bit spread over a register, and the register as a mask.
+            [
+                Inst::Extract { signed: true, w: w1, d, s, lsb, width: 1 },
+                Inst::Start { .. },
+                Inst::Alu { op: AluOp::And, w, d: d2, a, b },
+                ..,
+            ] if d2 == d
+                && d != Reg::NONE
+                && (w1 == Width::X || w == Width::W)
+                && (a == d.into()) != (b == d.into()) =>
+            {
+                // It is the result of the second instruction that somebody may look at.
+                self.index += 2;
+                self.locations.at += 2;
+                self.mask_by_bit(w, d, (s, lsb), if a == d.into() { b } else { a });
+                Some(3)
+            }
             // Both halves of the same rounds, with a copy of the state's first half.
             [
                 Inst::V2 { op: V2Op::Mov, q: true, d: copy, n: moved, .. },

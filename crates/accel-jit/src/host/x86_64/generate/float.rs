@@ -6,6 +6,7 @@
 //! normal number where rounding may have led up to it: Arm calls that an underflow, since it looks before
 //! rounding, and the host, which looks afterwards, does not.
 
+use super::known_float::host_rounding;
 use super::vector::*;
 use super::*;
 use crate::runtime::state::{FcmpSlots, JitState};
@@ -266,26 +267,49 @@ impl Generator {
     }
 
     pub(super) fn float_to_int(&mut self, inst: &Inst) {
-        let Inst::FToInt { signed, double, w, d, n } = *inst else { unreachable!("checked by the caller") };
+        let Inst::FToInt { signed, double, rounding, w, d, n } = *inst else {
+            unreachable!("checked by the caller")
+        };
         self.clobber_flags();
-        let n = self.vector_value(n);
-        if !signed {
-            return self.float_to_unsigned(inst, n);
+        let x = self.vector_value(n);
+        let mut odd = Vec::new();
+        let mode = host_rounding(rounding);
+        let round = opc(1, 3, 0x0a + u8::from(double));
+        let rounded = match mode {
+            Some(3) => x,
+            Some(mode) => {
+                self.asm.vex_imm(round, X0.0, x.0, x, 8 | mode);
+                X0
+            }
+            None => {
+                let clean = self.clean(n, if double { 8 } else { 4 });
+                odd.push(self.round_away(double, clean));
+                X0
+            }
+        };
+        if signed {
+            let o = Opc { w: w == Width::X, ..Self::scalar(double, 0x2c) };
+            self.asm.vex(o, RAX.0, 0, rounded);
+            // The host says MIN for everything that does not fit.
+            self.asm.op_imm(Op2::Cmp, w == Width::X, RAX, 1);
+            odd.push(self.asm.jcc(Cc::O));
+        } else {
+            odd.push(self.float_to_unsigned(double, w, rounded));
         }
-        let o = Opc { w: w == Width::X, ..Self::scalar(double, 0x2c) };
-        self.asm.vex(o, RAX.0, 0, n);
-        // The host says MIN for everything that does not fit.
-        self.asm.op_imm(Op2::Cmp, w == Width::X, RAX, 1);
-        let odd = self.asm.jcc(Cc::O);
-        self.slow_from(odd, inst);
+        if mode != Some(3) {
+            // For the inexact flag alone.
+            self.asm.vex_imm(round, X1.0, x.0, x, mode.unwrap_or(0));
+        }
+        for fixup in odd {
+            self.slow_from(fixup, inst);
+        }
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);
     }
 
-    /// FCVTZU: by a signed 64-bit conversion, for numbers from zero to below 2^63 or 2^32.
-    fn float_to_unsigned(&mut self, inst: &Inst, n: Xmm) {
-        let Inst::FToInt { double, w, d, .. } = *inst else { unreachable!("checked by the caller") };
+    /// rax = `n`, by a signed 64-bit conversion, for numbers from zero to below 2^63 or 2^32; others jump.
+    fn float_to_unsigned(&mut self, double: bool, w: Width, n: Xmm) -> Fixup {
         // The top bits of the number tell its sign and size, before anything can raise an exception.
         let move_bits = Opc { w: double, ..opc(1, 1, 0x7e) };
         let (fraction, bias) = if double { (52, 1023) } else { (23, 127) };
@@ -295,10 +319,7 @@ impl Generator {
         self.asm.op_imm(Op2::Cmp, false, RAX, bias + bits);
         let odd = self.asm.jcc(Cc::AE);
         self.asm.vex(Opc { w: true, ..Self::scalar(double, 0x2c) }, RAX.0, 0, n);
-        self.slow_from(odd, inst);
-        let g = self.dest(d, RAX);
-        self.asm.mov(g, RAX);
-        self.done(d, g);
+        odd
     }
 
     /// UCVTF from 64 bits: numbers from 2^63 on are halved, the lost bit kept sticky, and doubled again.

@@ -135,6 +135,9 @@ impl Generator {
     }
 
     fn logic_not(&mut self, op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd) {
+        if op == AluOp::OrNot && a == Opnd::Imm(0) {
+            return self.unary(UnaryOp::Not, w, d, b);
+        }
         self.clobber_flags();
         if let Opnd::Imm(v) = b {
             let op = match op {
@@ -495,6 +498,30 @@ impl Generator {
                 }
             }
         }
+        self.done(d, g);
+    }
+
+    /// A bit of `s` as a mask over `b`: what shifting it there and back, and AND, come to.
+    pub(super) fn mask_by_bit(&mut self, w: Width, d: Reg, (s, bit): (Opnd, u8), b: Opnd) {
+        self.clobber_flags();
+        let t = self.scratch();
+        let g = self.dest(d, RAX);
+        let tested = match s {
+            Opnd::Reg(r) => Rm::from(self.loc(r)),
+            Opnd::Imm(_) => self.value(s, RAX).into(),
+        };
+        if bit < 31 {
+            self.asm.test_imm(false, tested, 1 << bit);
+        } else {
+            self.asm.bt_imm(true, tested, bit);
+        }
+        let masked = match b {
+            Opnd::Reg(r) => Rm::from(self.loc(r)),
+            Opnd::Imm(_) => self.value(b, t).into(),
+        };
+        self.asm.mov_imm(RAX, 0);
+        self.asm.cmov(if bit < 31 { Cc::NE } else { Cc::B }, x(w), RAX, masked);
+        self.asm.mov(g, RAX);
         self.done(d, g);
     }
 

@@ -624,18 +624,33 @@ impl Generator {
         self.locations.unlock();
         self.move_into(Width::X, t, v);
         self.asm.load(true, RAX, field(std::mem::offset_of!(JitState, cpu.monitor.value_lo)));
-        self.lock_cmpxchg(mem.size, M::at(s, 0), t);
-        self.asm.setcc(Cc::NE, RAX);
-        self.asm.movzx8(RAX, RAX);
-        let done = self.asm.jmp();
-        self.asm.bind(fail1);
-        self.asm.bind(fail2);
-        self.asm.mov_imm(RAX, 1);
-        self.asm.bind(done);
+        let fail3 = self.compare_and_store(mem.size, M::at(s, 0), t);
+        self.asm.mov_imm(RAX, 0);
+        let done = self.asm.here();
+        self.defer(move |g| {
+            for fail in [fail1, fail2, fail3] {
+                g.asm.bind(fail);
+            }
+            g.asm.mov_imm(RAX, 1);
+            g.asm.jmp_to(done);
+        });
         self.asm.store_imm(true, open, -1);
         let g = self.dest(status, RAX);
         self.asm.mov(g, RAX);
         self.done(status, g);
+    }
+
+    /// Stores `t` if memory has what is in rax; the jump is taken if not. No device writes what a guest's CPU has an
+    /// exclusive or atomic access to, so one CPU needs nothing atomic.
+    fn compare_and_store(&mut self, size: u8, m: M, t: Gpr) -> Fixup {
+        if self.options.smp {
+            self.asm.cmpxchg(true, size, m, t);
+            return self.asm.jcc(Cc::NE);
+        }
+        self.asm.op_sized(Op2::Cmp, size, m, RAX);
+        let differs = self.asm.jcc(Cc::NE);
+        self.asm.store_sized(size, m, t);
+        differs
     }
 
     fn lock_cmpxchg(&mut self, size: u8, m: M, s: Gpr) {
@@ -743,9 +758,23 @@ impl Generator {
         let (s, t) = self.atomic_address(mem, addr, true);
         let m = M::at(s, 0);
         match op {
+            RmwOp::Add if !self.options.smp => {
+                self.move_into(Width::X, t, v);
+                if d == Reg::NONE {
+                    return self.asm.op_sized(Op2::Add, mem.size, m, t);
+                }
+                self.load_extended(mem.size, Extend::Zero, RAX, m);
+                self.asm.op(Op2::Add, true, t, RAX);
+                self.asm.store_sized(mem.size, m, t);
+            }
+            RmwOp::Swp if !self.options.smp => {
+                self.move_into(Width::X, t, v);
+                self.load_extended(mem.size, Extend::Zero, RAX, m);
+                self.asm.store_sized(mem.size, m, t);
+            }
             RmwOp::Add => {
                 self.move_into(Width::X, t, v);
-                self.asm.xadd(self.options.smp, mem.size, m, t);
+                self.asm.xadd(true, mem.size, m, t);
                 self.zero_extend(mem.size, t);
                 self.asm.mov(RAX, t);
             }
@@ -790,6 +819,9 @@ impl Generator {
                 };
                 self.asm.cmov(cc, true, t, u);
             }
+        }
+        if !self.options.smp {
+            return self.asm.store_sized(mem.size, m, t);
         }
         self.lock_cmpxchg(mem.size, m, t);
         self.asm.jcc_to(Cc::NE, again);

@@ -11,6 +11,9 @@ mod count;
 mod crypto;
 mod float;
 mod int;
+mod known;
+mod known_crypto;
+mod known_float;
 mod locate;
 mod mem;
 pub(super) mod pointer;
@@ -50,6 +53,8 @@ pub struct Options {
     pub el0: bool,
     /// The host's SHA instructions may be used.
     pub sha: bool,
+    /// The host's AVX-512 instructions may be used.
+    pub avx512: bool,
     /// Several accesses may share one probe of the TLB.
     pub windows: bool,
     /// Ask before each access whether it is watched.

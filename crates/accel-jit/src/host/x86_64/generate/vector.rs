@@ -65,7 +65,7 @@ impl VectorCache {
     }
 
     fn take(&mut self) -> usize {
-        if let Some(free) = self.holds.iter().position(Option::is_none) {
+        if let Some(free) = (0..COPIES).find(|i| self.holds[*i].is_none() && self.busy >> i & 1 == 0) {
             return free;
         }
         // An instruction works with far fewer registers than there are.
@@ -118,6 +118,14 @@ impl Generator {
     /// How many of the low bits of `v` may be set, as far as is known.
     pub(super) fn bits_of(&self, v: VReg) -> u8 {
         self.vectors.find(v).and_then(|i| self.vectors.holds[i]).map_or(128, |(_, bits)| bits)
+    }
+
+    /// A host register to work in, for the current IR instruction.
+    pub(super) fn vector_temp(&mut self) -> Xmm {
+        let i = self.vectors.take();
+        self.vectors.busy |= 1 << i;
+        self.vectors.holds[i] = None;
+        Xmm(FIRST_COPY + i as u8)
     }
 
     /// A register that is zero, not to be written.
@@ -255,7 +263,7 @@ impl Generator {
     }
 
     /// A vector helper without general registers, called directly.
-    fn helper(&mut self, f: VectorHelper, op: VOperands) {
+    pub(super) fn helper(&mut self, f: VectorHelper, op: VOperands) {
         self.clobber_flags();
         self.count_helper();
         self.push_operands(op);
@@ -307,6 +315,7 @@ impl Generator {
 
     pub(super) fn vector(&mut self, inst: &Inst) {
         match *inst {
+            Inst::VKnown { .. } => self.v_known(inst),
             Inst::VHelper { f, op } => self.helper(f, op),
             Inst::VHelperGpr { f, op, s, d, nzcv } => self.helper_gpr(f, op, s, d, nzcv),
             Inst::GetFpcr { d } => {

@@ -174,6 +174,40 @@ impl Generator {
         self.vector_result(d, X0, q);
     }
 
+    /// The same from doublewords to words: each fits if its upper half is what the lower one extends to.
+    fn saturating_narrow_words(&mut self, op: V2Op, q: bool, d: VReg, n: VReg) {
+        const PSHUFD: Opc = opc(1, 1, 0x70);
+        const SHIFT: Opc = opc(1, 1, 0x72);
+        const SIGN: u8 = 4;
+        self.clobber_flags();
+        let n = self.vector_value(n);
+        self.asm.vex_imm(PSHUFD, X0.0, 0, n, 0x88);
+        self.asm.vex_imm(PSHUFD, X1.0, 0, n, 0xdd);
+        if op == V2Op::Sqxtn {
+            self.asm.vex_imm(SHIFT, SIGN, X2.0, X0, 31);
+        } else {
+            self.asm.vex(PXOR, X2.0, X2.0, X2);
+        }
+        self.asm.vex(PCMPEQ[2], X2.0, X2.0, X1);
+        // What it saturates to.
+        self.asm.vex(PCMPEQ[2], X3.0, X3.0, X3);
+        if op != V2Op::Uqxtn {
+            self.asm.vex_imm(SHIFT, SIGN, X1.0, X1, 31);
+            if op == V2Op::Sqxtn {
+                self.asm.vex_imm(SHIFT, 2, X3.0, X3, 1);
+            }
+            self.asm.vex(PXOR, X3.0, X3.0, X1);
+        }
+        let mask = self.asm.hardware(X2.0) << 4;
+        self.asm.vex_imm(opc(1, 3, 0x4c), X0.0, X3.0, X0, mask);
+        self.saturated_unless(X2, true);
+        if q {
+            let rd = self.vector_value(d);
+            self.asm.vex(PUNPCKLQDQ, X0.0, rd.0, X0);
+        }
+        self.vector_result(d, X0, q);
+    }
+
     /// X0 = signed wide elements of `n`, saturated to unsigned narrow ones.
     fn pack_unsigned(&mut self, es: u8, n: Xmm) {
         let o = if es == 0 { opc(1, 1, 0x67) } else { opc(1, 2, 0x2b) };
@@ -186,6 +220,7 @@ impl Generator {
         let double = es == 3;
         match op {
             V2Op::Sqxtn | V2Op::Uqxtn | V2Op::Sqxtun if es < 2 => self.saturating_narrow(op, es, q, d, n),
+            V2Op::Sqxtn | V2Op::Uqxtn | V2Op::Sqxtun => self.saturating_narrow_words(op, q, d, n),
             V2Op::FrintN | V2Op::FrintP | V2Op::FrintM | V2Op::FrintZ | V2Op::FrintX | V2Op::FrintI => {
                 let mode = match op {
                     V2Op::FrintN => 8,

@@ -6,55 +6,56 @@ use super::vector::*;
 use super::*;
 use crate::runtime::state::JitState;
 
-const PXOR: Opc = opc(1, 1, 0xef);
-const PAND: Opc = opc(1, 1, 0xdb);
-const PANDN: Opc = opc(1, 1, 0xdf);
-const POR: Opc = opc(1, 1, 0xeb);
-const PSHUFB: Opc = opc(1, 2, 0x00);
+pub(super) const PXOR: Opc = opc(1, 1, 0xef);
+pub(super) const PAND: Opc = opc(1, 1, 0xdb);
+pub(super) const PANDN: Opc = opc(1, 1, 0xdf);
+pub(super) const POR: Opc = opc(1, 1, 0xeb);
+pub(super) const PSHUFB: Opc = opc(1, 2, 0x00);
 const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
 const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
+pub(super) const PADDUSB: Opc = opc(1, 1, 0xdc);
 const PACKUSWB: Opc = opc(1, 1, 0x67);
 const PACKUSDW: Opc = opc(1, 2, 0x2b);
-const PADD: [Opc; 4] = [opc(1, 1, 0xfc), opc(1, 1, 0xfd), opc(1, 1, 0xfe), opc(1, 1, 0xd4)];
-const PSUB: [Opc; 4] = [opc(1, 1, 0xf8), opc(1, 1, 0xf9), opc(1, 1, 0xfa), opc(1, 1, 0xfb)];
-const PCMPEQ: [Opc; 4] = [opc(1, 1, 0x74), opc(1, 1, 0x75), opc(1, 1, 0x76), opc(1, 2, 0x29)];
-const PCMPGT: [Opc; 4] = [opc(1, 1, 0x64), opc(1, 1, 0x65), opc(1, 1, 0x66), opc(1, 2, 0x37)];
+pub(super) const PADD: [Opc; 4] = [opc(1, 1, 0xfc), opc(1, 1, 0xfd), opc(1, 1, 0xfe), opc(1, 1, 0xd4)];
+pub(super) const PSUB: [Opc; 4] = [opc(1, 1, 0xf8), opc(1, 1, 0xf9), opc(1, 1, 0xfa), opc(1, 1, 0xfb)];
+pub(super) const PCMPEQ: [Opc; 4] = [opc(1, 1, 0x74), opc(1, 1, 0x75), opc(1, 1, 0x76), opc(1, 2, 0x29)];
+pub(super) const PCMPGT: [Opc; 4] = [opc(1, 1, 0x64), opc(1, 1, 0x65), opc(1, 1, 0x66), opc(1, 2, 0x37)];
 const PMAXS: [Opc; 3] = [opc(1, 2, 0x3c), opc(1, 1, 0xee), opc(1, 2, 0x3d)];
 const PMINS: [Opc; 3] = [opc(1, 2, 0x38), opc(1, 1, 0xea), opc(1, 2, 0x39)];
-const PMAXU: [Opc; 3] = [opc(1, 1, 0xde), opc(1, 2, 0x3e), opc(1, 2, 0x3f)];
+pub(super) const PMAXU: [Opc; 3] = [opc(1, 1, 0xde), opc(1, 2, 0x3e), opc(1, 2, 0x3f)];
 const PMINU: [Opc; 3] = [opc(1, 1, 0xda), opc(1, 2, 0x3a), opc(1, 2, 0x3b)];
-const PUNPCKL: [Opc; 4] = [opc(1, 1, 0x60), opc(1, 1, 0x61), opc(1, 1, 0x62), PUNPCKLQDQ];
-const PUNPCKH: [Opc; 4] = [opc(1, 1, 0x68), opc(1, 1, 0x69), opc(1, 1, 0x6a), PUNPCKHQDQ];
+pub(super) const PUNPCKL: [Opc; 4] = [opc(1, 1, 0x60), opc(1, 1, 0x61), opc(1, 1, 0x62), PUNPCKLQDQ];
+pub(super) const PUNPCKH: [Opc; 4] = [opc(1, 1, 0x68), opc(1, 1, 0x69), opc(1, 1, 0x6a), PUNPCKHQDQ];
 /// Shift by a constant: opcode and extension are in the group of the element size (16, 32, 64 bits).
 const SHIFT_GROUP: [Opc; 3] = [opc(1, 1, 0x71), opc(1, 1, 0x72), opc(1, 1, 0x73)];
-const SRL: u8 = 2;
-const SRA: u8 = 4;
-const SLL: u8 = 6;
+pub(super) const SRL: u8 = 2;
+pub(super) const SRA: u8 = 4;
+pub(super) const SLL: u8 = 6;
 
 impl Generator {
-    fn vv(&mut self, o: Opc, d: Xmm, a: Xmm, b: impl Into<Rm>) {
+    pub(super) fn vv(&mut self, o: Opc, d: Xmm, a: Xmm, b: impl Into<Rm>) {
         self.asm.vex(o, d.0, a.0, b);
     }
 
-    fn vmov(&mut self, d: Xmm, s: Xmm) {
+    pub(super) fn vmov(&mut self, d: Xmm, s: Xmm) {
         self.asm.vex(opc(1, 1, 0x6f), d.0, 0, s);
     }
 
     /// d = a shifted by the constant; `es` 1 to 3.
-    fn vshift_imm(&mut self, ext: u8, es: u8, d: Xmm, a: Xmm, n: u8) {
+    pub(super) fn vshift_imm(&mut self, ext: u8, es: u8, d: Xmm, a: Xmm, n: u8) {
         self.asm.vex_imm(SHIFT_GROUP[usize::from(es) - 1], ext, d.0, a, n);
     }
 
     /// Byte shift of the whole register to the right.
-    fn psrldq(&mut self, d: Xmm, a: Xmm, n: u8) {
+    pub(super) fn psrldq(&mut self, d: Xmm, a: Xmm, n: u8) {
         self.asm.vex_imm(opc(1, 1, 0x73), 3, d.0, a, n);
     }
 
-    fn constant(offset: usize) -> M {
+    pub(super) fn constant(offset: usize) -> M {
         field(offset)
     }
 
-    fn broadcast64(&mut self, x: Xmm, v: u64) {
+    pub(super) fn broadcast64(&mut self, x: Xmm, v: u64) {
         self.asm.mov_imm(RAX, v as i64);
         self.asm.vex(opcw(1, 1, 0x6e), x.0, 0, RAX);
         self.vv(PUNPCKLQDQ, x, x, x);
@@ -151,9 +152,15 @@ impl Generator {
                     V3Op::Bit => (rn, rd, rm),
                     _ => (rd, rn, rm),
                 };
-                self.vv(PXOR, X0, a, b);
-                self.vv(PAND, X0, X0, mask);
-                self.vv(PXOR, X0, X0, b);
+                if self.options.avx512 {
+                    // The mask chooses.
+                    self.vmov(X0, mask);
+                    self.asm.evex_imm(opcw(1, 3, 0x25), X0.0, a.0, b, 0xca);
+                } else {
+                    self.vv(PXOR, X0, a, b);
+                    self.vv(PAND, X0, X0, mask);
+                    self.vv(PXOR, X0, X0, b);
+                }
             }
             V3Op::Tbl1 => {
                 self.vv(
@@ -391,6 +398,7 @@ impl Generator {
                 self.vv(PSUB[3], X0, X0, X1);
             }
             V2Op::Rev64 | V2Op::Rev32 | V2Op::Rev16 => self.v_rev(op, es, rn),
+            V2Op::Cnt if self.options.avx512 => self.asm.evex(opc(1, 2, 0x54), X0.0, 0, rn),
             V2Op::Cnt => {
                 let nibble = Self::constant(std::mem::offset_of!(JitState, consts.nibble));
                 self.asm.vex(opc(1, 1, 0x6f), X2.0, 0, nibble);
@@ -548,6 +556,9 @@ impl Generator {
     fn v_sshr(&mut self, es: u8, n: Xmm, imm: u8) {
         if es == 1 || es == 2 {
             return self.vshift_imm(SRA, es, X0, n, imm);
+        }
+        if es == 3 && self.options.avx512 {
+            return self.asm.evex_imm(opcw(1, 1, 0x72), 4, X0.0, n, imm.min(63));
         }
         let bits = 8u8 << es;
         let imm = imm.min(bits - 1);
