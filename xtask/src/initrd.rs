@@ -32,6 +32,22 @@ impl Archive {
         self.add(name, FILE, content);
     }
 
+    /// Adds a kernel's modules, and the order in which they are to be loaded, to `lib/modules`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn modules(&mut self, kernel: &Kernel) -> Result<()> {
+        let mut order = String::new();
+        for module in kernel.modules() {
+            let name = module.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            self.add(&format!("lib/modules/{name}"), FILE, &fs::read(&module)?);
+            order.push_str(&name);
+            order.push('\n');
+        }
+        self.add("lib/modules/order", FILE, order.as_bytes());
+        Ok(())
+    }
+
     /// Writes it, compressed.
     ///
     /// # Errors
@@ -78,14 +94,7 @@ pub fn write(kernel: &Kernel, path: &Path) -> Result<()> {
     a.folders(&["bin", "dev", "lib", "lib/modules", "mnt", "proc", "root", "sys", "tmp"]);
     a.add("init", FILE, INIT.as_bytes());
     a.add("bin/busybox", FILE, &fs::read(kernel.busybox())?);
-    let mut order = String::new();
-    for module in kernel.modules() {
-        let name = module.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        a.add(&format!("lib/modules/{name}"), FILE, &fs::read(&module)?);
-        order.push_str(&name);
-        order.push('\n');
-    }
-    a.add("lib/modules/order", FILE, order.as_bytes());
+    a.modules(kernel)?;
     a.write(path)
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod boot;
 mod build;
 mod cache;
+mod carry;
 mod drivers;
 mod fuzz;
 mod gdb;

@@ -60,10 +60,19 @@ pub fn main(o: &Options) -> Result<()> {
 }
 
 /// A folder for states, gone with it.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Result<Self> {
+    /// A file in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A new one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn new(name: &str) -> Result<Self> {
         let path = run::target().join(format!("scratch-saved-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path)?;
@@ -77,13 +86,15 @@ impl Drop for Folder {
     }
 }
 
-fn save(armlet: &Path, socket: &Socket, file: &Path, more: &[&str]) -> Command {
+/// What saves the machine at `socket` to `file`.
+pub fn save(armlet: &Path, socket: &Socket, file: &Path, more: &[&str]) -> Command {
     let mut c = Command::new(armlet);
     c.arg("ctl").arg(socket.path()).arg("save").arg(file).args(more);
     c
 }
 
-fn restore(armlet: &Path, file: &Path) -> Command {
+/// What goes on from `file`.
+pub fn restore(armlet: &Path, file: &Path) -> Command {
     let mut c = Command::new(armlet);
     c.arg("run").arg("--restore").arg(file);
     c
@@ -185,7 +196,7 @@ pub fn linux(armlet: &Path) -> Result<()> {
     let mut s = Session::start(&mut c, LIMIT, false)?;
     s.wait_for(PROMPT).context("no shell prompt")?;
     boot::ask(&mut s, "echo disk: $(cat /sys/block/vda/size)", "disk: 131072")?;
-    s.send_line("(i=0; while :; do i=$((i+1)); echo $i >/tmp/count; done) &")?;
+    s.send_line(COUNTER)?;
     s.wait_for(PROMPT)?;
     let (mut count, mut clock) = look(&mut s)?;
     for life in 1..=LIVES {
@@ -231,8 +242,14 @@ pub fn linux(armlet: &Path) -> Result<()> {
     boot::complaints(&transcript)
 }
 
+/// Has a shell count in the background.
+pub const COUNTER: &str = "(i=0; while :; do i=$((i+1)); echo $i >/tmp/count; done) &";
+
 /// The counter, and how long the kernel has run, in seconds.
-fn look(s: &mut Session) -> Result<(u64, f64)> {
+///
+/// # Errors
+/// No answer, or a strange one.
+pub fn look(s: &mut Session) -> Result<(u64, f64)> {
     // Between opening and writing it is empty.
     s.send_line("while ! read n </tmp/count; do :; done; echo look $n $(cat /proc/uptime) end")?;
     let answer = s.wait_for(PROMPT)?;

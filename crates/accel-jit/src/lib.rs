@@ -18,6 +18,8 @@ pub mod crash;
 pub mod helpers;
 pub mod ir;
 pub mod lift;
+#[cfg(all(feature = "mistakes", target_arch = "x86_64"))]
+pub mod mistake;
 
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent.rs")]
 mod accelerator;
@@ -65,6 +67,9 @@ pub struct JitOptions {
     pub samples: Option<Arc<Samples>>,
     /// Tell the host's profilers what translated code is called.
     pub perf: Option<Arc<PerfMap>>,
+    /// What is translated wrongly.
+    #[cfg(all(feature = "mistakes", target_arch = "x86_64"))]
+    pub mistake: Option<mistake::Mistake>,
 }
 
 impl Default for JitOptions {
@@ -80,6 +85,8 @@ impl Default for JitOptions {
             trace: false,
             samples: None,
             perf: None,
+            #[cfg(all(feature = "mistakes", target_arch = "x86_64"))]
+            mistake: None,
         }
     }
 }

@@ -64,3 +64,33 @@ fn an_atomic_may_write_to_its_own_page_while_code_is_tracked() {
     let s = run(&words, true, &[(3, ENTRY + 4), (20, at), (21, 3)]);
     assert_eq!(s.x[22], 5);
 }
+
+#[test]
+fn a_bit_as_a_mask_is_the_bit_of_the_old_value() {
+    const VALUES: [u64; 2] = [0x8123_4567_89ab_cdef, 0x7654_3210_7edc_ba98];
+    const MASK: u64 = 0xf0f0_1234_8765_0ff0;
+    for value in VALUES {
+        for bit in [0, 1, 5, 30, 31, 32, 40, 63] {
+            // Of the mask's and of the result's registers, some have host registers and some are in memory.
+            for (d, s, m) in
+                [(5, 6, 7), (5, 5, 7), (0, 0, 1), (0, 20, 1), (20, 0, 21), (5, 7, 7), (20, 21, 21)]
+            {
+                for (wide, swapped) in [(true, false), (true, true), (false, false), (false, true)] {
+                    if !wide && bit > 31 {
+                        continue;
+                    }
+                    let (extract, and) =
+                        if wide { (0x9340_0000, 0x8a00_0000) } else { (0x1300_0000, 0x0a00_0000) };
+                    let (a, b) = if swapped { (m, d) } else { (d, m) };
+                    let words =
+                        [extract | bit << 16 | bit << 10 | s << 5 | d, and | b << 16 | a << 5 | d, HLT];
+                    let x = [(m as usize, MASK), (s as usize, value)];
+                    let mask = if s == m { value } else { MASK };
+                    let masked = if value >> bit & 1 != 0 { mask } else { 0 };
+                    let expected = if wide { masked } else { masked & 0xffff_ffff };
+                    assert_eq!(run(&words, false, &x).x[d as usize], expected, "{words:08x?} from {x:x?}");
+                }
+            }
+        }
+    }
+}

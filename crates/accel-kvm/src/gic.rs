@@ -3,65 +3,58 @@
 use std::io;
 use std::sync::Arc;
 
-use armlet_arm::sysreg::encoding;
+use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
-    KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
-    KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION,
-    kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+    KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO,
+    KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_VGIC_V3_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
 use crate::system::{command, get, host, set};
+use crate::vgic::{Attributes, Group, PRIVATE, SGI_FRAME, Shape, attribute_affinity, frame, icc};
 use crate::{GicLayout, KvmError};
 
-/// INTIDs below are a CPU's own.
-const PRIVATE: u32 = 32;
 /// `KVM_IRQ_LINE`: an SPI.
 const TYPE_SPI: u32 = 1 << 24;
-/// The second frame of a redistributor.
-const SGI_FRAME: u64 = 0x1_0000;
-
-/// Registers of the distributor, and of the second frame of a redistributor, by the number of their first (IHI 0069, 12.9).
-mod frame {
-    pub const CTLR: u64 = 0;
-    pub const IGROUPR: u64 = 0x80;
-    pub const ICENABLER: u64 = 0x180;
-    /// The kernel takes what is written for the pending state, zeroes as well.
-    pub const ISPENDR: u64 = 0x200;
-    pub const ICACTIVER: u64 = 0x380;
-    pub const IPRIORITYR: u64 = 0x400;
-    pub const ICFGR: u64 = 0xc00;
-    pub const IROUTER: u64 = 0x6000;
-}
-
-/// Registers of the CPU interface that a reset changes.
-mod icc {
-    use super::encoding;
-    pub const PMR: u16 = encoding(3, 0, 4, 6, 0);
-    pub const BPR0: u16 = encoding(3, 0, 12, 8, 3);
-    pub const AP0R0: u16 = encoding(3, 0, 12, 8, 4);
-    pub const AP1R0: u16 = encoding(3, 0, 12, 9, 0);
-    pub const BPR1: u16 = encoding(3, 0, 12, 12, 3);
-    pub const CTLR: u16 = encoding(3, 0, 12, 12, 4);
-    pub const IGRPEN0: u16 = encoding(3, 0, 12, 12, 6);
-    pub const IGRPEN1: u16 = encoding(3, 0, 12, 12, 7);
-    /// CTLR: what software may change.
-    pub const CTLR_WRITABLE: u64 = 3;
-}
 
 /// A GICv3 in the host's kernel.
 pub struct KvmGic {
     device: DeviceFd,
     vm: Arc<VmFd>,
-    spis: u32,
-    /// Of each vCPU, as the device's attributes have it.
-    affinities: Vec<u64>,
+    shape: Shape,
 }
 
-/// Aff3:Aff2:Aff1:Aff0 in bits 63 to 32.
-fn attribute_affinity(mpidr: u64) -> u64 {
-    ((mpidr & 0xff_ffff) | (mpidr >> 8 & 0xff00_0000)) << 32
+impl Attributes for DeviceFd {
+    fn get(&self, group: Group, attribute: u64) -> io::Result<u64> {
+        match number_of(group) {
+            (number, Size::Word) => get::<u32>(self, number, attribute).map(u64::from),
+            (number, Size::Double) => get(self, number, attribute),
+        }
+    }
+
+    fn set(&self, group: Group, attribute: u64, value: u64) -> io::Result<()> {
+        match number_of(group) {
+            (number, Size::Word) => set(self, number, attribute, &(value as u32)),
+            (number, Size::Double) => set(self, number, attribute, &value),
+        }
+    }
+}
+
+enum Size {
+    Word,
+    Double,
+}
+
+/// The kernel's number of the group, and the size of its values.
+const fn number_of(group: Group) -> (u32, Size) {
+    match group {
+        Group::Distributor => (KVM_DEV_ARM_VGIC_GRP_DIST_REGS, Size::Word),
+        Group::Redistributor => (KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, Size::Word),
+        Group::Interface => (KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, Size::Double),
+        Group::Levels => (KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, Size::Word),
+    }
 }
 
 impl KvmGic {
@@ -82,7 +75,7 @@ impl KvmGic {
         let refused = |source| KvmError::Refused { what: "start an interrupt controller", source };
         command(&device, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT.into()).map_err(refused)?;
         let affinities = mpidrs.iter().map(|m| attribute_affinity(*m)).collect();
-        Ok(Self { device, vm: Arc::clone(vm), spis: layout.spis, affinities })
+        Ok(Self { device, vm: Arc::clone(vm), shape: Shape { spis: layout.spis, affinities } })
     }
 
     /// Drives the input of SPI `n` (INTID `n + 32`).
@@ -99,16 +92,33 @@ impl KvmGic {
         }
     }
 
+    /// All registers, and the levels of the inputs. The vCPUs must be stopped.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn save(&self) -> Result<SavedGic, Unfit> {
+        let failed = |e| Unfit::new(format!("the host's kernel does not tell its interrupt controller: {e}"));
+        self.shape.save(&self.device).map_err(failed)
+    }
+
+    /// Takes over what was saved. The vCPUs must be stopped, and be as they are to go on.
+    ///
+    /// # Errors
+    /// What the host's cannot be; it must not be used then.
+    pub fn restore(&self, saved: &SavedGic) -> Result<(), Unfit> {
+        self.shape.restore(&self.device, saved)
+    }
+
     fn try_reset(&self) -> io::Result<()> {
         let distributor = |at: u64, value: u32| set(&self.device, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, at, &value);
         distributor(frame::CTLR, 0)?;
         // Each frame has the registers of the private ones too, which the redistributors hold.
-        reset_frame(1..(self.spis + PRIVATE) / 32, distributor)?;
-        for n in u64::from(PRIVATE)..u64::from(self.spis + PRIVATE) {
+        reset_frame(1..(self.shape.spis + PRIVATE) / 32, distributor)?;
+        for n in u64::from(PRIVATE)..u64::from(self.shape.spis + PRIVATE) {
             distributor(frame::IROUTER + 8 * n, 0)?;
             distributor(frame::IROUTER + 8 * n + 4, 0)?;
         }
-        self.affinities.iter().try_for_each(|affinity| self.reset_cpu(*affinity))
+        self.shape.affinities.iter().try_for_each(|affinity| self.reset_cpu(*affinity))
     }
 
     fn reset_cpu(&self, affinity: u64) -> io::Result<()> {

@@ -44,6 +44,9 @@ impl KvmMachine {
         let adopted = self.with_first(|vcpu| adopt(vcpu, model)).unwrap_or(Ok(Vec::new()));
         let adopted = adopted.map_err(|source| KvmError::Refused { what: "tell what its CPU is", source })?;
         if adopted.is_empty() {
+            if let Some(caches) = Caches::of(model) {
+                let _ = self.caches.set(caches);
+            }
             return Ok(());
         }
         Err(KvmError::Identity { cpu: model.name().into(), fields: adopted.join(", ") })
@@ -80,33 +83,79 @@ fn read_cache(vcpu: &VcpuFd, selector: u64) -> CacheGeometry {
     CacheGeometry { size: line * ways * sets, ways, line }
 }
 
+/// The caches that guests are told of, which every vCPU has for itself, anew after each reset.
+#[derive(Clone, Copy, Debug)]
+pub struct Caches {
+    clidr: u64,
+    /// By `CSSELR_EL1`.
+    ccsidr: [u32; 3],
+}
+
+impl Caches {
+    /// Those of a model that is not the host's own.
+    fn of(model: &CpuModel) -> Option<Self> {
+        let ccsidr = model.caches().map(|cache| cache.ccsidr(false) as u32);
+        model.is_portable().then(|| Self { clidr: model.clidr(), ccsidr })
+    }
+
+    /// Tells `vcpu` of them where it has others.
+    pub fn tell(&self, vcpu: &VcpuFd) -> io::Result<()> {
+        if vcpu.get_u64(system_register(CLIDR))? != self.clidr {
+            vcpu.set_u64(system_register(CLIDR), self.clidr)?;
+        }
+        for (selector, value) in (0..).zip(self.ccsidr) {
+            let mut there = [0; 4];
+            vcpu.get(CCSIDR | selector, &mut there)?;
+            if there != value.to_le_bytes() {
+                vcpu.set(CCSIDR | selector, &value.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes the model's registers where the host has others; tells the fields that it does not take.
 fn adopt(vcpu: &VcpuFd, model: &CpuModel) -> io::Result<Vec<String>> {
     let mut bad = Vec::new();
     let main = (IdReg::new(0, 0), "MIDR_EL1");
     for (register, name) in std::iter::once(main).chain(IdReg::NAMED) {
-        let (id, wanted) = (id_register(register), model.ids().get(register));
-        let Ok(there) = vcpu.get_u64(id) else { continue };
-        if there == wanted || vcpu.set_u64(id, wanted).is_ok() {
-            continue;
-        }
-        let before = bad.len();
-        for field in fields(register).filter(|f| f.of(there) != f.of(wanted)) {
-            // One field at a time; what is taken stays, and does no harm: the machine is not made.
-            let alone = there & !field.mask() | wanted & field.mask();
-            if vcpu.set_u64(id, alone).is_err() {
-                bad.push(format!(
-                    "{name}{field} is {:#x} there and {:#x} here",
-                    field.of(wanted),
-                    field.of(there)
-                ));
-            }
-        }
-        if bad.len() == before {
-            bad.push(format!("{name} is {wanted:#x} there and {there:#x} here"));
-        }
+        let wanted = model.ids().get(register);
+        bad.extend(give(vcpu, (id_register(register), name), wanted, &fields(register == main.0)));
+    }
+    bad.extend(give(vcpu, (system_register(CTR), "CTR_EL0"), model.ctr(), &fields(false)));
+    // One that cannot be chosen.
+    let block = dczid() & 0xf;
+    if block != model.dczid() {
+        bad.push(format!("DCZID_EL0[3:0] is {:#x} there and {block:#x} here", model.dczid()));
+    }
+    if bad.is_empty() && Caches::of(model).is_some_and(|caches| caches.tell(vcpu).is_err()) {
+        bad.push("CLIDR_EL1 or CCSIDR_EL1 is another there than here".into());
     }
     Ok(bad)
+}
+
+/// Gives a register the value that is wanted; the fields of it that the host does not take.
+fn give(vcpu: &VcpuFd, (id, name): (u64, &str), wanted: u64, fields: &[Field]) -> Vec<String> {
+    let Ok(there) = vcpu.get_u64(id) else { return Vec::new() };
+    if there == wanted || vcpu.set_u64(id, wanted).is_ok() {
+        return Vec::new();
+    }
+    let mut bad = Vec::new();
+    for field in fields.iter().filter(|f| f.of(there) != f.of(wanted)) {
+        // One field at a time; what is taken stays, and does no harm: the machine is not made.
+        let alone = there & !field.mask() | wanted & field.mask();
+        if vcpu.set_u64(id, alone).is_err() {
+            bad.push(format!(
+                "{name}{field} is {:#x} there and {:#x} here",
+                field.of(wanted),
+                field.of(there)
+            ));
+        }
+    }
+    if bad.is_empty() {
+        bad.push(format!("{name} is {wanted:#x} there and {there:#x} here"));
+    }
+    bad
 }
 
 /// A field of an identification register.
@@ -132,8 +181,8 @@ impl std::fmt::Display for Field {
     }
 }
 
-/// Four bits each, but in `MIDR_EL1`: revision, part, architecture, variant, implementer.
-fn fields(register: IdReg) -> impl Iterator<Item = Field> {
+/// Four bits each, but in `MIDR_EL1` (`main`): revision, part, architecture, variant, implementer.
+fn fields(main: bool) -> Vec<Field> {
     const MAIN: [Field; 5] = [
         Field { low: 0, bits: 4 },
         Field { low: 4, bits: 12 },
@@ -141,7 +190,5 @@ fn fields(register: IdReg) -> impl Iterator<Item = Field> {
         Field { low: 20, bits: 4 },
         Field { low: 24, bits: 8 },
     ];
-    let main = register == IdReg::new(0, 0);
-    let others = (0..16).map(|n| Field { low: 4 * n, bits: 4 });
-    MAIN.into_iter().filter(move |_| main).chain(others.filter(move |_| !main))
+    if main { MAIN.into() } else { (0..16).map(|n| Field { low: 4 * n, bits: 4 }).collect() }
 }

@@ -6,6 +6,7 @@
 //! | `machine` | the virtual machine: memory, vCPUs' descriptors, time, doorbells |
 //! | `identity` | the ID registers: the host's as a CPU model, and a model's written to the host |
 //! | `gic` | the interrupt controller inside the host's kernel |
+//! | [`vgic`] | its state, as it is saved; needs no KVM |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
@@ -24,6 +25,7 @@ pub mod exit;
 pub mod patch;
 pub mod registers;
 pub mod step;
+pub mod vgic;
 
 #[cfg(not(target_arch = "aarch64"))]
 mod absent;
@@ -45,7 +47,7 @@ mod system;
 mod vcpu;
 
 #[cfg(not(target_arch = "aarch64"))]
-pub use absent::{KvmAccelerator, KvmGic, KvmMachine};
+pub use absent::{KvmAccelerator, KvmGic, KvmMachine, counter_frequency};
 pub use error::KvmError;
 #[cfg(target_arch = "aarch64")]
 pub use gic::KvmGic;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use armlet_arm::SysReg;
 use armlet_arm::sysreg::ExternalRegisters;
-use armlet_memory::{AddressSpace, Ram};
+use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{
     KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS, KVM_ARM_VCPU_PTRAUTH_GENERIC,
     KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER,
@@ -18,6 +18,7 @@ use kvm_bindings::{
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use crate::identity::Caches;
 use crate::patch::Patches;
 use crate::registers::{OneReg, Registers, system_register};
 use crate::system::{
@@ -31,6 +32,8 @@ const SLOT_STOLEN_TIME: u32 = 1;
 /// Bytes that tell a vCPU's stolen time, and of the pages that hold them.
 const STOLEN_TIME: u64 = 64;
 const STOLEN_TIME_ALIGN: u64 = 0x1_0000;
+/// Where the time is among them.
+const STOLEN: u64 = 8;
 /// PSCI's calls, by the 32-bit convention; by the 64-bit one they have bit 30 set as well.
 const PSCI: u32 = 0x8400_0000;
 const PSCI_CALLS: u32 = 0x20;
@@ -56,9 +59,11 @@ pub struct KvmMachine {
     pub(crate) injects_aborts: bool,
     pub(crate) has_gic: OnceLock<()>,
     pub(crate) patches: Patches,
+    /// Those of the model that the vCPUs have become.
+    pub(crate) caches: OnceLock<Caches>,
     time: Mutex<Time>,
     memory: OnceLock<Arc<AddressSpace>>,
-    _stolen_time: Option<Ram>,
+    stolen_time: Option<Ram>,
 }
 
 /// The guest's counter.
@@ -117,9 +122,10 @@ impl KvmMachine {
             injects_aborts: kvm.check_extension_raw(KVM_CAP_ARM_INJECT_EXT_DABT.into()) > 0,
             has_gic: OnceLock::new(),
             patches: Patches::default(),
+            caches: OnceLock::new(),
             time: Mutex::new(Time { offset: 0, stopped: Some(0) }),
             memory: OnceLock::new(),
-            _stolen_time: page,
+            stolen_time: page,
         }))
     }
 
@@ -188,6 +194,31 @@ impl KvmMachine {
             (false, None) => time.stopped = Some(counter()),
             _ => {}
         }
+    }
+
+    /// The guest's counter, while it stands still.
+    pub fn counter(&self) -> u64 {
+        let time = lock(&self.time);
+        time.stopped.unwrap_or_else(counter).wrapping_sub(time.offset)
+    }
+
+    /// Sets the guest's counter, while it stands still.
+    pub fn set_counter(&self, value: u64) {
+        let mut time = lock(&self.time);
+        let now = counter();
+        *time = Time { offset: now.wrapping_sub(value), stopped: Some(now) };
+    }
+
+    /// Nanoseconds stolen from vCPU `index`, as its guest is told; `None` if it is not.
+    pub fn stolen(&self, index: usize) -> Option<u64> {
+        let page = self.stolen_time.as_ref()?;
+        page.load(page.base() + index as u64 * STOLEN_TIME + STOLEN, AccessSize::Double)
+    }
+
+    /// Sets what [`Self::stolen`] tells; the host's kernel goes on from there. False if there is no such place.
+    pub fn set_stolen(&self, index: usize, value: u64) -> bool {
+        let Some(page) = &self.stolen_time else { return false };
+        page.write(page.base() + index as u64 * STOLEN_TIME + STOLEN, &value.to_le_bytes()).is_ok()
     }
 
     /// The descriptor of vCPU `index`; it comes back with [`Self::put_aside`].

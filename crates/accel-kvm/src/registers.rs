@@ -4,6 +4,7 @@
 use std::io;
 
 use armlet_arm::spec::oslsr;
+use armlet_arm::sysreg::encoding;
 use armlet_arm::{CpuState, Pstate, SysReg};
 
 const ARM64: u64 = 0x6000_0000_0000_0000;
@@ -84,6 +85,13 @@ enum Place {
 }
 
 impl Place {
+    fn name(self) -> String {
+        match self {
+            Self::System(register) => register.name().to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
     fn of(self, state: &CpuState) -> u128 {
         match self {
             Self::X(n) => state.x[n].into(),
@@ -124,6 +132,7 @@ impl Place {
             Self::V(n) => state.v[n] = value,
             Self::Fpsr => state.fp.fpsr = low as u32,
             Self::Fpcr => state.fp.fpcr = low as u32,
+            Self::System(r @ (SysReg::CntvCtlEl0 | SysReg::CntpCtlEl0)) => state.sys[r] = low & !ISTATUS,
             Self::System(register) => state.sys[register] = low,
         }
     }
@@ -149,7 +158,7 @@ impl Registers {
         all.extend((0..31).map(|n| (core_register(core::X + 8 * n, SIZE_U64), Place::X(n as usize))));
         all.extend((0..32).map(|n| (core_register(core::V + 16 * n, SIZE_U128), Place::V(n as usize))));
         let system = SysReg::ALL.iter().filter(|r| is_state(**r));
-        let system = system.map(|r| (system_register(r.encoding()), Place::System(*r)));
+        let system = system.map(|r| (number(*r), Place::System(*r)));
         all.extend(system.filter(|(id, _)| vcpu.get_u64(*id).is_ok()));
         Self(all)
     }
@@ -165,6 +174,17 @@ impl Registers {
             place.put(state, u128::from_le_bytes(value));
         }
         Ok(())
+    }
+
+    /// A register that `wanted` has otherwise than `here`, which the host has told: its name, and the two values.
+    pub fn difference(&self, wanted: &CpuState, here: &CpuState) -> Option<(String, u128, u128)> {
+        let absent = SysReg::ALL.iter().map(|r| Place::System(*r)).filter(|place| match place {
+            Place::System(register) => is_state(*register) && !self.0.iter().any(|(_, p)| p == place),
+            _ => false,
+        });
+        let mut all = self.0.iter().map(|(_, place)| *place).chain(absent);
+        let different = all.find(|place| place.of(wanted) != place.of(here))?;
+        Some((different.name(), different.of(wanted), different.of(here)))
     }
 
     /// Writes those that `new` has otherwise than `old`, which the host has.
@@ -186,11 +206,24 @@ fn size_of(id: u64) -> usize {
 }
 
 fn named(error: &io::Error, place: Place) -> io::Error {
-    let name = match place {
-        Place::System(register) => register.name().to_owned(),
-        other => format!("{other:?}"),
-    };
-    io::Error::new(error.kind(), format!("register {name}: {error}"))
+    io::Error::new(error.kind(), format!("register {}: {error}", place.name()))
+}
+
+/// The timers' registers, and their numbers as encodings. CNTV_CVAL_EL0 has another than that of its encoding.
+const TIMERS: [(SysReg, u16); 4] = [
+    (SysReg::CntvCtlEl0, encoding(3, 3, 14, 3, 1)),
+    (SysReg::CntvCvalEl0, encoding(3, 3, 14, 0, 2)),
+    (SysReg::CntpCtlEl0, encoding(3, 3, 14, 2, 1)),
+    (SysReg::CntpCvalEl0, encoding(3, 3, 14, 2, 2)),
+];
+
+/// CNT*_CTL_EL0: the condition is met.
+const ISTATUS: u64 = 1 << 2;
+
+/// The number of a register in the shared state.
+fn number(register: SysReg) -> u64 {
+    let timer = TIMERS.iter().find(|(timer, _)| *timer == register);
+    system_register(timer.map_or_else(|| register.encoding(), |(_, number)| *number))
 }
 
 /// True for a register that guests change, and that is not a device's.
@@ -199,8 +232,8 @@ fn is_state(register: SysReg) -> bool {
     let (op0, crn, crm) = (encoding >> 14, encoding >> 7 & 0xf, encoding >> 3 & 0xf);
     match (op0, crn) {
         (3, 0) => register == SysReg::CsselrEl1,
-        // The timers' are numbered otherwise, and are the machine's time.
-        (3, 14) => register == SysReg::CntkctlEl1,
+        // The counters are the machine's.
+        (3, 14) => register == SysReg::CntkctlEl1 || TIMERS.iter().any(|(timer, _)| *timer == register),
         // The interrupt controller's.
         (3, 12) => crm < 8,
         (3, 4) => false,
@@ -281,6 +314,11 @@ mod tests {
         assert_eq!(id(Place::V(31)), 0x6040_0000_0010_00d0);
         assert_eq!(id(Place::Fpsr), 0x6020_0000_0010_00d4);
         assert_eq!(id(Place::Fpcr), 0x6020_0000_0010_00d5);
+        // KVM_REG_ARM_TIMER_CTL and _CVAL, KVM_REG_ARM_PTIMER_CTL and _CVAL.
+        assert_eq!(id(Place::System(SysReg::CntvCtlEl0)), 0x6030_0000_0013_df19);
+        assert_eq!(id(Place::System(SysReg::CntvCvalEl0)), 0x6030_0000_0013_df02);
+        assert_eq!(id(Place::System(SysReg::CntpCtlEl0)), 0x6030_0000_0013_df11);
+        assert_eq!(id(Place::System(SysReg::CntpCvalEl0)), 0x6030_0000_0013_df12);
     }
 
     #[test]
@@ -299,6 +337,7 @@ mod tests {
             state.v.iter_mut().for_each(|v| *v = u128::from(next()) << 64 | 5);
             SysReg::ALL.iter().for_each(|r| state.sys[*r] = next());
             state.sys[SysReg::OslsrEl1] = oslsr::OSLK;
+            (state.sys[SysReg::CntvCtlEl0], state.sys[SysReg::CntpCtlEl0]) = (1, 3);
             (state.pc, state.fp.fpcr, state.fp.fpsr) = (next(), next() as u32, next() as u32);
             state.sp_el[1 - el] = next();
             state.bank_sp();
@@ -314,6 +353,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_host_does_not_take_is_named() {
+        let (registers, here) = (Registers::of(&Older), CpuState::new(0));
+        let mut wanted = here.clone();
+        assert_eq!(registers.difference(&wanted, &here), None);
+        // Not the state's.
+        (wanted.sys[SysReg::MidrEl1], wanted.sys[SysReg::CntfrqEl0]) = (1, 2);
+        assert_eq!(registers.difference(&wanted, &here), None);
+        wanted.sys[SysReg::ApibKeyHiEl1] = 7;
+        assert_eq!(registers.difference(&wanted, &here), Some(("APIBKeyHi_EL1".into(), 7, 0)));
+        wanted.sys[SysReg::CntvCvalEl0] = 9;
+        assert_eq!(registers.difference(&wanted, &here), Some(("CNTV_CVAL_EL0".into(), 9, 0)));
+    }
+
+    #[test]
     fn only_what_has_changed_is_written() {
         let (registers, host) = (registers(), Host::default());
         let old = CpuState::new(0);
@@ -324,7 +377,7 @@ mod tests {
         new.x[31] = 2;
         new.sys[SysReg::VbarEl1] = 3;
         // An identification register, a timer's, the interrupt controller's: not the state's to change.
-        for r in [SysReg::MidrEl1, SysReg::CntvCtlEl0, SysReg::IccIgrpen1El1] {
+        for r in [SysReg::MidrEl1, SysReg::CntvctEl0, SysReg::IccIgrpen1El1] {
             new.sys[r] = 4;
         }
         registers.store(&host, &old, &new).unwrap();

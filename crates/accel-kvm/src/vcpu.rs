@@ -148,6 +148,9 @@ impl KvmVcpu {
     fn restart(&mut self, state: CpuState) -> Result<(), String> {
         let mpidr = self.machine.mpidrs[self.shared.index()];
         initialise(self.fd(), &self.machine.init, mpidr).map_err(|e| format!("KVM cannot reset it: {e}"))?;
+        if let Some(caches) = self.machine.caches.get() {
+            caches.tell(self.fd()).map_err(|e| format!("KVM does not take its caches: {e}"))?;
+        }
         self.known = OnceCell::from(self.load()?);
         self.changed = Some(Box::new(state));
         self.flush()
@@ -240,7 +243,11 @@ impl KvmVcpu {
         }
         let mut events = kvm_vcpu_events::default();
         events.exception.ext_dabt_pending = 1;
-        self.fd().set_vcpu_events(&events).map_err(|e| format!("KVM does not take an abort: {}", host(e)))
+        let told = self.fd().set_vcpu_events(&events);
+        told.map_err(|e| format!("KVM does not take an abort: {}", host(e)))?;
+        // The registers are those of the abort after the next entry.
+        self.incomplete = true;
+        Ok(())
     }
 
     /// Where the instruction at `address` is in memory.
@@ -382,6 +389,16 @@ impl VcpuBackend for KvmVcpu {
         if let Err(error) = self.restart(state.clone()) {
             tracing::error!(vcpu = self.shared.index(), error, "the reset is incomplete");
             *self.state_mut() = state;
+        }
+    }
+
+    fn replace(&mut self, state: CpuState) -> Result<(), AcceleratorError> {
+        self.restart(state.clone()).map_err(AcceleratorError)?;
+        match self.machine.registers.difference(&state, self.known()) {
+            Some((name, wanted, there)) => Err(AcceleratorError(format!(
+                "{name} was {wanted:#x} and stays {there:#x} with the host's KVM"
+            ))),
+            None => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use armlet::arm::CpuModel;
-use armlet::arm::model::Property;
+use armlet::arm::model::{PORTABLE, Property};
 use armlet::{MachineConfig, spec};
 
 use crate::{complain, status};
@@ -50,6 +50,8 @@ fn features(model: &CpuModel) -> String {
         let on = if property.is_on(model.ids()) { "on" } else { "off" };
         let _ = writeln!(text, "  {:10} {on:3}  {}", property.name, property.description);
     }
+    let portable = "tells of itself only what KVM can give guests of that core: saved machines go on there";
+    let _ = writeln!(text, "  {PORTABLE:10} off  {portable}");
     let _ = write!(text, "\nTo change one: --cpu {},NAME=on or NAME=off\n", model.name());
     text
 }

@@ -47,11 +47,31 @@ pub static EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
+        what: "the oracle signs an address whose bits 63 and 55 differ by bit 63, though the lower half has tags",
+        section: "J1.1, AddPAC, which goes by bit 55 if TCR_EL1.TBI0 or TBI1 is set",
+        applies: |s| {
+            let first = s.case.body.first().copied().unwrap_or(0);
+            s.oracle == Executor::Qemu && s.case.body.len() <= 2 && is_misjudged(first, &s.case.record.x)
+        },
+    },
+    Exception {
         what: "registers that an instruction loads are UNKNOWN when it ends in a Data Abort",
         section: "D1.3.4",
         applies: |s| only(s, &|r| forget_loaded(r, faulting(s))),
     },
 ];
+
+/// True if `word` signs an address that the oracle takes for one of the other half.
+pub fn is_misjudged(word: u32, x: &[u64; 32]) -> bool {
+    let Some(enc) = armlet_arm::decode(word) else { return false };
+    let n = match (enc.mnemonic(), enc.class()) {
+        (m, _) if !m.starts_with("PAC") || m == "PACGA" => return false,
+        (_, Class::Hints) if word >> 8 & 15 == 1 => 17,
+        (_, Class::Hints) => 30,
+        _ => word as usize & 31,
+    };
+    n != 31 && x[n] >> 55 & 1 == 1 && x[n] >> 63 == 0
+}
 
 /// The instruction that ended the case.
 fn faulting(s: &Seen<'_>) -> u32 {

@@ -8,7 +8,7 @@ use armlet_arm::{CpuState, Feature, FeatureSet, Pstate, sysreg};
 
 use crate::generate::fpcr_mask;
 use crate::record::{self, Record, untagged};
-use crate::{Case, program};
+use crate::{Case, keys, program};
 
 /// An access that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Fault {
     Alignment,
     /// A system register or operation that is UNDEFINED or trapped at EL0.
     System,
+    /// A pointer's code is wrong.
+    Pointer,
     /// A system register or operation that these tests leave out.
     Unknown,
 }
@@ -147,6 +149,9 @@ impl Machine for Memory<'_> {
             SystemOp::Write { enc: SSBS, value } => flag(Pstate::SSBS, value >> 12 & 1 != 0),
             SystemOp::PstateImm { op1: 3, op2: 2, imm } => flag(Pstate::DIT, imm & 1 != 0),
             SystemOp::PstateImm { op1: 3, op2: 1, imm } => flag(Pstate::SSBS, imm & 1 != 0),
+            SystemOp::Pauth { op, pointer, modifier } => {
+                keys::perform(op, pointer, modifier).ok_or(Fault::Pointer)
+            }
             _ => Err(Fault::Unknown),
         }
     }
@@ -214,19 +219,21 @@ pub struct Outcome {
     pub steps: u64,
 }
 
-/// Changes a block before it is run: what the self-test breaks.
-pub type Spoil = fn(&mut Block);
-
 /// Instructions after which a case is given up.
 const MOST_STEPS: u64 = 4096;
 
 /// True for exits after which execution goes on.
 pub fn goes_on(exit: &Exit<Fault>) -> bool {
-    matches!(exit, Exit::Goto | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl))
+    matches!(
+        exit,
+        Exit::Goto
+            | Exit::WaitUntil { .. }
+            | Exit::Hint(Hint::Yield | Hint::Wfe | Hint::Wfi | Hint::Sev | Hint::Sevl)
+    )
 }
 
-/// Runs a case. `code` is the code image from [`program::CODE`] on.
-pub fn execute(features: &FeatureSet, case: &Case, code: &[u8], spoil: Option<Spoil>) -> Outcome {
+/// Runs a case. `code` is the code image from [`program::CODE`] on; `spoil` changes each block before it is run.
+pub fn execute(features: &FeatureSet, case: &Case, code: &[u8], spoil: Option<fn(&mut Block)>) -> Outcome {
     let start = case.place.code;
     let mut result = case.record.clone();
     let mut cpu = case.record.to_cpu(start);

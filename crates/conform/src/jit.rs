@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use armlet_accel_jit::mistake::{Kind, Mistake};
 use armlet_accel_jit::{JitAccelerator, JitOptions};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuModel, CpuState, Pstate, SysReg};
@@ -12,13 +13,13 @@ use armlet_memory::{AddressSpace, AddressSpaceBuilder, Ram};
 
 use crate::program::{EDGE_READ, EDGE_SIZE, EDGE_WRITE, PAGE};
 use crate::record::{self, ESR, Record};
-use crate::{Case, asm, program};
+use crate::{Case, asm, keys, program};
 
 /// Guest-physical address of virtual address 0.
 const BASE: u64 = 0x4000_0000;
 /// Virtual address of the EL1 vectors, in a 2 MiB block of their own.
 const VECTORS: u64 = 0x60_0000;
-/// Offset of the level 1 table behind [`BASE`]; the level 2 table follows.
+/// Offset of the level 0 table behind [`BASE`]; those of levels 1 and 2 follow.
 const TABLES: u64 = 0x1000;
 /// A record's status after an exception.
 const EXCEPTION: u64 = 0xe0;
@@ -83,8 +84,7 @@ fn handler() -> Vec<u32> {
 fn initial_state(model: &CpuModel) -> CpuState {
     let mut cpu = model.reset_state(0, armlet_arm::model::mpidr(0));
     cpu.sys[SysReg::MairEl1] = 0xff;
-    // 39-bit addresses below, nothing above, write-back shareable walks, top byte ignored.
-    cpu.sys[SysReg::TcrEl1] = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 37;
+    keys::give(&mut cpu);
     cpu.sys[SysReg::Ttbr0El1] = BASE + TABLES;
     cpu.sys[SysReg::VbarEl1] = VECTORS;
     cpu.sys[SysReg::CpacrEl1] = 3 << 20;
@@ -149,12 +149,13 @@ impl Plan {
         Self { blocks, tables, edges, size: (edges + EDGE_SIZE).next_multiple_of(BLOCK) }
     }
 
-    /// The tables of levels 1 and 2: code to read and execute, data to read and write, in pages, the vectors for
+    /// The tables of levels 0 to 2: code to read and execute, data to read and write, in pages, the vectors for
     /// EL1.
     fn upper(&self) -> Vec<u8> {
-        let mut t = vec![0u64; 1024];
+        let mut t = vec![0u64; 1536];
         t[0] = (BASE + TABLES + 0x1000) | 3;
-        let mut map = |va: u64, entry: u64| t[512 + (va / BLOCK) as usize] = entry;
+        t[512] = (BASE + TABLES + 0x2000) | 3;
+        let mut map = |va: u64, entry: u64| t[1024 + (va / BLOCK) as usize] = entry;
         map(program::CODE, (BASE + program::CODE) | BLOCK_ENTRY | EL0_READ | PXN);
         map(VECTORS, (BASE + VECTORS) | BLOCK_ENTRY | EL1_READ | UXN);
         for i in 0..self.blocks {
@@ -195,7 +196,16 @@ fn status(esr: u64) -> u64 {
 /// # Errors
 /// The accelerator cannot be made, or the run did not come to its end.
 pub fn execute(model: &str, cases: &[Case], code: &[u8], avx512: bool) -> Result<Vec<Record>> {
-    execute_by(model, cases, code, |memory, model| run(memory, model, avx512))
+    execute_by(model, cases, code, |memory, model| run(memory, model, avx512, None))
+}
+
+/// As [`execute`], with a mistake in the cases' own instructions.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_mistaken(model: &str, cases: &[Case], code: &[u8], kind: Kind) -> Result<Vec<Record>> {
+    let mistake = Mistake { from: physical(program::BODIES), kind };
+    execute_by(model, cases, code, |memory, model| run(memory, model, true, Some(mistake)))
 }
 
 /// What a run came to that counts its instructions.
@@ -246,6 +256,7 @@ fn run_counted(
         match vcpu.run_until(limit) {
             VcpuExit::Semihosting => break,
             VcpuExit::Kicked if counter.now() == limit => {}
+            VcpuExit::Halted(_) | VcpuExit::HaltedFor(..) => {}
             other => bail!("the run left with {other:?} at count {} instead of {limit}", counter.now()),
         }
         if counter.now() > 100_000_000 {
@@ -262,7 +273,7 @@ fn execute_by(
     code: &[u8],
     run: impl FnOnce(&Arc<AddressSpace>, &Arc<CpuModel>) -> Result<()>,
 ) -> Result<Vec<Record>> {
-    let model = Arc::new(CpuModel::by_name(model)?);
+    let model = Arc::new(crate::model(model)?);
     let mut data = program::data(cases);
     // What the last SVC stores.
     let end = program::record_address(cases.len() + 1) - program::DATA;
@@ -309,12 +320,18 @@ fn words(code: &[u32]) -> Vec<u8> {
     code.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-fn run(memory: &Arc<AddressSpace>, model: &Arc<CpuModel>, avx512: bool) -> Result<()> {
-    let options = JitOptions { code_size: 64 << 20, avx512, ..Default::default() };
+fn run(
+    memory: &Arc<AddressSpace>,
+    model: &Arc<CpuModel>,
+    avx512: bool,
+    mistake: Option<Mistake>,
+) -> Result<()> {
+    let options = JitOptions { code_size: 64 << 20, avx512, mistake, ..Default::default() };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
     let shared = Arc::new(VcpuShared::new(0));
     let mut vcpu = jit.create_vcpu(shared, initial_state(model))?;
-    for _ in 0..1000 {
+    // Each wait may end the run of translated code.
+    for _ in 0..100_000 {
         match vcpu.run() {
             VcpuExit::Semihosting => return Ok(()),
             VcpuExit::Kicked | VcpuExit::Halted(_) | VcpuExit::HaltedFor(..) => {}

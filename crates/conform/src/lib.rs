@@ -9,6 +9,7 @@ pub mod generate;
 pub mod interp;
 #[cfg(target_arch = "x86_64")]
 pub mod jit;
+pub mod keys;
 pub mod line;
 pub mod program;
 pub mod qemu;
@@ -19,7 +20,7 @@ pub mod shrink;
 pub mod spoil;
 
 use anyhow::Result;
-use armlet_arm::{Enc, FeatureSet};
+use armlet_arm::{CpuModel, Enc, FeatureSet};
 
 use record::Record;
 
@@ -56,12 +57,21 @@ pub struct Case {
     pub record: Record,
 }
 
+/// A CPU model. The one with everything authenticates pointers as the architecture says, since the oracle's choice of an
+/// algorithm would be its own.
+///
+/// # Errors
+/// No such model.
+pub fn model(name: &str) -> Result<CpuModel> {
+    Ok(CpuModel::parse(if name == "max" { "max,pauth=qarma5" } else { name })?)
+}
+
 /// The features of a CPU model.
 ///
 /// # Errors
 /// No such model.
-pub fn features(model: &str) -> Result<FeatureSet> {
-    Ok(*armlet_arm::model::CpuModel::by_name(model)?.features())
+pub fn features(name: &str) -> Result<FeatureSet> {
+    Ok(*model(name)?.features())
 }
 
 /// Who runs the cases.

@@ -48,6 +48,9 @@ struct Options {
     /// States for each encoding
     #[arg(long)]
     states: Option<u64>,
+    /// States for each encoding that no model has
+    #[arg(long)]
+    absent: Option<u64>,
     /// Sequences of 10 to 200 instructions
     #[arg(long)]
     sequences: Option<u64>,
@@ -102,7 +105,7 @@ fn main() -> Result<ExitCode> {
         plan: Plan::new(features, o.seed.unwrap_or(clock), o.class.as_deref()),
         model: o.cpu.clone(),
         states: o.states.unwrap_or(states),
-        absent: if o.full { 200 } else { 4 },
+        absent: o.absent.unwrap_or(if o.full { 2000 } else { 4 }),
         sequences: o.sequences.unwrap_or(sequences),
         oracle: o.oracle.into(),
         tested: o.test.iter().map(|&by| by.into()).collect(),

@@ -24,6 +24,8 @@ pub const EDGE_SIZE: u64 = 4 * PAGE;
 pub const PAGE: u64 = 4096;
 /// Bytes before the first instructions under test: start, signal handler, loading, storing.
 const PROLOGUE: u64 = 0x1000;
+/// Where the pages with instructions under test begin.
+pub const BODIES: u64 = CODE + PROLOGUE;
 /// Bytes of the data before the first record: signal structures and the signal stack. Not a multiple of a record's
 /// size, so that a page ends in the middle of every second record's memory.
 const DATA_HEADER: u64 = 0x1_0200;

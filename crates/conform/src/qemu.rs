@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use armlet_arm::{Feature, FeatureSet};
 
 use crate::record::{self, Record};
-use crate::{Case, program};
+use crate::{Case, keys, program};
 
 /// Names the command that runs arm64 programs, with its options, instead of what is found. The word `PROGRAM` in it is
 /// replaced by the program's path, which is appended otherwise.
@@ -37,11 +37,9 @@ fn words(model: &str, features: &FeatureSet) -> Vec<String> {
     let mut cpu = model.to_owned();
     if model == "max" {
         cpu.push_str(",sve=off,sme=off");
-        if !features.has(Feature::PAuth) {
-            cpu.push_str(",pauth=off");
-        }
+        cpu.push_str(if features.has(Feature::PAuth) { ",pauth-qarma5=on" } else { ",pauth=off" });
     }
-    vec![program, "-cpu".into(), cpu]
+    vec![program, "-seed".into(), keys::SEED.to_string(), "-cpu".into(), cpu]
 }
 
 /// The oracle's version, or `None` if it cannot be run at all.

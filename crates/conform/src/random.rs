@@ -66,9 +66,9 @@ impl Random {
             _ => self.next() & frac_mask,
         };
         let bias = exp_max / 2;
-        let exponent = match self.below(8) {
+        let exponent = match self.below(9) {
             0 => 0,
-            1 => exp_max,
+            1 | 8 => exp_max,
             2 => self.of(&[1, 2, exp_max - 1, exp_max - 2]),
             3 => self.below(exp_max + 1),
             // Near one, and near the largest integers.
@@ -93,6 +93,11 @@ impl Random {
             v |= u128::from(e & (u64::MAX >> (64 - bits))) << (bits * lane);
         }
         v
+    }
+
+    /// A vector of floating-point numbers of 16, 32 or 64 bits.
+    pub fn floats(&mut self, bits: u32) -> u128 {
+        (0..128 / bits).fold(0, |v, lane| v | u128::from(self.float(bits)) << (bits * lane))
     }
 
     fn edge(&mut self, bits: u32) -> u64 {

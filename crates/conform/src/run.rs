@@ -10,9 +10,9 @@ use armlet_arm::{Class, Enc};
 
 use crate::explain::{self, Seen};
 use crate::generate::{Plan, Reach};
-use crate::interp::Spoil;
 use crate::program::Layout;
 use crate::record::{self, Record};
+use crate::spoil::Spoil;
 use crate::{Case, Executor, interp, program, qemu};
 
 /// What to run, and by whom.
@@ -32,7 +32,7 @@ pub struct Run {
     pub oracle: Executor,
     /// Who is tested.
     pub tested: Vec<Executor>,
-    /// Changes what the interpreter runs, to see whether it is noticed.
+    /// Changes what the tested executor runs, to see whether it is noticed.
     pub spoil: Option<Spoil>,
 }
 
@@ -287,15 +287,17 @@ impl Run {
         match by {
             Executor::Qemu => qemu::execute(&self.model, &self.plan.features, cases, code),
             #[cfg(target_arch = "x86_64")]
-            Executor::Jit | Executor::JitAvx2 => {
-                crate::jit::execute(&self.model, cases, code, by == Executor::Jit)
-            }
+            Executor::Jit | Executor::JitAvx2 => match self.spoil {
+                None => crate::jit::execute(&self.model, cases, code, by == Executor::Jit),
+                Some(spoil) => crate::jit::execute_mistaken(&self.model, cases, code, spoil.into()),
+            },
             #[cfg(not(target_arch = "x86_64"))]
             Executor::Jit | Executor::JitAvx2 => anyhow::bail!("this host has no translator"),
             Executor::Interpreter => {
                 let mut out = Vec::new();
+                let lift = self.spoil.and_then(Spoil::lift);
                 for case in cases {
-                    let outcome = interp::execute(&self.plan.features, case, code, self.spoil);
+                    let outcome = interp::execute(&self.plan.features, case, code, lift);
                     if case.body.len() >= 10 {
                         report.instructions += outcome.steps;
                     }

@@ -261,6 +261,7 @@ impl GenericTimers {
                 physical_compare,
                 virtual_control,
                 virtual_compare,
+                ..SavedTimer::default()
             }
         };
         let (frequency, counter) = (self.clock.frequency(), self.clock.now_ticks());
@@ -272,13 +273,7 @@ impl GenericTimers {
     /// # Errors
     /// What differs.
     pub fn check(&self, saved: &SavedTimers) -> Result<(), Unfit> {
-        let (then, now) = (saved.frequency, self.clock.frequency());
-        Unfit::unless(then == now, || format!("the counter (CNTFRQ_EL0) had {then} Hz and has {now} Hz"))?;
-        let (then, now) = (saved.cpus.len(), self.cpus.len());
-        Unfit::unless(then == now, || format!("there were {then} places for CPUs and are {now}"))?;
-        let known = spec::CTL_ENABLE | spec::CTL_IMASK;
-        let plain = |cpu: &SavedTimer| (cpu.physical_control | cpu.virtual_control) & !known == 0;
-        Unfit::unless(saved.cpus.iter().all(plain), || "a timer's control cannot be as it was".into())
+        check_timers(saved, self.clock.frequency(), self.cpus.len())
     }
 
     /// Takes over all timers, and the count where time stands still.
@@ -309,6 +304,22 @@ impl GenericTimers {
             timers.kernel_control.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// Checks that `saved` is of timers with a counter of `frequency` Hz, in `cpus` places.
+///
+/// # Errors
+/// What differs.
+pub fn check_timers(saved: &SavedTimers, frequency: u64, cpus: usize) -> Result<(), Unfit> {
+    let then = saved.frequency;
+    Unfit::unless(then == frequency, || {
+        format!("the counter (CNTFRQ_EL0) had {then} Hz and has {frequency} Hz")
+    })?;
+    let then = saved.cpus.len();
+    Unfit::unless(then == cpus, || format!("there were {then} places for CPUs and are {cpus}"))?;
+    let known = spec::CTL_ENABLE | spec::CTL_IMASK;
+    let plain = |cpu: &SavedTimer| (cpu.physical_control | cpu.virtual_control) & !known == 0;
+    Unfit::unless(saved.cpus.iter().all(plain), || "a timer's control cannot be as it was".into())
 }
 
 /// The system registers of the board's interrupt controller, timers and random numbers, for an accelerator.

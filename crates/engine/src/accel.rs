@@ -122,6 +122,14 @@ pub trait VcpuBackend {
     fn reset(&mut self, state: CpuState) {
         *self.state_mut() = state;
     }
+    /// As [`VcpuBackend::reset`], of a vCPU that goes on from `state`, which must be there whole afterwards.
+    ///
+    /// # Errors
+    /// What the accelerator cannot have.
+    fn replace(&mut self, state: CpuState) -> Result<(), AcceleratorError> {
+        self.reset(state);
+        Ok(())
+    }
     /// A vCPU that was off starts anew: `state` replaces all registers.
     fn power_on(&mut self, state: CpuState) {
         *self.state_mut() = state;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use armlet_arm::CpuState;
 
-use crate::accel::VcpuBackend;
+use crate::accel::{AcceleratorError, VcpuBackend};
 use crate::engine::Core;
 use crate::error::EngineError;
 use crate::gate::Closed;
@@ -87,6 +87,20 @@ impl VcpuAccess<'_> {
     /// Replaces registers, power and event register, as a reset does; memory may have been replaced as well.
     pub fn replace(&mut self, state: CpuState, power: Power, event: bool) {
         self.backend().reset(state);
+        self.go_on(power, event);
+    }
+
+    /// As [`Self::replace`], with registers that must all be there afterwards.
+    ///
+    /// # Errors
+    /// What the accelerator cannot have; the vCPU must not run then.
+    pub fn restore(&mut self, state: CpuState, power: Power, event: bool) -> Result<(), AcceleratorError> {
+        self.backend().replace(state)?;
+        self.go_on(power, event);
+        Ok(())
+    }
+
+    fn go_on(&mut self, power: Power, event: bool) {
         self.vcpu.shared.take_event();
         if event {
             self.vcpu.shared.set_event();

@@ -103,7 +103,7 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
             .collect::<Result<_, ConfigError>>()?,
         end,
         calls: Calls::Psci,
-        stolen_time: Some(spec::STOLEN_TIME),
+        stolen_time: Some(spec::STOLEN_TIME.base),
     });
     let machine = machine.map_err(|e| ConfigError::NoKvm { why: e.to_string() })?;
     let model = cpu::model_of(&machine, &config.cpu)?;

@@ -3,7 +3,7 @@
 use armlet_accel_kvm::KvmMachine;
 use armlet_arm::CpuModel;
 use armlet_arm::feature::Feature;
-use armlet_arm::model::HOST;
+use armlet_arm::model::{HOST, PORTABLE};
 
 use crate::boot::PageSize;
 use crate::config::CpuConfig;
@@ -35,7 +35,8 @@ pub fn model(config: &CpuConfig) -> Result<CpuModel, ConfigError> {
 pub(crate) fn model_of(machine: &KvmMachine, config: &CpuConfig) -> Result<CpuModel, ConfigError> {
     let base = match config.model.as_str() {
         DEFAULT | HOST => machine.host_model()?,
-        name => CpuModel::by_name(name)?,
+        // No host can be one that is not.
+        name => CpuModel::by_name(name)?.with_features([(PORTABLE, true)])?,
     };
     let model = with_features(base, config)?;
     machine.adopt(&model)?;

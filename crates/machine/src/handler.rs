@@ -11,6 +11,7 @@ use armlet_memory::{AccessSize, Ram};
 use crate::interrupts::Interrupts;
 use crate::psci::{self, AffinityState, Call, Status};
 use crate::semihosting::{Outcome, ProgramMemory, Semihosting};
+use crate::spec;
 
 /// PSCI's `INVALID_ADDRESS`.
 const INVALID_ADDRESS: u64 = -9i64 as u64;
@@ -46,6 +47,7 @@ impl ExitHandler for Handler {
             }
             Call::CpuOn { target, entry, context } => self.cpu_on(power, target, entry, context),
             Call::AffinityInfo { target, level } => self.affinity_info(power, target, level),
+            Call::StolenTime => spec::STOLEN_TIME.base + vcpu as u64 * spec::STOLEN_TIME_STRIDE,
             Call::SystemOff => return AfterExit::StopMachine(MachineEvent::PowerOff { vcpu }),
             Call::SystemReset => return AfterExit::StopMachine(MachineEvent::Reset { vcpu }),
         };

@@ -1,18 +1,21 @@
 //! The board's interrupt controller and timers: devices of this program, or inside the host's kernel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use armlet_accel_kvm::{GicLayout, KvmGic, KvmMachine};
+use armlet_accel_kvm::{GicLayout, KvmGic, KvmMachine, counter_frequency};
 use armlet_arm::sysreg::ExternalRegisters;
+use armlet_arm::{CpuState, SysReg};
 use armlet_devices::clock::COUNTER_FREQUENCY;
+use armlet_devices::timer::check_timers;
 use armlet_devices::timer::spec::CNTKCTL_EL1;
 use armlet_devices::{
     BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, TimerLines, TimerQueue,
 };
 use armlet_engine::VcpuShared;
-use armlet_memory::MmioDevice;
-use armlet_saved::{SavedGic, SavedTimers, Unfit};
+use armlet_memory::{AccessSize, MmioDevice};
+use armlet_saved::{SavedGic, SavedTimer, SavedTimers, Unfit};
 
 use crate::error::ConfigError;
 use crate::fdt::redistributor_regions;
@@ -47,23 +50,32 @@ pub(crate) trait Interrupts: Send + Sync {
     /// The vCPUs are about to run (`true`), or all have stopped. The guest's count goes on meanwhile only.
     fn time_goes(&self, goes: bool);
 
-    /// Both, saved. The vCPUs and time stand still.
+    /// Both, saved, but for timers that are in CPUs. The vCPUs and time stand still.
     ///
     /// # Errors
     /// What cannot be saved.
     fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit>;
 
-    /// Takes over what was saved, in a machine that was not started.
+    /// Takes over what was saved, in a machine that was not started, whose CPUs are as they are to go on.
     ///
     /// # Errors
-    /// What differs; nothing has changed then.
+    /// What differs. They must not be used then.
     fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit>;
+
+    /// Where the timers are in the CPUs: takes a CPU's out of its registers.
+    fn take_timer(&self, _state: &mut CpuState) -> Option<SavedTimer> {
+        None
+    }
+
+    /// Where the timers are in the CPUs: puts a CPU's into its registers.
+    fn put_timer(&self, _timer: &SavedTimer, _state: &mut CpuState) {}
 }
 
 /// Devices of this program.
 pub(crate) struct Emulated {
     pub(crate) gic: Arc<GicV3>,
     pub(crate) timers: Arc<GenericTimers>,
+    stolen: Arc<StolenTime>,
     ram_end: u64,
     cpus: usize,
 }
@@ -79,8 +91,31 @@ impl Emulated {
         let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
         let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
         let timers = Arc::new(GenericTimers::new(time, lines));
-        Ok(Self { gic, timers, ram_end, cpus: cpus.len() })
+        let stolen = Arc::new(StolenTime((0..cpus.len()).map(|_| AtomicU64::new(0)).collect()));
+        Ok(Self { gic, timers, stolen, ram_end, cpus: cpus.len() })
     }
+}
+
+/// The time that was stolen from each CPU, in nanoseconds (Arm DEN 0057, 4.2). Nothing is stolen here and nobody is told of
+/// the place; but a guest that had learnt of it under KVM goes on reading it.
+struct StolenTime(Vec<AtomicU64>);
+
+impl MmioDevice for StolenTime {
+    fn name(&self) -> &str {
+        "stolen time"
+    }
+
+    fn read(&self, offset: u64, size: AccessSize) -> u64 {
+        let cpu = self.0.get((offset / spec::STOLEN_TIME_STRIDE) as usize);
+        match (offset % spec::STOLEN_TIME_STRIDE, size) {
+            (8, AccessSize::Double | AccessSize::Word) => cpu.map_or(0, |cpu| cpu.load(Ordering::Relaxed)),
+            (12, AccessSize::Word) => cpu.map_or(0, |cpu| cpu.load(Ordering::Relaxed) >> 32),
+            // Revision and attributes are 0, and so is what is behind.
+            _ => 0,
+        }
+    }
+
+    fn write(&self, _: u64, _: AccessSize, _: u64) {}
 }
 
 fn timer_lines(gic: &Arc<GicV3>, cpu: usize) -> Result<TimerLines, ConfigError> {
@@ -99,6 +134,7 @@ impl Interrupts for Emulated {
 
     fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)> {
         let mut windows = vec![(spec::GIC_DISTRIBUTOR, self.gic.distributor())];
+        windows.push((spec::STOLEN_TIME, Arc::clone(&self.stolen) as _));
         let mut first = 0;
         for region in redistributor_regions(self.cpus, self.ram_end) {
             let count = (region.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize;
@@ -111,6 +147,7 @@ impl Interrupts for Emulated {
     fn reset(&self) {
         self.timers.reset();
         self.gic.reset();
+        self.stolen.0.iter().for_each(|cpu| cpu.store(0, Ordering::Relaxed));
     }
 
     fn cpu_off(&self, cpu: usize) {
@@ -140,25 +177,29 @@ impl Interrupts for Emulated {
     }
 
     fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
-        Ok((self.gic.save(), self.timers.save()))
+        let mut timers = self.timers.save();
+        for (timer, stolen) in timers.cpus.iter_mut().zip(&self.stolen.0) {
+            timer.stolen = stolen.load(Ordering::Relaxed);
+        }
+        Ok((self.gic.save(), timers))
     }
 
     fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
         self.gic.check(gic)?;
         self.timers.check(timers)?;
+        for (stolen, timer) in self.stolen.0.iter().zip(&timers.cpus) {
+            stolen.store(timer.stolen, Ordering::Relaxed);
+        }
         self.gic.restore(gic)?;
         self.timers.restore(timers)
     }
 }
 
-/// What a machine that KVM runs says of its state.
-const NOT_CARRIED: &str =
-    "the interrupt controller is the host's, whose state is not carried: use --accel jit";
-
 /// Those of the host's kernel.
 pub(crate) struct InKernel {
     machine: Arc<KvmMachine>,
     gic: Arc<KvmGic>,
+    cpus: usize,
 }
 
 impl InKernel {
@@ -168,7 +209,7 @@ impl InKernel {
         let redistributors = redistributor_regions(cpus, ram_end).iter().map(region).collect();
         let layout = GicLayout { spis: SPIS, distributor: spec::GIC_DISTRIBUTOR.base, redistributors };
         let gic = machine.create_gic(&layout)?;
-        Ok(Self { machine, gic })
+        Ok(Self { machine, gic, cpus })
     }
 }
 
@@ -225,10 +266,47 @@ impl Interrupts for InKernel {
     }
 
     fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
-        Err(Unfit::new(NOT_CARRIED))
+        let (frequency, counter) = (counter_frequency(), self.machine.counter());
+        let stolen = |cpu| self.machine.stolen(cpu).unwrap_or(0);
+        let cpus = (0..self.cpus).map(|cpu| SavedTimer { stolen: stolen(cpu), ..SavedTimer::default() });
+        let cpus = cpus.collect();
+        Ok((self.gic.save()?, SavedTimers { frequency, counter, cpus }))
     }
 
-    fn restore(&self, _: &SavedGic, _: &SavedTimers) -> Result<(), Unfit> {
-        Err(Unfit::new(NOT_CARRIED))
+    fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
+        check_timers(timers, counter_frequency(), self.cpus)?;
+        for (cpu, timer) in timers.cpus.iter().enumerate().filter(|(_, timer)| timer.stolen != 0) {
+            Unfit::unless(self.machine.set_stolen(cpu, timer.stolen), || {
+                "the guest is told of stolen time, and this host's KVM tells none".into()
+            })?;
+        }
+        self.machine.set_counter(timers.counter);
+        self.gic.restore(gic)
+    }
+
+    fn take_timer(&self, state: &mut CpuState) -> Option<SavedTimer> {
+        let mut take = |register| std::mem::take(&mut state.sys[register]);
+        let timer = SavedTimer {
+            physical_control: take(SysReg::CntpCtlEl0),
+            physical_compare: take(SysReg::CntpCvalEl0),
+            virtual_control: take(SysReg::CntvCtlEl0),
+            virtual_compare: take(SysReg::CntvCvalEl0),
+            kernel_control: state.sys[SysReg::CntkctlEl1],
+            ..SavedTimer::default()
+        };
+        // The host's is with the counter. This is what every CPU has after a reset.
+        state.sys[SysReg::CntfrqEl0] = COUNTER_FREQUENCY;
+        Some(timer)
+    }
+
+    fn put_timer(&self, timer: &SavedTimer, state: &mut CpuState) {
+        for (register, value) in [
+            (SysReg::CntpCtlEl0, timer.physical_control),
+            (SysReg::CntpCvalEl0, timer.physical_compare),
+            (SysReg::CntvCtlEl0, timer.virtual_control),
+            (SysReg::CntvCvalEl0, timer.virtual_compare),
+        ] {
+            state.sys[register] = value;
+        }
     }
 }

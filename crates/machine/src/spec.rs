@@ -35,7 +35,9 @@ pub const RTC: Region = Region::new(0x0901_0000, 0x1000);
 /// PL061 GPIO controller with the power key.
 pub const GPIO: Region = Region::new(0x0903_0000, 0x1000);
 /// Where guests of KVM are told what time was stolen from their CPUs; they learn the place by a call (Arm DEN 0057).
-pub const STOLEN_TIME: u64 = 0x090a_0000;
+pub const STOLEN_TIME: Region = Region::new(0x090a_0000, 0x1_0000);
+/// How much of it is for each CPU, in bytes.
+pub const STOLEN_TIME_STRIDE: u64 = 64;
 /// virtio-mmio slots.
 pub const VIRTIO_MMIO: Region = Region::new(0x0a00_0000, VIRTIO_MMIO_SLOTS as u64 * VIRTIO_MMIO_SLOT_SIZE);
 /// Number of virtio-mmio slots; the first device takes the last one.

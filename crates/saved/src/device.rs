@@ -13,6 +13,8 @@ saved! {
         "4" virtual_control: u64,
         /// CNTV_CVAL_EL0.
         "5" virtual_compare: u64,
+        /// Nanoseconds stolen from the CPU, as the guest is told (Arm DEN 0057).
+        "6" stolen: u64,
     }
 
     /// The generic timers, and the time.

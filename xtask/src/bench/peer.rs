@@ -20,6 +20,8 @@ pub struct Nested<'a> {
     pub cpu: &'a str,
     /// Version of its interrupt controller.
     pub gic: u32,
+    /// Disks, with serial numbers.
+    pub disks: &'a [(&'static str, PathBuf)],
     /// A port of this machine that leads to the same one there.
     pub port: Option<u16>,
 }
@@ -114,7 +116,7 @@ impl Peer {
         c
     }
 
-    /// A host on which armlet can use KVM, with its console on standard output.
+    /// A host on which armlet can use KVM, with its console on standard output, and `disks` with serial numbers.
     pub fn nested(&self, nested: &Nested<'_>) -> Command {
         let mut c = self.program();
         c.args([
@@ -133,6 +135,10 @@ impl Peer {
         if let Some(port) = nested.port {
             let network = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{port}");
             c.args(["-netdev", &network, "-device", "virtio-net-device,netdev=n0"]);
+        }
+        for (name, path) in nested.disks {
+            c.arg("-drive").arg(format!("if=none,format=raw,id={name},file={}", path.display()));
+            c.arg("-device").arg(format!("virtio-blk-device,drive={name},serial={name}"));
         }
         c
     }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub programs: Vec<(String, PathBuf)>,
     /// Files by the path that they get.
     pub files: Vec<(String, PathBuf)>,
+    /// Disks by their serial numbers, under which they are in `/dev` there.
+    pub disks: Vec<(&'static str, PathBuf)>,
     /// A port of this machine, which leads to the same one there.
     pub port: Option<u16>,
 }
@@ -50,6 +52,7 @@ impl Default for Plan {
             gic: 3,
             programs: Vec::new(),
             files: Vec::new(),
+            disks: Vec::new(),
             port: None,
         }
     }
@@ -93,10 +96,7 @@ impl Plan {
             run::quiet(c.arg("-o").arg(&stripped).arg(program))?;
             a.file(&format!("bin/{name}"), &fs::read(stripped)?);
         }
-        for (n, module) in kernel.modules().iter().enumerate() {
-            // In the order in which they are loaded.
-            a.file(&format!("lib/modules/{n:02}.ko"), &fs::read(module)?);
-        }
+        a.modules(kernel)?;
         for (to, from) in &self.files {
             let to = to.trim_start_matches('/');
             let folders = to.match_indices('/').map(|(at, _)| &to[..at]);
@@ -109,8 +109,7 @@ impl Plan {
 
 /// An emulated host, in conversation.
 pub struct Host {
-    /// With its console.
-    pub session: Session,
+    session: Session,
 }
 
 impl Host {
@@ -124,12 +123,32 @@ impl Host {
         plan.write(&kernel, &initrd)?;
         run::say("starting an emulated host with KVM");
         let image = kernel.image();
-        let nested = Nested { image: &image, initrd: &initrd, cpu: plan.cpu, gic: plan.gic, port: plan.port };
+        let nested = Nested {
+            image: &image,
+            initrd: &initrd,
+            cpu: plan.cpu,
+            gic: plan.gic,
+            disks: &plan.disks,
+            port: plan.port,
+        };
         let mut c = Peer::prepare()?.nested(&nested);
         let mut host = Self { session: Session::start(&mut c, LIMIT, echo)? };
         host.session.wait_for(PROMPT).context("the emulated host has no shell")?;
         host.ask("ls /dev/kvm", 0)?;
         Ok(host)
+    }
+
+    /// The conversation.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Waits until the host asks for the next line.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn prompt(&mut self) -> Result<()> {
+        self.session.wait_for(PROMPT).map(drop)
     }
 
     /// Runs a line in the host's shell, checks its status and gives what it writes.

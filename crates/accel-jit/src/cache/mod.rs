@@ -12,7 +12,7 @@ pub use memory::CodeMemory;
 
 use crate::host::x86_64::asm::{Asm, RAX};
 use crate::host::x86_64::generate::Generator;
-use crate::host::x86_64::generate::carry::{Held, emit_bridge, helps};
+use crate::host::x86_64::generate::carry::{Carried, emit_bridge};
 use crate::ir::Inst;
 use crate::mmu::SideEntry;
 
@@ -78,9 +78,11 @@ struct Block {
     /// Offset of the code; the outer entry is there.
     code: u32,
     inner: u32,
-    /// The entry at which host vector registers hold what is `wanted`.
+    /// The entry at which host vector registers hold what is wanted, and what that is, by its number.
     warm: u32,
-    wanted: Held,
+    wanted: u32,
+    /// What the warm entry leads to when the block is gone.
+    stale: u32,
     valid: bool,
     /// Where instructions begin, if that is wanted: offset of the code, offset in the guest's page.
     marks: Vec<(u32, u16)>,
@@ -98,8 +100,8 @@ struct Exit {
     target: u16,
     /// It goes to a careful block.
     careful: bool,
-    /// What host vector registers hold there.
-    held: Held,
+    /// What host vector registers hold there, by its number.
+    carried: u32,
 }
 
 /// Counters of the cache.
@@ -123,6 +125,8 @@ pub struct CodeCache {
     blocks: Vec<Block>,
     exits: Vec<Exit>,
     side_table: Vec<SideEntry>,
+    /// What host vector registers hold at places; the first is nothing.
+    carried: Vec<Carried>,
     map: KeyMap<BlockId>,
     pages: KeyMap<Vec<BlockId>>,
     /// Counters.
@@ -144,6 +148,7 @@ impl CodeCache {
             blocks: Vec::new(),
             exits: Vec::new(),
             side_table: Vec::new(),
+            carried: vec![Carried::NOTHING],
             map: KeyMap::default(),
             pages: KeyMap::default(),
             statistics: CacheStatistics::default(),
@@ -186,6 +191,7 @@ impl CodeCache {
         self.blocks.clear();
         self.exits.clear();
         self.side_table.clear();
+        self.carried.truncate(1);
         self.map.clear();
         self.pages.clear();
         self.statistics.flushes += 1;
@@ -195,18 +201,24 @@ impl CodeCache {
     pub fn insert(&mut self, key: BlockKey, generator: &mut Generator) -> BlockId {
         let id = self.blocks.len() as BlockId;
         let code = self.memory.append(generator.asm.code()) as u32;
+        let wanted = generator.wanted_number();
+        let before = self.carried.len() as u32;
+        self.carried.extend(generator.carried.iter().skip(1));
+        // The first is the same everywhere.
+        let carried = |number: u32| if number == 0 { 0 } else { before + number - 1 };
         let exits = generator.exits.iter();
         self.exits.extend(exits.map(|e| Exit {
             block: id,
             site: code + e.fixup,
             target: e.target,
             careful: e.careful,
-            held: e.held,
+            carried: carried(e.carried),
         }));
         let entries = generator.side_table.iter();
         self.side_table.extend(entries.map(|e| SideEntry {
             resume: code + e.resume,
             otherwise: code + e.otherwise,
+            carried: carried(e.carried),
             ..*e
         }));
         self.blocks.push(Block {
@@ -214,7 +226,8 @@ impl CodeCache {
             code,
             inner: code + generator.inner_entry,
             warm: code + generator.warm_entry,
-            wanted: generator.wanted,
+            wanted: carried(wanted),
+            stale: code + generator.stale_entry,
             valid: true,
             marks: std::mem::take(&mut generator.marks),
             _slow: std::mem::take(&mut generator.slow_insts),
@@ -261,29 +274,37 @@ impl CodeCache {
         if !(same && from.valid && to.valid) {
             return false;
         }
+        if self.memory.room() < BRIDGE {
+            return false;
+        }
         let site = exit.site as usize;
-        let (inner, warm) = (to.inner, to.warm);
-        let (held, wanted) = (exit.held, to.wanted);
-        let target = if self.memory.room() >= BRIDGE && helps(&held, &wanted) {
-            self.bridge(&held, &wanted, warm)
-        } else {
-            inner
-        };
+        let target = self.bridge((exit.carried, to.wanted), (to.inner, to.warm));
         let displacement = target.wrapping_sub(site as u32 + 4);
         self.memory.patch(site, &displacement.to_le_bytes());
         true
     }
 
-    /// Where an exit that holds `held` goes on its way to the warm entry at `warm`: there if nothing is to be moved.
-    fn bridge(&mut self, held: &Held, wanted: &Held, warm: u32) -> u32 {
+    /// Where an exit goes on its way to a block with these entries, which may have to be made. What the exit holds and
+    /// the block wants are given by their numbers.
+    fn bridge(&mut self, (held, wanted): (u32, u32), (inner, warm): (u32, u32)) -> u32 {
+        let [held, wanted] = [held, wanted].map(|number| self.carried[number as usize]);
+        let entries = [inner, warm].map(|entry| self.memory.address(entry as usize));
+        let here = self.memory.next_address();
         let mut a = Asm::default();
-        a.reset(self.memory.next_address());
-        if emit_bridge(&mut a, held, wanted, self.memory.address(warm as usize)) {
-            self.statistics.bytes += a.len() as u64;
-            self.memory.append(a.code()) as u32
-        } else {
-            warm
+        a.reset(here);
+        match emit_bridge(&mut a, &held, &wanted, entries) {
+            Some(entry) if entry == entries[1] => warm,
+            Some(_) => inner,
+            None => {
+                self.statistics.bytes += a.len() as u64;
+                self.memory.append(a.code()) as u32
+            }
         }
+    }
+
+    /// What host vector registers hold at the place of this number.
+    pub fn carried(&self, number: u32) -> Carried {
+        self.carried.get(number as usize).copied().unwrap_or(Carried::NOTHING)
     }
 
     /// True if there is code from the physical page `page` (number, not address).
@@ -309,18 +330,21 @@ impl CodeCache {
             return;
         }
         let (code, inner, warm) = (block.code as usize, block.inner as usize, block.warm as usize);
-        let key = block.key;
+        let (key, stale) = (block.key, block.stale as usize);
         self.map.remove(&key.packed());
         self.statistics.invalidated += 1;
         let mut a = Asm::default();
         a.reset(self.memory.address(code));
         a.jmp_to(thunks.indirect);
         self.memory.patch(code, a.code());
-        for entry in [inner, warm] {
-            a.reset(self.memory.address(entry));
-            a.mov_imm(RAX, (key.pa & 0xfff) as i64);
-            a.jmp_to(thunks.poll);
-            self.memory.patch(entry, a.code());
+        a.reset(self.memory.address(inner));
+        a.mov_imm(RAX, (key.pa & 0xfff) as i64);
+        a.jmp_to(thunks.poll);
+        self.memory.patch(inner, a.code());
+        if warm != inner {
+            a.reset(self.memory.address(warm));
+            a.jmp_to(self.memory.address(stale));
+            self.memory.patch(warm, a.code());
         }
     }
 
@@ -339,7 +363,6 @@ impl CodeCache {
 mod tests {
     use super::*;
     use crate::host::x86_64::generate::ExitSite;
-    use crate::host::x86_64::generate::carry::HELD_NOTHING;
     use crate::host::x86_64::thunks::Thunks;
 
     /// Offset of the one patchable exit in each of the blocks below.
@@ -354,7 +377,7 @@ mod tests {
         let mut g = Generator::new(Thunks::default());
         g.asm.reset(cache.next_address());
         (0..64).for_each(|_| g.asm.int3());
-        g.exits.push(ExitSite { fixup: SITE, target: 0x40, careful: false, held: HELD_NOTHING });
+        g.exits.push(ExitSite { fixup: SITE, target: 0x40, careful: false, carried: 0 });
         cache.insert(BlockKey { pa, context }, &mut g)
     }
 

@@ -78,6 +78,12 @@ impl Builder {
         &self.block
     }
 
+    /// Goes on with a block that has been taken.
+    #[cfg(feature = "mistakes")]
+    pub(crate) fn resume(&mut self, block: Block) {
+        self.block = block;
+    }
+
     /// Takes the finished block.
     pub fn finish(&mut self) -> Block {
         std::mem::take(&mut self.block)

@@ -46,6 +46,8 @@ pub enum VName {
     Fcvtzu,
     Scvtf,
     Ucvtf,
+    Frecpe,
+    Frsqrte,
     Frecps,
     Frsqrts,
 }
@@ -116,6 +118,8 @@ impl VName {
             "FCVTZU" => Self::Fcvtzu,
             "SCVTF" => Self::Scvtf,
             "UCVTF" => Self::Ucvtf,
+            "FRECPE" => Self::Frecpe,
+            "FRSQRTE" => Self::Frsqrte,
             "FRECPS" => Self::Frecps,
             "FRSQRTS" => Self::Frsqrts,
             _ => return None,

@@ -742,3 +742,24 @@ pub struct Block {
     /// Targets in the page at which NZCV is replaced before anything asks for it or can fault.
     pub flags_dead: Vec<i64>,
 }
+
+impl Block {
+    /// The offset in the page of the first guest instruction.
+    pub fn first_offset(&self) -> u16 {
+        match self.insts.first() {
+            Some(Inst::Start { offset, .. }) => *offset,
+            _ => 0,
+        }
+    }
+
+    /// What is executed again and again if it branches to its own beginning.
+    pub fn loop_body(&self) -> Option<&[Inst]> {
+        let head = i64::from(self.first_offset());
+        let back = |inst: &Inst| match inst {
+            Inst::BranchIf { target, .. } | Inst::Branch { target } => *target == head,
+            _ => false,
+        };
+        let last = self.insts.iter().rposition(back)?;
+        self.insts.get(..=last)
+    }
+}

@@ -38,6 +38,8 @@ pub struct SideEntry {
     pub values: [Place; 2],
     /// Host registers with copies of the vector registers that a load writes, by number.
     pub copies: [u8; 2],
+    /// What host vector registers hold whose homes have other values, by its number; 0 is for nothing.
+    pub carried: u32,
 }
 
 /// No host register.

@@ -3,13 +3,17 @@
 use armlet_arm::sysop::TlbiTarget;
 
 /// Lines of each data table.
-pub const LINES: usize = 1024;
+pub const LINES: usize = 4096;
 /// Lines of the table of instruction pages.
 pub const PAGE_LINES: usize = 512;
 /// Entries of the jump cache: a kernel and its programs return to many thousand places.
 pub const JUMP_CACHE_ENTRIES: usize = 16384;
 /// Entries whose places are remembered, so that a few are cheap to go over.
 const REMEMBERED: usize = 2048;
+/// Kinds of sites: reads and writes of 1, 2, 4 … 32 bytes.
+pub const SITE_CLASSES: usize = 12;
+/// Sites of each kind.
+pub const SITES: usize = 16;
 /// A tag that no access compares equal to (tags have low bits clear, or only those below 16).
 const NO_TAG: u64 = u64::MAX;
 /// Address spaces of EL0 that are kept.
@@ -63,6 +67,14 @@ pub struct TlbSet {
     pub read: [Line; LINES],
     /// Pages that may be written.
     pub write: [Line; LINES],
+    /// Up to which offset accesses of a site may begin in its page; 0 if it has none.
+    pub site_limits: [u64; SITES * SITE_CLASSES],
+    /// Virtual pages of sites.
+    pub site_pages: [u64; SITES * SITE_CLASSES],
+    /// Where they are in the host.
+    pub site_hosts: [u64; SITES * SITE_CLASSES],
+    /// Nonzero: a site may have a page.
+    pub sites_used: u64,
     /// Branch targets.
     pub jumps: [Jump; JUMP_CACHE_ENTRIES],
     /// Which entries of `jumps` may be filled, if `filled_count` is no more than there are places.
@@ -324,13 +336,20 @@ impl TlbSet {
         self.jump_pages = [0; JUMP_PAGE_WORDS];
     }
 
+    fn clear_sites(&mut self) {
+        if std::mem::take(&mut self.sites_used) != 0 {
+            self.site_limits = [0; SITES * SITE_CLASSES];
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         if !self.used {
             return;
         }
-        self.read = [LINE; LINES];
-        self.write = [LINE; LINES];
+        self.clear_sites();
+        self.read.fill(LINE);
+        self.write.fill(LINE);
         self.pages = [PAGE; PAGE_LINES];
         self.clear_jumps();
         self.blocks = [0; BLOCK_WORDS];
@@ -344,6 +363,7 @@ impl TlbSet {
 
     /// Forgets write permissions to a page of host memory.
     pub fn forget_writes_to(&mut self, host_page: u64) {
+        self.clear_sites();
         for line in &mut self.write {
             if line.tag != NO_TAG && line.tag.wrapping_add(line.addend) == host_page {
                 *line = LINE;
@@ -362,6 +382,7 @@ impl TlbSet {
 
     /// Forgets lines whose tag is chosen.
     fn clear_if(&mut self, chosen: impl Fn(u64) -> bool) {
+        self.clear_sites();
         for line in self.read.iter_mut().chain(&mut self.write) {
             if line.tag != NO_TAG && chosen(line.tag) {
                 *line = LINE;
@@ -383,6 +404,7 @@ impl TlbSet {
         if !self.used {
             return;
         }
+        self.clear_sites();
         let (start, last) = self.with_huge(bare(start) & !0xfff, bare(last) | 0xfff);
         if (last - start) >> BLOCK_SHIFT >= 4 {
             let grain = (1 << BLOCK_SHIFT) - 1;
@@ -640,12 +662,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_branch_targets_are_forgotten_like_few() {
+        let mut sets = TlbSets::new();
+        let set = sets.el0();
+        for count in [3, REMEMBERED as u64, 2 * JUMP_CACHE_ENTRIES as u64, 5] {
+            let targets = || (0..count).map(|i| 0x40_0000 + 4 * i);
+            for va in targets() {
+                set.fill_jump(va, va + 1);
+            }
+            assert_eq!(set.jump(0x40_0000 + 4 * (count - 1)), Some(0x40_0000 + 4 * (count - 1) + 1));
+            // One that goes and comes again is no new one for ever.
+            set.forget_jumps(0x40_0000);
+            set.fill_jump(0x40_0000, 1);
+            set.clear_if(|tag| tag < 0x40_2000);
+            assert!((0x40_0000..0x40_2000).step_by(4).all(|va| set.jump(va).is_none()));
+            set.clear_jumps();
+            assert!(targets().all(|va| set.jump(va).is_none()));
+            assert!(set.jumps.iter().all(Jump::is_none));
+        }
+    }
+
     const UPPER: u64 = 0xffff_8000_0000_1000;
     const LOWER: u64 = 0x1000;
 
     /// Whether EL1's current set has the line of `va`.
     fn has(sets: &mut TlbSets, va: u64) -> bool {
         sets.el1().read[TlbSet::index(va)].tag == va
+    }
+
+    #[test]
+    fn whatever_takes_a_line_away_empties_the_sites() {
+        let takers: [fn(&mut TlbSet); 4] = [
+            TlbSet::clear,
+            TlbSet::clear_lower,
+            |set| set.invalidate_range(LOWER, LOWER),
+            |set| set.forget_writes_to(0x8000),
+        ];
+        for take in takers {
+            let mut set = empty_set();
+            set.fill(LOWER, 0, false, 12, true);
+            (set.site_limits[5], set.sites_used) = (4089, 1);
+            take(&mut set);
+            assert_eq!((set.site_limits[5], set.sites_used), (0, 0));
+        }
     }
 
     #[test]

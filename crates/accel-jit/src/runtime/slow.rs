@@ -207,22 +207,22 @@ impl JitCore {
         self.sync_flags_out();
         let enc = (word >> 5) as u16;
         let (read, rt) = (word & 1 << 21 != 0, word & 31);
-        let machine = self.machine.clone();
         let core_pc = self.state().page_va.wrapping_add(offset);
         // What a register read tells of interrupts or time must not depend on a stale PC.
         self.state_mut().cpu.pc = core_pc;
         let effects = match word >> 19 & 3 {
             0 => {
                 let (op1, crm, op2) = (word >> 16 & 7, word >> 8 & 15, word >> 5 & 7);
-                sysreg::pstate_write(&mut self.state_mut().cpu, &machine.model, op1, op2, crm)?
+                let (s, machine) = self.parts();
+                sysreg::pstate_write(&mut s.cpu, &machine.model, op1, op2, crm)?
             }
             1 => return self.sys_operation(value, word, offset),
             _ if read => {
                 self.merge_fp_flags();
-                let cpu = &mut self.state_mut().cpu;
+                let (s, machine) = self.parts();
+                let cpu = &mut s.cpu;
                 let v = sysreg::read(cpu, &machine.model, &*machine.external, enc, rt)?;
                 let flags = cpu.pstate.bits();
-                let s = self.state_mut();
                 s.result = v;
                 // Random numbers tell by the flags that there was one.
                 s.nzcv = nzcv_from_arm(flags);
@@ -230,7 +230,8 @@ impl JitCore {
             }
             _ => {
                 self.merge_fp_flags();
-                let cpu = &mut self.state_mut().cpu;
+                let (s, machine) = self.parts();
+                let cpu = &mut s.cpu;
                 sysreg::write(cpu, &machine.model, &*machine.external, enc, rt, value)?
             }
         };
@@ -255,13 +256,12 @@ impl JitCore {
     }
 
     fn sys_operation(&mut self, value: u64, word: u32, offset: u64) -> Result<u64, Exception> {
-        let machine = self.machine.clone();
         let encoding = SysEncoding::unpack((word >> 5) as u16 & 0x3fff);
-        let op = decode_sys(&self.state().cpu, &machine.model, encoding, word & 31)?;
+        let op = decode_sys(&self.state().cpu, &self.machine.model, encoding, word & 31)?;
         match op {
             SysOp::DcZva => return self.zero_block(value, offset),
             SysOp::Tlbi(t) => {
-                let target = t.target(value, &self.state().cpu, &machine.model);
+                let target = t.target(value, &self.state().cpu, &self.machine.model);
                 self.counters.tlbi += 1;
                 self.sets.invalidate(target);
                 if t.broadcast {
@@ -274,8 +274,8 @@ impl JitCore {
                 return Ok(LEAVE);
             }
             SysOp::At(at) => {
-                let cpu = &mut self.state_mut().cpu;
-                address_translate(cpu, &machine.model, &Walker(machine.memory.ram()), at, value)?;
+                let (s, machine) = self.parts();
+                address_translate(&mut s.cpu, &machine.model, &Walker(machine.memory.ram()), at, value)?;
                 return Ok(STAY);
             }
             SysOp::IcIallu { broadcast } => {
@@ -325,7 +325,7 @@ impl JitCore {
 
     /// DC ZVA.
     fn zero_block(&mut self, va: u64, offset: u64) -> Result<u64, Exception> {
-        let bytes = armlet_arm::model::DC_ZVA_BYTES;
+        let bytes = self.machine.model.zva_bytes();
         let start = va & !(bytes - 1);
         let el = self.state().cpu.el();
         if let Some(exception) = self.guest_watchpoint(start, bytes, (false, true), el) {

@@ -306,6 +306,22 @@ impl JitCore {
         }
     }
 
+    /// Brings vector registers home that translated code holds in host registers only; `number` tells which.
+    fn store_carried(&mut self, number: u32) {
+        if number == 0 {
+            return;
+        }
+        let carried = self.cache.carried(number);
+        let s = self.state_mut();
+        for (host, v) in carried.dirty() {
+            if let (Some(home), Some(value)) =
+                (s.cpu.v.get_mut(usize::from(v)), s.saved_vectors.get(usize::from(host)))
+            {
+                *home = *value;
+            }
+        }
+    }
+
     /// What a host register held when translated code called.
     fn host_register(&self, number: u8) -> u64 {
         let s = self.state();
@@ -489,6 +505,7 @@ pub(super) extern "sysv64" fn access(s: *mut JitState, number: u64, _: u64, _: u
         // Translated code holds only numbers of entries that exist; leaving is safe whatever happened.
         return 1;
     };
+    core.store_carried(e.carried);
     let va = core.host_register(e.base).wrapping_add_signed(i64::from(e.disp));
     if e.window != 0 {
         let at = if core.fill_window(va, &e) { e.resume } else { e.otherwise };

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use armlet_arm::CpuState;
+use armlet_arm::fp::{self, Single};
+use armlet_arm::state::FpEnv;
 
 use crate::host::x86_64::regs::VECTOR_COPIES;
 use crate::ir::VECTOR_SCRATCH;
@@ -21,6 +23,8 @@ pub struct JitState {
     pub cpu: CpuState,
     /// NZCV as LAHF and SETO leave it in AX: bit 0 V, bit 8 NOT C, bit 14 Z, bit 15 N.
     pub nzcv: u16,
+    /// Whether a condition holds of which nothing else is kept.
+    pub condition: u8,
     /// Nonzero: leave translated code at the next poll.
     pub poll: AtomicU32,
     /// Nonzero: an interrupt line may be up; look when DAIF is cleared.
@@ -91,6 +95,7 @@ impl JitState {
         Self {
             nzcv: nzcv_from_arm(cpu.pstate.bits()),
             cpu,
+            condition: 0,
             poll: AtomicU32::new(1),
             irq_hint: AtomicU8::new(1),
             page_va: 0,
@@ -170,6 +175,10 @@ pub struct Consts {
     /// NZCV in the translated code's form, by what UCOMISD leaves in AH.
     /// The second is for operands that were exchanged.
     pub fcmp_slots: [FcmpSlots; 2],
+    /// Fractions of FRECPE's results in singles, by the upper 8 bits of the source's.
+    pub recip: [u32; 256],
+    /// Fractions of FRSQRTE's results in singles, by the lowest bit of the exponent and the upper 8 bits of the fraction.
+    pub rsqrt: [u32; 512],
     /// For CRC32: the inverse of the polynomial modulo x^64 (bits reversed, as all), and the polynomial.
     pub crc32: u128,
 }
@@ -212,9 +221,28 @@ impl Default for Consts {
             pauth_multiplier: armlet_arm::pauth::FAST_MULTIPLIER,
             nzcv_slots: std::array::from_fn(|i| nzcv_from_arm((i as u32) << 28)),
             fcmp_slots: [false, true].map(|swapped| std::array::from_fn(|ah| fcmp_slot(ah, swapped))),
+            recip: std::array::from_fn(|i| {
+                fraction(fp::recip_estimate::<Single>(
+                    &mut FpEnv::default(),
+                    127 << 23 | (i as u64) << 15,
+                    false,
+                ))
+            }),
+            rsqrt: std::array::from_fn(|i| {
+                fraction(fp::rsqrt_estimate::<Single>(
+                    &mut FpEnv::default(),
+                    126 << 23 | (i as u64) << 15,
+                    false,
+                ))
+            }),
             crc32: 0x0000_0001_db71_0641_b4e5_b025_f701_1641,
         }
     }
+}
+
+/// The fraction of a single.
+const fn fraction(single: u64) -> u32 {
+    single as u32 & 0x007f_ffff
 }
 
 /// Unordered is 0011, equal 0110, less 1000, greater 0010 (Arm ARM, FPCompare).

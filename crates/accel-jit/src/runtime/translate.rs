@@ -92,6 +92,8 @@ impl JitCore {
         let limit = if key.context & STEP == 0 { MAX_INSTRUCTIONS } else { 1 };
         self.lift_base.guarded = key.context & bit::GUARDED != 0;
         let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32, limit);
+        #[cfg(feature = "mistakes")]
+        self.make_mistake(page_pa);
         let mut options = self.generator_options();
         options.watch = self.debug.watches();
         if options.bti {
@@ -115,6 +117,23 @@ impl JitCore {
             self.counters.translation_ns += start.elapsed().as_nanos() as u64;
         }
         Ok(id)
+    }
+
+    /// Does what the options say to the lifted block, or to what is generated from it.
+    #[cfg(feature = "mistakes")]
+    fn make_mistake(&mut self, page_pa: u64) {
+        use crate::mistake::Kind;
+        let mistake = self.machine.options.mistake.filter(|m| page_pa >= m.from);
+        self.generator.asm.mistake = match mistake.map(|m| m.kind) {
+            Some(Kind::Host(change)) => Some(change),
+            Some(Kind::Lift(change)) => {
+                let mut block = self.builder.finish();
+                change(&mut block);
+                self.builder.resume(block);
+                None
+            }
+            None => None,
+        };
     }
 
     /// Finds out at which targets of the block's branches nobody asks for NZCV, where that matters. They are in the same

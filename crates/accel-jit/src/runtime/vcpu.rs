@@ -238,6 +238,12 @@ impl JitCore {
         unsafe { &mut *self.cell.0.get() }
     }
 
+    /// The state, and what all vCPUs share.
+    pub(super) fn parts(&mut self) -> (&mut JitState, &MachineShared) {
+        // SAFETY: as in `state_mut`.
+        (unsafe { &mut *self.cell.0.get() }, &self.machine)
+    }
+
     /// NZCV from the form of translated code to PSTATE.
     pub(super) fn sync_flags_out(&mut self) {
         let s = self.state_mut();
@@ -259,9 +265,9 @@ impl JitCore {
     /// Takes an exception of the instruction at PC.
     fn take(&mut self, e: &Exception) {
         self.sync_flags_out();
-        let machine = self.machine.clone();
         self.counters.exceptions += 1;
-        take(&mut self.state_mut().cpu, &machine.model, e);
+        let (s, machine) = self.parts();
+        take(&mut s.cpu, &machine.model, e);
     }
 
     /// Moves the host's cumulative floating-point flags to FPSR, while guest's MXCSR is loaded.
@@ -314,7 +320,8 @@ impl JitCore {
         // The jump cache missed, or led to a block that is gone: do not ask it again.
         let mut missed = false;
         loop {
-            if self.state().poll.swap(0, Ordering::SeqCst) != 0 {
+            let poll = &self.state().poll;
+            if poll.load(Ordering::Acquire) != 0 && poll.swap(0, Ordering::SeqCst) != 0 {
                 self.handle_mailbox();
                 self.take_sample();
                 if self.shared.exit_requested() {
@@ -454,13 +461,14 @@ impl JitCore {
             return false;
         }
         let masks = self.state().cpu.pstate;
-        let machine = self.machine.clone();
         if fiq && !masks.contains(Pstate::F) {
             self.sync_flags_out();
-            take_fiq(&mut self.state_mut().cpu, &machine.model);
+            let (s, machine) = self.parts();
+            take_fiq(&mut s.cpu, &machine.model);
         } else if irq && !masks.contains(Pstate::I) {
             self.sync_flags_out();
-            take_irq(&mut self.state_mut().cpu, &machine.model);
+            let (s, machine) = self.parts();
+            take_irq(&mut s.cpu, &machine.model);
         } else {
             // Masked: look again when the masks change.
             self.state().irq_hint.store(1, Ordering::SeqCst);
@@ -561,13 +569,16 @@ impl JitCore {
 
     fn return_to(&mut self, target: u64) -> Option<VcpuExit> {
         self.sync_flags_out();
-        let machine = self.machine.clone();
-        match armlet_arm::exception::eret_to(&mut self.state_mut().cpu, &machine.model, target) {
+        let (s, machine) = self.parts();
+        match armlet_arm::exception::eret_to(&mut s.cpu, &machine.model, target) {
             Ok(()) => {
                 self.sync_flags_in();
                 // An exception return is an event for WFE.
                 self.shared.set_event();
-                self.state().irq_hint.store(1, Ordering::SeqCst);
+                // The masks may have changed. A line that rises from now on is followed by its kick.
+                if self.shared.irq() || self.shared.fiq() {
+                    self.state().irq_hint.store(1, Ordering::SeqCst);
+                }
             }
             Err(e) => self.take(&e),
         }

@@ -3,7 +3,7 @@
 
 use crate::feature::FeatureSet;
 use crate::id::{IdReg, IdRegisters};
-use crate::model::{CacheGeometry, CpuModel, spsr_mask};
+use crate::model::{CacheGeometry, CpuModel, ModelError, spsr_mask};
 
 /// A model as it is written down.
 pub(super) struct Entry {
@@ -13,7 +13,31 @@ pub(super) struct Entry {
     ids: &'static [(IdReg, u64)],
     /// Level 1 data, level 1 instruction, level 2: (KiB, ways).
     caches: [(u32, u32); 3],
+    /// As hosts with this part have it; none if it is none.
+    part: Option<Part>,
 }
+
+/// What the real part has otherwise, and KVM cannot hide from a guest. Nothing of it is of use to a guest.
+struct Part {
+    /// CTR_EL0.L1Ip.
+    level1: u64,
+    mmfr1: u64,
+}
+
+/// CTR_EL0 of parts but for L1Ip: lines of 64 bytes, neither IDC nor DIC, which KVM can take from a part that has them.
+const CTR_PART: u64 = 1 << 31 | 4 << 24 | 4 << 20 | 4 << 16 | 4;
+/// DCZID_EL0.BS of parts: 64 bytes.
+const DCZID_PART: u64 = 4;
+/// CLIDR_EL1 without CTR_EL0.IDC: instructions and data are the same from level 1 on.
+const CLIDR_PART: u64 = CLIDR | 1 << 27 | 1 << 21;
+/// ID_AA64MMFR1_EL1: XNX, 16-bit VMIDs and VHE, which are of EL2.
+const MMFR1_EL2: u64 = 1 << 28 | 1 << 8 | 2 << 4;
+/// ECBHB, which older parts do not promise.
+const ECBHB: u64 = 1 << 60;
+const PIPT: u64 = 3;
+const VIPT: u64 = 2;
+const PART_V8_0: Option<Part> = Some(Part { level1: PIPT, mmfr1: 0 });
+const PART_V8_2: Option<Part> = Some(Part { level1: PIPT, mmfr1: MMFR1_V8_2 & !ECBHB | MMFR1_EL2 });
 
 /// Level 1 split, level 2 unified, level of coherency 2; no level of unification, as CTR_EL0.IDC is set.
 const CLIDR: u64 = 2 << 30 | 2 << 24 | 4 << 3 | 3;
@@ -92,6 +116,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR2, MMFR2_V8_2),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],
+        part: PART_V8_2,
     },
     Entry {
         name: "cortex-a53",
@@ -104,6 +129,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR0, MMFR0_BASE | 2),
         ],
         caches: [(32, 4), (32, 2), (1024, 16)],
+        part: Some(Part { level1: VIPT, mmfr1: 0 }),
     },
     Entry {
         name: "cortex-a57",
@@ -116,6 +142,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR0, MMFR0_BASE | 4),
         ],
         caches: [(32, 2), (48, 3), (2048, 16)],
+        part: PART_V8_0,
     },
     Entry {
         name: "cortex-a72",
@@ -128,6 +155,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR0, MMFR0_BASE | 4),
         ],
         caches: [(32, 2), (48, 3), (1024, 16)],
+        part: PART_V8_0,
     },
     Entry {
         name: "cortex-a76",
@@ -144,6 +172,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR2, MMFR2_V8_2),
         ],
         caches: [(64, 4), (64, 4), (512, 8)],
+        part: PART_V8_2,
     },
     Entry {
         name: "max",
@@ -163,6 +192,7 @@ pub(super) const ALL: &[Entry] = &[
             (IdReg::MMFR2, MMFR2_MAX | MMFR2_SYSTEM),
         ],
         caches: [(64, 4), (64, 4), (1024, 8)],
+        part: None,
     },
 ];
 
@@ -189,6 +219,22 @@ impl Entry {
             caches: self.caches.map(|(kib, ways)| CacheGeometry { size: kib << 10, ways, line: 64 }),
             features,
             spsr_mask: spsr_mask(&features),
+            portable: false,
         }
     }
+}
+
+/// Makes `model` [portable](CpuModel::is_portable).
+///
+/// # Errors
+/// [`ModelError::NotPortable`]: there is no such part.
+pub(super) fn make_portable(model: &mut CpuModel) -> Result<(), ModelError> {
+    let entry = ALL.iter().find(|entry| entry.name == model.name);
+    let part = entry.and_then(|entry| entry.part.as_ref()).ok_or(ModelError::NotPortable(model.name))?;
+    model.ctr = CTR_PART | part.level1 << 14;
+    model.dczid = DCZID_PART;
+    model.clidr = CLIDR_PART;
+    model.ids.set(IdReg::MMFR1, part.mmfr1);
+    model.portable = true;
+    Ok(())
 }

@@ -38,8 +38,11 @@ const I_MIN_LINE: u64 = 10;
 /// DCZID_EL0.BS: log2 of words zeroed by DC ZVA, 2 KiB, the largest there is: each one costs about the same.
 const DC_ZVA_BLOCK: u64 = 9;
 
-/// Bytes zeroed by one DC ZVA.
+/// Bytes zeroed by one DC ZVA, unless the model is [portable](CpuModel::is_portable).
 pub const DC_ZVA_BYTES: u64 = 4 << DC_ZVA_BLOCK;
+
+/// Name of the property that makes a model [portable](CpuModel::is_portable).
+pub const PORTABLE: &str = "portable";
 
 /// Why there is no such model.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub enum ModelError {
     #[error("unknown CPU '{0}': use one of {names}", names = names().join(", "))]
     UnknownModel(String),
     /// No property of that name.
-    #[error("unknown CPU feature '{0}': use one of {names}", names = property::names().join(", "))]
+    #[error("unknown CPU feature '{0}': use one of {names}", names = feature_names())]
     UnknownFeature(String),
     /// The text of the property is not `name=on` or `name=off`.
     #[error("CPU feature '{0}' has no value: write {0}=on or {0}=off")]
@@ -64,6 +67,9 @@ pub enum ModelError {
     /// A feature is to be both on and off.
     #[error("CPU feature '{0}' is given as on and as off: leave one of them out")]
     Contradiction(&'static str),
+    /// There is no such part.
+    #[error("CPU '{0}' is no part that a host could have: leave portable=on out, or use another CPU")]
+    NotPortable(&'static str),
     /// Features of which there can be only one.
     #[error(
         "CPU features '{first}' and '{second}' cannot both be on: write {first}=off, or {choice}=... for one of them"
@@ -94,6 +100,10 @@ pub enum ModelError {
         /// What it needs.
         needs: &'static str,
     },
+}
+
+fn feature_names() -> String {
+    [&property::names()[..], &[PORTABLE]].concat().join(", ")
 }
 
 /// Geometry of one cache, as CCSIDR_EL1 tells it.
@@ -157,6 +167,7 @@ pub struct CpuModel {
     features: FeatureSet,
     /// Bits of SPSR_EL1 that mean something here, and so those PSTATE can take from it.
     spsr_mask: u32,
+    portable: bool,
 }
 
 impl CpuModel {
@@ -204,7 +215,8 @@ impl CpuModel {
         let features = FeatureSet::from_ids(&ids);
         let (name, description) = (HOST, "the host's own CPU (with KVM)");
         let spsr_mask = spsr_mask(&features);
-        Self { name, description, ids, ctr, dczid: dczid & DCZID_BS, clidr, caches, features, spsr_mask }
+        let (dczid, portable) = (dczid & DCZID_BS, false);
+        Self { name, description, ids, ctr, dczid, clidr, caches, features, spsr_mask, portable }
     }
 
     /// All models, the default first.
@@ -231,15 +243,35 @@ impl CpuModel {
         &self,
         changes: impl IntoIterator<Item = (&'a str, bool)>,
     ) -> Result<Self, ModelError> {
-        let mut settings = property::Settings::of(&self.ids);
+        let (mut portable, mut others) = (Vec::new(), Vec::new());
         for (name, on) in changes {
-            settings.change(name, on)?;
+            if name == PORTABLE { portable.push(on) } else { others.push((name, on)) }
         }
         let mut model = self.clone();
+        match (portable.contains(&true), portable.contains(&false)) {
+            (true, true) => return Err(ModelError::Contradiction(PORTABLE)),
+            (true, false) => catalogue::make_portable(&mut model)?,
+            (false, _) => {}
+        }
+        let mut settings = property::Settings::of(&model.ids);
+        for (name, on) in others {
+            settings.change(name, on)?;
+        }
         settings.realize(&mut model.ids)?;
         model.features = FeatureSet::from_ids(&model.ids);
         model.spsr_mask = spsr_mask(&model.features);
         Ok(model)
+    }
+
+    /// True if the model tells of itself only what every host with that part can have KVM tell a guest, so that a saved
+    /// machine can go on there: caches, DC ZVA, and what belongs to other exception levels as the part has them.
+    pub fn is_portable(&self) -> bool {
+        self.portable
+    }
+
+    /// Bytes zeroed by one DC ZVA.
+    pub fn zva_bytes(&self) -> u64 {
+        4 << self.dczid
     }
 
     /// True if the model has the feature.

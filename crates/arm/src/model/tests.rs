@@ -339,6 +339,32 @@ fn cache_registers_describe_real_caches() {
 }
 
 #[test]
+fn a_portable_model_has_what_the_part_has_and_behaves_the_same() {
+    for model in CpuModel::all().iter().filter(|model| model.name() != "max") {
+        let portable = CpuModel::parse(&format!("{},portable=on", model.name())).unwrap();
+        assert!(portable.is_portable() && !model.is_portable());
+        // DminLine and IminLine of 64 bytes; DC ZVA likewise; neither IDC nor DIC, so there is a level of unification.
+        assert_eq!((portable.ctr() & 0xf_000f, portable.ctr() >> 28 & 3), (0x4_0004, 0), "{}", model.name());
+        assert_eq!((portable.zva_bytes(), portable.dczid()), (64, 4));
+        assert_eq!((portable.clidr() >> 21 & 7, portable.clidr() >> 27 & 7), (1, 1));
+        assert_eq!(CpuModel::parse(&format!("{},portable=off", model.name())).as_ref(), Ok(model));
+        // Of the features only those of EL2 differ, where no guest is.
+        for feature in Feature::ALL.iter().filter(|f| portable.has(**f) != model.has(**f)) {
+            let of_el2 = [Feature::Vhe, Feature::Xnx];
+            assert!(of_el2.contains(feature), "{}: {}", model.name(), feature.name());
+        }
+    }
+    // As MIDR_EL1 names it; Arm's Technical Reference Manual of the core, 100616.
+    let n1 = CpuModel::parse("neoverse-n1,portable=on,lse=off").unwrap();
+    assert_eq!(n1.ctr(), 0x8444_c004);
+    assert_eq!(n1.ids().get(IdReg::MMFR1), 0x1021_2122);
+    assert!(!n1.has(Feature::Lse));
+    assert_eq!(CpuModel::parse("max,portable=on"), Err(ModelError::NotPortable("max")));
+    let both = CpuModel::parse("neoverse-n1,portable=on,portable=off");
+    assert_eq!(both, Err(ModelError::Contradiction("portable")));
+}
+
+#[test]
 fn affinity_of_processors() {
     assert_eq!(mpidr(0), 0x8000_0000);
     assert_eq!(mpidr(15), 0x8000_000f);

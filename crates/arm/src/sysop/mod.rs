@@ -29,7 +29,7 @@ pub enum SysOp {
     },
     /// Instruction cache line by address, on all PEs.
     IcIvau,
-    /// Zeroes the aligned block of [`DC_ZVA_BYTES`](crate::model::DC_ZVA_BYTES) around the address. On
+    /// Zeroes the aligned block of [`CpuModel::zva_bytes`](crate::CpuModel::zva_bytes) around the address. On
     /// Device memory that is an alignment fault.
     DcZva,
     /// DC CVAC, CVAU, CVAP, CVADP or CIVAC: nothing to do once the address has been checked.

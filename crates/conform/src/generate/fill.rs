@@ -20,7 +20,34 @@ pub(super) fn word(r: &mut Random, features: &FeatureSet, enc: Enc) -> Option<Wo
             body.insert(1, asm::CLREX);
         }
     }
+    if features.has(enc.feature())
+        && !r.one_in(8)
+        && let Some(first) = signs_for(enc, word)
+    {
+        body.insert(0, first);
+    }
     Some(Word { enc, body })
+}
+
+/// What signs the pointer that the instruction authenticates.
+fn signs_for(enc: Enc, word: u32) -> Option<u32> {
+    let m = enc.mnemonic();
+    let (n, b) = (word >> 5 & 31, word >> 10 & 1);
+    match enc.class() {
+        // AUTIA is PACIA but for a bit, and so on.
+        Class::Dp1src if m.starts_with("AUT") => Some(word & !(1 << 12)),
+        Class::Hints if m.starts_with("AUT") => Some(word & !(1 << 7)),
+        // PACIASP, PACIBSP.
+        Class::BranchReg if m.starts_with("RETA") => Some(0xd503_233f | b << 6),
+        // PACIZA, PACIZB; PACIA, PACIB with the same modifier.
+        Class::BranchReg if m.ends_with("AAZ") || m.ends_with("ABZ") => Some(0xdac1_23e0 | b << 10 | n),
+        Class::BranchReg if m.starts_with("BRA") || m.starts_with("BLRA") => {
+            Some(0xdac1_0000 | b << 10 | (word & 31) << 5 | n)
+        }
+        // PACDZA, PACDZB; SP has none.
+        Class::LdstPac if n != 31 => Some(0xdac1_2be0 | (word >> 23 & 1) << 10 | n),
+        _ => None,
+    }
 }
 
 /// The prologue, main part and epilogue that a copy or a set is made of: only after all of them is the result the
@@ -120,6 +147,22 @@ pub(super) fn fill(r: &mut Random, features: &FeatureSet, enc: Enc) -> Option<u3
         return None;
     }
     (decode(word) == Some(enc) && !(pair && word & 31 == word >> 10 & 31)).then_some(word)
+}
+
+/// Bits of the floating-point numbers that the instruction works on, if it does.
+pub(super) fn float_bits(enc: Enc, word: u32) -> Option<u32> {
+    let class = enc.class().name();
+    let m = enc.mnemonic();
+    if !(m.starts_with('F') || m.starts_with("BF")) {
+        return None;
+    }
+    let scalar = class.starts_with("Float");
+    Some(match (scalar, word >> 22 & 3) {
+        _ if class.ends_with("fp16") || m.starts_with("BF") => 16,
+        (true, 3) => 16,
+        (true, 1) | (false, 1 | 3) => 64,
+        _ => 32,
+    })
 }
 
 /// NZCV, FPCR, FPSR, and what else a program may have.

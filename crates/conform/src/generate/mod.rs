@@ -25,8 +25,7 @@ pub enum Reach {
     Own,
     /// As a program's instruction, against the independent implementation, but not by the interpreter.
     Jit,
-    /// Not as a program's instruction, or not by its result, which depends on what only the system knows: bare-metal
-    /// guests and known answers do it.
+    /// Not as a program's instruction: bare-metal guests do it.
     System,
     /// No CPU model has it: it must be UNDEFINED.
     Absent,
@@ -41,23 +40,14 @@ pub fn reach(features: &FeatureSet, e: Enc) -> Reach {
         return Reach::Absent;
     }
     match e.class() {
+        // What it does is the operating system's.
         Class::Exception if e.mnemonic() == "SVC" => Reach::System,
-        Class::Systeminstrs if e.mnemonic() == "SYSL" => Reach::System,
-        Class::Systeminstrswithreg => Reach::System,
-        // Waiting for an event or an interrupt may take its time.
-        Class::Hints if matches!(e, Enc::WFE_HI_hints | Enc::WFI_HI_hints) => Reach::System,
+        // Waits for events end at once; the oracle does not wait for interrupts.
+        _ if matches!(e, Enc::WFI_HI_hints | Enc::WFIT_only_systeminstrswithreg) => Reach::Own,
         Class::Memcms => Reach::Jit,
-        _ if uses_keys(e) => Reach::System,
         _ if ORACLE_LACKS.contains(&e.feature()) => Reach::Own,
         _ => Reach::User,
     }
-}
-
-/// Pointer authentication: its result depends on keys that only the operating system knows.
-fn uses_keys(e: Enc) -> bool {
-    let m = e.mnemonic();
-    let branch = ["BRA", "BLRA", "RETA"].iter().any(|p| m.starts_with(p));
-    ["PAC", "AUT", "XPAC"].iter().any(|p| m.starts_with(p)) || branch || e.class() == Class::LdstPac
 }
 
 /// What to generate.
@@ -164,14 +154,30 @@ impl Plan {
     fn case(&self, r: &mut Random, word: &Word, place: Place) -> Option<Case> {
         let mut record = state::random(r, &self.features);
         let w = word.under_test();
+        if let Some(bits) = fill::float_bits(word.enc, w)
+            && !r.one_in(4)
+        {
+            state::floats(r, &mut record, w, bits);
+        }
         match word.enc.class() {
-            Class::BranchReg if word.enc.mask() >> 5 & 31 == 0 => {
-                let n = (w >> 5 & 31) as usize;
+            Class::BranchReg if word.enc.mnemonic() != "ERET" => {
+                // RETAA and RETAB have no field for it.
+                let n = if word.enc.mask() >> 5 & 31 == 0 { (w >> 5 & 31) as usize } else { 30 };
                 if n == 31 {
                     return None;
                 }
-                record.x[n] = place.code + 4 + program::TAKEN_OFFSET;
+                record.x[n] = place.code + 4 * word.body.len() as u64 + program::TAKEN_OFFSET;
             }
+            Class::LdstPac => {
+                let n = (w >> 5 & 31) as usize;
+                let offset = (w << 9) as i32 >> 31 << 9 | (w >> 12 & 0x1ff) as i32;
+                let wanted = place.memory() + 256 + r.below(32) * 8;
+                record.x[n] = wanted.wrapping_sub((i64::from(offset) * 8) as u64);
+                if n == 31 && !record.x[31].is_multiple_of(16) {
+                    return None;
+                }
+            }
+            Class::Dp1src | Class::Dp2src | Class::Hints => state::pointers(r, &mut record, place),
             Class::Memcms => state::for_copy(r, &mut record, w, place),
             Class::Systeminstrs if w & 31 == 31 => return None,
             Class::Systeminstrs => record.x[(w & 31) as usize] = place.memory() + r.below(1024),

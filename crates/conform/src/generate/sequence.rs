@@ -3,9 +3,11 @@
 
 use armlet_accel_jit::ir::interp::{Exit, run};
 use armlet_accel_jit::lift::is_data_simd;
+use armlet_arm::state::{ExclusiveMonitor, FpEnv};
 use armlet_arm::{Class, CpuState, Enc, Pstate};
 
 use super::{Plan, Reach, fill, hash, is_unmapped, state};
+use crate::explain;
 use crate::interp::{self, Fault, Memory};
 use crate::program::{self, Layout};
 use crate::random::Random;
@@ -28,16 +30,18 @@ struct Before {
     v: [u128; 32],
     pc: u64,
     pstate: Pstate,
-    fp: armlet_arm::state::FpEnv,
+    fp: FpEnv,
+    monitor: ExclusiveMonitor,
 }
 
 impl Before {
     fn of(cpu: &CpuState) -> Self {
-        Self { x: cpu.x, v: cpu.v, pc: cpu.pc, pstate: cpu.pstate, fp: cpu.fp }
+        Self { x: cpu.x, v: cpu.v, pc: cpu.pc, pstate: cpu.pstate, fp: cpu.fp, monitor: cpu.monitor }
     }
 
     fn put_back(&self, cpu: &mut CpuState, memory: &mut Memory<'_>) {
         (cpu.x, cpu.v, cpu.pc, cpu.pstate, cpu.fp) = (self.x, self.v, self.pc, self.pstate, self.fp);
+        cpu.monitor = self.monitor;
         for (at, bytes) in memory.journal.iter_mut().flat_map(|j| j.drain(..).rev()) {
             memory.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
         }
@@ -81,6 +85,7 @@ impl Plan {
                     | Class::Memcms
                     | Class::Loadlit
                     | Class::Exception
+                    | Class::LdstPac
                     | Class::Ldstexclp
                     | Class::PermUndef
             )
@@ -141,7 +146,6 @@ impl Plan {
         }
         let (body, enc) = (making.body, making.last?);
         let case = Case { enc, number, state: 0, body, place, record };
-        // What was taken back while it was made may have left the exclusive monitor behind.
         if !self.is_sound(&case) {
             return None;
         }
@@ -273,6 +277,9 @@ impl Making<'_> {
         if let Some(journal) = &mut memory.journal {
             journal.clear();
         }
+        if is_stray_store(cpu, word) || explain::is_misjudged(word, &cpu.x) {
+            return Step::Bad;
+        }
         let block = interp::lifted(&self.plan.features, cpu, word);
         let exit = run(&block, cpu.pc & !0xfff, cpu, memory);
         let faults = match exit {
@@ -308,6 +315,15 @@ impl Making<'_> {
         let fits = !uses_counter && (!written || r.one_in(16));
         (fits && armlet_arm::decode(word) == Some(enc)).then_some((word, enc))
     }
+}
+
+/// True for a store-exclusive that a branch has led to past its load, while a monitor is open for another size or
+/// another address: whether it stores is CONSTRAINED UNPREDICTABLE (Arm ARM B2.17.5).
+fn is_stray_store(cpu: &CpuState, word: u32) -> bool {
+    let class = armlet_arm::decode(word).map(Enc::class);
+    let stores = class == Some(Class::Ldstexclr) && word >> 22 & 1 == 0;
+    let (open, size) = (cpu.monitor.address, 1 << (word >> 30));
+    stores && open != u64::MAX && (open, cpu.monitor.size) != (cpu.x[word as usize >> 5 & 31], size)
 }
 
 /// What an instruction needs before it: a store-exclusive its load; an MSR to FPCR or FPSR only bits in Xt that every

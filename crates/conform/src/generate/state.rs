@@ -34,7 +34,10 @@ pub fn random(r: &mut Random, features: &FeatureSet) -> Record {
     for v in &mut s.v {
         *v = r.vector();
     }
-    relate(r, &mut s);
+    let all: Vec<usize> = (0..32).collect();
+    for _ in 0..8 {
+        relate(r, &mut s, &all);
+    }
     s.nzcv = (r.next() as u32) << 28;
     if r.one_in(2) {
         s.fpcr = (r.next() as u32) & (3 << 22);
@@ -56,22 +59,46 @@ pub fn random(r: &mut Random, features: &FeatureSet) -> Record {
     s
 }
 
-/// Makes some vector registers equal, or equal but for the sign, the last place, or the exponent, so that sums
+/// Makes one vector register equal to another one, or equal but for the sign, the last place, or the exponent, so that sums
 /// cancel, comparisons are close, and products and sums come out near a rounding boundary.
-fn relate(r: &mut Random, s: &mut Record) {
-    for _ in 0..8 {
-        let (to, from) = (r.below(32) as usize, r.below(32) as usize);
-        let bits: u32 = r.of(&[16, 32, 64]);
-        let lanes = (0..128 / bits).fold(0u128, |m, lane| m | 1 << (bits * lane));
-        let exponent = [10, 23, 52][bits.trailing_zeros() as usize - 4];
-        let v = s.v[from];
-        s.v[to] = match r.below(5) {
-            0 => v,
-            1 => v ^ lanes << (bits - 1),
-            2 => v ^ lanes,
-            3 => v.wrapping_add(lanes),
-            // So many powers of two apart that one operand's last bits decide how the other is rounded.
-            _ => v.wrapping_add(lanes * (u128::from(r.below(exponent + 3)) << exponent)),
+fn relate(r: &mut Random, s: &mut Record, registers: &[usize]) {
+    let (to, from) = (r.of(registers), r.of(registers));
+    let bits: u32 = r.of(&[16, 32, 64]);
+    let lanes = (0..128 / bits).fold(0u128, |m, lane| m | 1 << (bits * lane));
+    let exponent = [10, 23, 52][bits.trailing_zeros() as usize - 4];
+    let v = s.v[from];
+    s.v[to] = match r.below(5) {
+        0 => v,
+        1 => v ^ lanes << (bits - 1),
+        2 => v ^ lanes,
+        3 => v.wrapping_add(lanes),
+        // So many powers of two apart that one operand's last bits decide how the other is rounded.
+        _ => v.wrapping_add(lanes * (u128::from(r.below(exponent + 3)) << exponent)),
+    };
+}
+
+/// Numbers of the instruction's own kind in the registers that its fields name, so that what matters meets.
+pub fn floats(r: &mut Random, s: &mut Record, word: u32, bits: u32) {
+    let fields = [0, 5, 10, 16].map(|at| (word >> at & 31) as usize);
+    for n in fields {
+        s.v[n] = r.floats(bits);
+    }
+    if r.one_in(4) {
+        relate(r, s, &fields);
+    }
+}
+
+/// Addresses of either half, with tags and without, in some registers: what codes are put into.
+pub fn pointers(r: &mut Random, s: &mut Record, place: Place) {
+    for x in &mut s.x[..31] {
+        let bits = r.of(&[32, 39, 47, 48]);
+        let low = r.next() & ((1 << bits) - 1);
+        *x = match r.below(8) {
+            0 => place.memory() + r.below(1024),
+            1 | 2 => low,
+            3 => low | u64::MAX << 48,
+            4 => low | r.next() << 56,
+            _ => continue,
         };
     }
 }

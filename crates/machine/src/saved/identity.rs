@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use armlet_arm::CpuModel;
 use armlet_arm::id::IdReg;
+use armlet_arm::model::PORTABLE;
 use armlet_saved::{SavedDrive, SavedFile, SavedMachine};
 
 use super::{RestoreError, SaveError};
@@ -36,7 +37,7 @@ pub(super) fn describe(
         program: concat!("armlet ", env!("CARGO_PKG_VERSION")).into(),
         board: config.machine.clone(),
         cpu: config.cpu.model.clone(),
-        features: config.cpu.features.clone(),
+        features: features(config, model),
         id_registers: id_registers(model),
         cpus: config.smp as u32,
         topology: [sockets, clusters, cores, threads].map(|count| count as u32),
@@ -53,6 +54,15 @@ pub(super) fn describe(
         drives: config.drives.iter().map(describe_drive).collect::<Result<_, _>>()?,
         running,
     })
+}
+
+/// Those that were asked for, and the one that comes with KVM.
+fn features(config: &MachineConfig, model: &CpuModel) -> Vec<(String, bool)> {
+    let mut features = config.cpu.features.clone();
+    if model.is_portable() && !features.iter().any(|(name, _)| name == PORTABLE) {
+        features.push((PORTABLE.into(), true));
+    }
+    features
 }
 
 fn describe_drive(drive: &DriveConfig) -> Result<SavedDrive, SaveError> {

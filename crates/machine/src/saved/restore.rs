@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use armlet_engine::Power;
 use armlet_memory::Ram;
 use armlet_saved::file::{Fault, Reader, Section};
-use armlet_saved::{SavedConsole, SavedCpu, SavedMachine, SavedPower, SavedSemihosting};
+use armlet_saved::{SavedConsole, SavedCpu, SavedMachine, SavedPower, SavedSemihosting, Unfit};
 use serde::de::DeserializeOwned;
 
 use super::{RestoreError, SaveError, identity};
@@ -194,23 +194,35 @@ impl Source {
     /// What does not fit; the machine must not be used then.
     pub(crate) fn apply(&self, shared: &Shared) -> Result<(), ConfigError> {
         let unfit = |source| RestoreError::Unfit { path: self.path.clone(), source };
+        // CPUs first: in the host's kernel, one that starts anew takes its part of the interrupt controller along.
+        for saved in &self.cpus {
+            self.apply_cpu(shared, saved)?;
+        }
         shared.board.restore(&self.devices).map_err(unfit)?;
         match (&shared.semihosting, &self.semihosting) {
             (Some(semihosting), Some(saved)) => semihosting.restore(saved).map_err(unfit)?,
             (None, None) => {}
             _ => return Err(self.contents("its semihosting is not that of the machine".into()).into()),
         }
-        for saved in &self.cpus {
-            let index = saved.index as usize;
-            let (reset, _) = shared.reset_state(index);
-            let state = saved.restore(&shared.model, &reset).map_err(unfit)?;
-            let power = if saved.power == SavedPower::On { Power::On } else { Power::Off };
-            let event = saved.event;
-            shared.engine.run_on(index, move |access| access.replace(state, power, event))?;
-        }
         shared.console.input.offer(&self.console.input);
         shared.board.resume();
         Ok(())
+    }
+}
+
+impl Source {
+    fn apply_cpu(&self, shared: &Shared, saved: &SavedCpu) -> Result<(), ConfigError> {
+        let unfit = |source| RestoreError::Unfit { path: self.path.clone(), source };
+        let index = saved.index as usize;
+        let (reset, _) = shared.reset_state(index);
+        let mut state = saved.restore(&shared.model, &reset).map_err(unfit)?;
+        if let Some(timer) = self.devices.timers.cpus.get(index) {
+            shared.board.interrupts.put_timer(timer, &mut state);
+        }
+        let power = if saved.power == SavedPower::On { Power::On } else { Power::Off };
+        let event = saved.event;
+        let restored = shared.engine.run_on(index, move |access| access.restore(state, power, event))?;
+        restored.map_err(|e| unfit(Unfit(format!("CPU {index}: {e}"))).into())
     }
 }
 

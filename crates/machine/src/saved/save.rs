@@ -2,12 +2,13 @@
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use armlet_engine::{Power, Then, VcpuState};
 use armlet_memory::Ram;
 use armlet_saved::file::{NewFile, Section, Writer};
-use armlet_saved::{SavedConsole, SavedCpu, SavedPower};
+use armlet_saved::{SavedConsole, SavedCpu, SavedPower, SavedTimer};
 
 use super::{SaveError, identity};
 use crate::handle::MachineHandle;
@@ -120,9 +121,15 @@ impl Shared {
         }
         let running = self.engine.is_running();
         let machine = identity::describe(&self.config, &self.model, &self.topology, &self.boot, running)?;
-        let cpus =
-            self.engine.vcpus().into_iter().map(|cpu| self.save_cpu(cpu)).collect::<Result<Vec<_>, _>>()?;
-        let devices = self.board.save()?;
+        let mut devices = self.board.save()?;
+        let mut cpus = Vec::new();
+        for cpu in self.engine.vcpus() {
+            let (saved, timer) = self.save_cpu(cpu)?;
+            cpus.push(saved);
+            if let (Some(timer), Some(place)) = (timer, devices.timers.cpus.get_mut(cpu)) {
+                *place = SavedTimer { stolen: place.stolen, ..timer };
+            }
+        }
         let write = || {
             let mut out = Writer::new(BufWriter::with_capacity(1 << 16, file.file()))?;
             out.fields(Section::Machine, &machine)?;
@@ -144,11 +151,17 @@ impl Shared {
         write().map_err(|source| SaveError::Write { path: path.into(), source })
     }
 
-    fn save_cpu(&self, cpu: usize) -> Result<SavedCpu, SaveError> {
-        Ok(self.engine.run_on(cpu, |access| {
+    /// A CPU, and its timers if they are in it.
+    fn save_cpu(&self, cpu: usize) -> Result<(SavedCpu, Option<SavedTimer>), SaveError> {
+        let interrupts = Arc::clone(&self.board.interrupts);
+        Ok(self.engine.run_on(cpu, move |access| {
             // A CPU_ON that was accepted has been carried out by work before this.
             let power = if access.power() == Power::On { SavedPower::On } else { SavedPower::Off };
-            SavedCpu::of(access.state(), power, access.event_pending())
+            let mut state = access.state().clone();
+            let timer = interrupts.take_timer(&mut state);
+            // A CPU that waits for events by itself does not tell whether there was one: it looks once more.
+            let event = access.event_pending() || timer.is_some();
+            (SavedCpu::of(&state, power, event), timer)
         })?)
     }
 }

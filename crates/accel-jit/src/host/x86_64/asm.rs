@@ -150,6 +150,10 @@ pub enum Shift {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fixup(pub usize);
 
+/// What becomes of an opcode and ModRM.reg.
+#[cfg(feature = "mistakes")]
+pub type Misemit = fn(Opc, u8) -> (Opc, u8);
+
 /// The buffer. `base` is the address at which its first byte will execute.
 #[derive(Default)]
 pub struct Asm {
@@ -160,6 +164,9 @@ pub struct Asm {
     base: u64,
     /// Which vector registers are meant by names.
     pub names: VectorNames,
+    /// What becomes of an opcode and ModRM.reg instead of what is meant.
+    #[cfg(feature = "mistakes")]
+    pub mistake: Option<Misemit>,
 }
 
 /// The front of one instruction while it is put together in a register: at most prefix, REX or VEX, map,
@@ -324,11 +331,22 @@ impl Asm {
         }
     }
 
+    /// The opcode and ModRM.reg that are emitted: those that are meant, but for a mistake on purpose.
+    #[inline(always)]
+    fn emitted(&self, o: Opc, reg: u8) -> (Opc, u8) {
+        #[cfg(feature = "mistakes")]
+        if let Some(mistake) = self.mistake {
+            return mistake(o, reg);
+        }
+        (o, reg)
+    }
+
     /// Legacy encoding: prefix, map (0 = one byte), opcode, ModRM. `byte` asks for a REX that makes
     /// SPL..DIL reachable as byte registers.
     fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
         const PREFIX: [u8; 4] = [0, 0x66, 0xf3, 0xf2];
         const MAP: [(u64, u32); 4] = [(0, 0), (0x0f, 8), (0x380f, 16), (0x3a0f, 16)];
+        let (o, reg) = self.emitted(o, reg);
         let mut e =
             Front { bytes: u64::from(PREFIX[usize::from(o.pp & 3)]), bits: if o.pp == 0 { 0 } else { 8 } };
         let rex = Self::rex_bits(reg, rm) | if o.w { 8 } else { 0 };
@@ -349,6 +367,7 @@ impl Asm {
     }
 
     fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
+        let (o, reg) = self.emitted(o, reg);
         let mut e = Front { bytes: 0, bits: 0 };
         let rex = Self::rex_bits(reg, rm);
         let tail = ((!vvvv & 15) << 3) | (l << 2) | o.pp;
@@ -505,7 +524,7 @@ impl Asm {
     }
 
     /// op r8, imm8 on a low byte register
-    pub fn op8_imm(&mut self, o: Op2, d: Gpr, v: i8) {
+    pub fn op8_imm(&mut self, o: Op2, d: impl Into<Rm>, v: i8) {
         self.legacy(Opc { pp: 0, map: 0, op: 0x80, w: false }, o as u8, d.into(), true);
         self.b(v as u8);
     }
@@ -756,8 +775,9 @@ impl Asm {
     }
     /// jcc rel32, to be bound
     pub fn jcc(&mut self, cc: Cc) -> Fixup {
+        let (o, _) = self.emitted(opc(0, 1, 0x80 | cc.0), 0);
         self.b(0x0f);
-        self.b(0x80 | cc.0);
+        self.b(o.op);
         self.d(0);
         Fixup(self.len - 4)
     }

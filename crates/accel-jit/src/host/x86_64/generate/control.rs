@@ -49,6 +49,7 @@ impl Generator {
 
     /// The same for who has counted, or has not begun to.
     pub(super) fn leave_uncounted(&mut self, exit: Exit, offset: i64) {
+        self.store_dirty();
         self.asm.store_imm(false, field(std::mem::offset_of!(JitState, exit_code)), exit as i32);
         self.asm.mov_imm(RAX, offset);
         self.asm.jmp_to(self.thunks.leave_at_offset);
@@ -134,20 +135,17 @@ impl Generator {
         self.poll();
         let go = self.asm.jcc(Cc::E);
         self.exit_site(go, target);
+        self.store_dirty();
         self.asm.mov_imm(RAX, i64::from(target));
         self.asm.jmp_to(self.thunks.poll);
     }
 
     /// Makes the jump at `fixup`, which is here, a patchable one; its stub goes behind the block.
-    fn exit_site(&mut self, fixup: Fixup, target: u16) {
-        let held = self.held_now();
-        self.exit_site_holding(fixup, target, held);
-    }
-
-    /// The same for a jump where host vector registers hold `held`.
-    pub(super) fn exit_site_holding(&mut self, fixup: Fixup, target: u16, held: Held) {
+    pub(super) fn exit_site(&mut self, fixup: Fixup, target: u16) {
+        let carried = self.carried_now();
+        let carried = self.note_carried(carried);
         let index = self.exits.len() as u32;
-        self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false, held });
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, target, careful: false, carried });
         self.later(Cold::Exit { from: fixup, index });
     }
 
@@ -167,6 +165,7 @@ impl Generator {
 
     /// To another page: by virtual address, through the jump cache.
     pub(super) fn jump_across(&mut self, target: i64) {
+        self.store_dirty();
         self.spend(self.count);
         self.page_relative(RAX, target);
         self.set_btype(0);
@@ -174,6 +173,7 @@ impl Generator {
     }
 
     fn branch_reg(&mut self, target: Opnd, btype: u8) {
+        self.store_dirty();
         self.clobber_flags();
         self.move_into(Width::X, RAX, target);
         self.spend(self.count);

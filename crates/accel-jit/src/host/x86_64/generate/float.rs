@@ -138,6 +138,9 @@ impl Generator {
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
         self.clobber_flags();
+        // What is above the scalar comes from the first operand.
+        let commutes = matches!(op, F2Op::Add | F2Op::Mul | F2Op::Nmul);
+        let (n, m) = if commutes && !self.is_clean(double, n) { (m, n) } else { (n, m) };
         let clean = self.is_clean(double, n);
         let (n, m) = (self.vector_value(n), self.vector_value(m));
         let (mut clean, mut least) = (clean, false);

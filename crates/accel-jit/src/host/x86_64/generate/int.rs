@@ -84,7 +84,16 @@ impl Generator {
     /// Add and subtract of registers and constants by LEA: no flags touched, three operands.
     fn lea(&mut self, op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd) -> bool {
         let Opnd::Reg(ra) = a else { return false };
-        let Loc::Host(ga) = self.loc(ra) else { return false };
+        let ga = match self.loc(ra) {
+            Loc::Host(ga) => ga,
+            // Whatever changes the flags would have to save them first.
+            Loc::Memory(_)
+                if matches!(self.nzcv, Nzcv::Host { .. } | Nzcv::Float { .. }) && self.nzcv_needed() =>
+            {
+                self.value(a, RAX)
+            }
+            Loc::Memory(_) => return false,
+        };
         let m = match b {
             Opnd::Imm(v) => {
                 let v = if op == AluOp::Sub { v.wrapping_neg() } else { v };
@@ -220,7 +229,7 @@ impl Generator {
             FlagOp::Sbc => Some(Carry::Inverted),
             _ => None,
         };
-        if carry_in.is_some() {
+        if carry_in.is_some() && !matches!(self.nzcv, Nzcv::One { .. }) {
             self.flags_to_host();
         }
         let s = self.scratch();
@@ -312,25 +321,38 @@ impl Generator {
         }
     }
 
-    /// Makes CF what `want` says, NZCV being in EFLAGS.
+    /// Makes CF what `want` says, NZCV being in EFLAGS, or C in a register.
     fn set_carry(&mut self, want: Carry) {
-        if let Nzcv::Host { carry, .. } = self.nzcv
-            && carry != want
-        {
+        let carry = match self.nzcv {
+            Nzcv::Host { carry, .. } => carry,
+            Nzcv::One { cond, holds } => {
+                self.asm.op8_imm(Op2::Cmp, holds, 1);
+                if cond == CARRY_SET { Carry::Inverted } else { Carry::Same }
+            }
+            _ => return,
+        };
+        if carry != want {
             self.asm.cmc();
         }
     }
 
     fn add_carry(&mut self, sub: bool, w: Width, d: Reg, a: Opnd, b: Opnd) {
-        self.flags_to_host();
-        self.save_nzcv();
+        if !matches!(self.nzcv, Nzcv::One { .. }) {
+            self.flags_to_host();
+            let later = self.nzcv_wanted[self.index + 1];
+            match later {
+                Wanted::Nothing => {}
+                Wanted::One(cond) if cond == CARRY_SET && self.save_condition(cond) => {}
+                _ => self.save_nzcv(),
+            }
+        }
         let s = self.scratch();
         let g = self.dest(d, RAX);
         let b = self.source(w, b, s);
         self.move_into(w, RAX, a);
         self.set_carry(if sub { Carry::Inverted } else { Carry::Same });
         self.op2(if sub { Op2::Sbb } else { Op2::Adc }, w, RAX, b);
-        self.nzcv = Nzcv::Slot;
+        self.flags_lost();
         if d != Reg::NONE {
             self.asm.mov(g, RAX);
             self.done(d, g);

@@ -141,7 +141,7 @@ impl Generator {
     }
 
     /// `x` = `value` in every element.
-    fn every(&mut self, x: Xmm, es: u8, value: u64) {
+    pub(super) fn every(&mut self, x: Xmm, es: u8, value: u64) {
         let ones = u64::MAX >> (64 - (8 << es));
         self.broadcast64(x, (value & ones) * (u64::MAX / ones));
     }

@@ -106,6 +106,11 @@ impl Generator {
             }
             VName::Scvtf => self.known_from_signed(k),
             VName::Ucvtf => self.known_from_unsigned(k),
+            VName::Frecpe | VName::Frsqrte if k.es == 2 => {
+                self.known_estimate(name == VName::Frsqrte, k, inst);
+                true
+            }
+            VName::Frecpe | VName::Frsqrte => false,
             VName::Frecps | VName::Frsqrts => {
                 self.known_step(name == VName::Frsqrts, k, inst);
                 true
@@ -335,6 +340,59 @@ impl Generator {
         // X0 -= factor * m
         self.asm.vex(Opc { pp: 1, map: 2, op: 0xbc, w: double }, X0.0, factor.0, m);
         self.known_result(k, bytes);
+        self.slow_from(slow, inst);
+    }
+
+    /// FRECPE and FRSQRTE of singles: the fraction from a table, the exponent by subtraction. Others than normal numbers
+    /// with normal results, and below zero for roots, are the reference's.
+    fn known_estimate(&mut self, root: bool, k: Known, inst: &Inst) {
+        const GATHERD: Opc = opc(1, 2, 0x90);
+        self.clobber_flags();
+        let n = self.vector_value(k.op.n);
+        let (field_of, sum, last) = if root {
+            (std::mem::offset_of!(JitState, consts.rsqrt), 380, 254)
+        } else {
+            (std::mem::offset_of!(JitState, consts.recip), 253, 252)
+        };
+        // X1: where the number is not as it has to be.
+        let magnitude = if root {
+            n
+        } else {
+            let abs = self.float_abs(false);
+            self.asm.vex(ANDPS, X0.0, n.0, abs);
+            X0
+        };
+        self.every(X2, 2, 1 << 23);
+        self.vv(PCMPGT[2], X1, X2, magnitude);
+        self.every(X2, 2, ((last + 1) << 23) - 1);
+        self.vv(PCMPGT[2], X2, magnitude, X2);
+        self.vv(POR, X1, X1, X2);
+        self.limit_to(X1, k.shape.bytes());
+        let slow = self.any(X1);
+        // X1: the fraction of the result.
+        self.vshift_imm(SLL, 2, X1, n, if root { 8 } else { 9 });
+        self.vshift_imm(SRL, 2, X1, X1, if root { 23 } else { 24 });
+        self.vv(PCMPEQ[0], X2, X2, X2);
+        let table = M { index: Some((Gpr(self.asm.hardware(X1.0)), 2)), ..field(field_of) };
+        self.vv(PXOR, X3, X3, X3);
+        self.asm.vex(GATHERD, X3.0, X2.0, table);
+        // X0: the exponent.
+        self.vshift_imm(SLL, 2, X1, n, 1);
+        self.vshift_imm(SRL, 2, X1, X1, 24);
+        self.vshift_imm(SLL, 2, X1, X1, 23);
+        self.every(X0, 2, sum << 23);
+        self.vv(PSUB[2], X0, X0, X1);
+        if root {
+            self.vshift_imm(SRL, 2, X0, X0, 24);
+            self.vshift_imm(SLL, 2, X0, X0, 23);
+        }
+        self.vv(POR, X0, X0, X3);
+        if !root {
+            let sign = Self::constant(std::mem::offset_of!(JitState, consts.sign32));
+            self.vv(PAND, X1, n, sign);
+            self.vv(POR, X0, X0, X1);
+        }
+        self.known_result(k, k.shape.bytes());
         self.slow_from(slow, inst);
     }
 }

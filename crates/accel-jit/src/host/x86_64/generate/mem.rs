@@ -9,37 +9,37 @@ use armlet_arm::mops;
 use super::locate::{Loc, spill_slot};
 use super::vector::X0;
 use super::*;
-use crate::mmu::{NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
+use crate::mmu::{LINES, NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// NOT C in the form in which NZCV is kept.
 const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
-struct Probed {
+pub(super) struct Probed {
     /// Host memory operand.
-    host: M,
+    pub host: M,
     /// What the slow path wants, if the access can miss.
-    slow: Option<Slow>,
+    pub slow: Option<Slow>,
     /// A scratch register that is free.
-    free: Gpr,
+    pub free: Gpr,
 }
 
 #[derive(Clone, Copy)]
-struct Slow {
+pub(super) struct Slow {
     /// The virtual address, valid until a pinned or scratch register changes.
-    address: M,
-    /// To be bound by the slow path.
-    miss: Fixup,
+    pub address: M,
+    /// To be bound by the slow path, unless somebody else does.
+    pub miss: Option<Fixup>,
 }
 
 #[derive(Clone, Copy)]
-struct Probe {
+pub(super) struct Probe {
     /// What one element is a multiple of.
     element: u8,
     /// Of all.
-    bytes: u8,
-    write: bool,
+    pub bytes: u8,
+    pub write: bool,
     aligned: bool,
     unprivileged: bool,
 }
@@ -189,6 +189,11 @@ impl Generator {
             if let (Opnd::Reg(base), Some(stretch)) = (addr.base, self.window_ahead()) {
                 return self.open_window(base, addr.disp, stretch, p.write);
             }
+            if let Some(site) = self.site_for(addr, p) {
+                self.clobber_flags();
+                let (address, s, t) = self.address_then_scratch(addr);
+                return self.probe_site(site, address, p, (s, t));
+            }
         }
         self.clobber_flags();
         let (address, s, t) = self.address_then_scratch(addr);
@@ -221,6 +226,7 @@ impl Generator {
             disp: lo,
             values: [Place::None; 2],
             copies: [NO_COPY; 2],
+            carried: 0,
         });
         self.later(Cold::Window { from: miss, index, offset: self.offset, registers: (s, t) });
         self.keep_window(s, base, (lo, hi), write);
@@ -232,19 +238,19 @@ impl Generator {
         let last = i32::from(if p.aligned { p.bytes - p.element } else { p.bytes - 1 });
         let miss = self.compare_tag(address, last, p, (s, t));
         let host = M { base: address.base, index: Some((s, 0)), disp: address.disp };
-        Probed { host, slow: Some(Slow { address, miss }), free: t }
+        Probed { host, slow: Some(Slow { address, miss: Some(miss) }), free: t }
     }
 
     /// Looks up the page of `address` and compares it with that of the byte `last` behind. s becomes the host's
     /// distance; the jump is taken if the TLB does not know.
-    fn compare_tag(&mut self, address: M, last: i32, p: Probe, (s, t): (Gpr, Gpr)) -> Fixup {
+    pub(super) fn compare_tag(&mut self, address: M, last: i32, p: Probe, (s, t): (Gpr, Gpr)) -> Fixup {
         if address.disp == 0 {
             self.asm.rorx(true, s, address.base, 8);
         } else {
             self.asm.lea(true, s, address);
             self.asm.rorx(true, s, s, 8);
         }
-        self.asm.op_imm(Op2::And, false, s, 0x3ff0);
+        self.asm.op_imm(Op2::And, false, s, (LINES as i32 - 1) << 4);
         self.asm.lea(true, t, M::at(address.base, address.disp.wrapping_add(last)));
         let mask = if p.aligned { -4096 | (i32::from(p.element) - 1) } else { -4096 };
         self.asm.op_imm(Op2::And, true, t, mask);
@@ -261,6 +267,7 @@ impl Generator {
         };
         self.asm.op(Op2::Cmp, true, t, entry);
         let miss = self.asm.jcc(Cc::NE);
+        self.carried_at_miss = self.carried_now();
         self.asm.load(true, s, M { disp: entry.disp + 8, ..entry });
         miss
     }
@@ -284,6 +291,8 @@ impl Generator {
     fn slow_access(&mut self, p: &Probed, access: SlowAccess, values: [Place; 2], copies: [u8; 2]) {
         let Some(Slow { address, miss }) = p.slow else { return };
         let index = self.side_table.len() as u32;
+        let dirty = self.carried_at_miss.dirty != 0;
+        let carried = if dirty { self.note_carried(self.carried_at_miss) } else { 0 };
         self.side_table.push(SideEntry {
             access,
             resume: self.asm.len() as u32,
@@ -293,8 +302,11 @@ impl Generator {
             disp: address.disp,
             values,
             copies,
+            carried,
         });
-        self.later(Cold::Access { from: miss, index });
+        if let Some(from) = miss {
+            self.later(Cold::Access { from, index });
+        }
     }
 
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
@@ -708,6 +720,7 @@ impl Generator {
 
     fn move_memory(&mut self, word: u32) {
         self.clobber_flags();
+        self.clean_vectors();
         // The last instruction of a sequence has mostly nothing left to do.
         let left = mops::left_for_epilogue(word).filter(|_| !self.options.el0);
         let nothing = left.map(|n| {
@@ -872,7 +885,9 @@ impl Generator {
         self.asm.lea(true, RSP, M::at(RSP, 8 * n));
     }
 
+    /// Calls Rust code, which looks for everything in memory.
     pub(super) fn call_thunk(&mut self, thunk: u64) {
+        self.clean_vectors();
         self.asm.call_to(thunk);
     }
 }

@@ -18,6 +18,7 @@ mod locate;
 mod mem;
 pub(super) mod pointer;
 mod products;
+mod sites;
 mod system;
 mod vector;
 mod vector_more;
@@ -33,8 +34,9 @@ use crate::lift::pointer::Landing;
 use crate::mmu::SideEntry;
 use crate::runtime::exit::Exit;
 
-use carry::{HELD_NOTHING, Held};
+use carry::Carried;
 use locate::Locations;
+use sites::{Elsewhere, Sites};
 use vector::VectorCache;
 use windows::{Effect, Plan};
 
@@ -92,8 +94,8 @@ pub struct ExitSite {
     pub target: u16,
     /// It goes to a careful block.
     pub careful: bool,
-    /// What host vector registers hold there.
-    pub held: Held,
+    /// What host vector registers hold there, by its number.
+    pub carried: u32,
 }
 
 /// Bytes from the inner and the warm entry on that invalidation may overwrite.
@@ -109,9 +111,12 @@ enum Nzcv {
     /// In EFLAGS as the host compares floating-point numbers, the second with the first if `swapped`; also in the slot
     /// if `saved`.
     Float { swapped: bool, saved: bool },
-    /// Lost, but for whether this condition holds, which is bit 0 of the register.
-    One { cond: Cond, holds: Gpr },
+    /// Lost, but for whether this condition holds, which is 1 or 0 in this byte.
+    One { cond: Cond, holds: Rm },
 }
+
+/// The condition that C is set.
+const CARRY_SET: Cond = Cond(2);
 
 /// What is wanted of NZCV.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +160,8 @@ enum Cold {
     /// A window that is not known, by its index in `side_table`; else the careful block of the instruction.
     /// The second of the registers has the page of its last byte.
     Window { from: Fixup, index: u32, offset: u16, registers: (Gpr, Gpr) },
+    /// An access that is not in the page of its site.
+    Elsewhere(Box<Elsewhere>),
     /// Leaving translated code.
     Leave { from: Fixup, exit: Exit, offset: i64 },
     /// Emitted.
@@ -176,7 +183,17 @@ pub struct Generator {
     /// Offset of the entry at which host vector registers hold what is wanted.
     pub warm_entry: u32,
     /// What that is.
-    pub wanted: Held,
+    pub wanted: Carried,
+    /// Offset of what the warm entry leads to when the block is gone.
+    pub stale_entry: u32,
+    /// What host vector registers hold at exits and accesses; the first is nothing.
+    pub carried: Vec<Carried>,
+    /// The same where code behind the block was asked for.
+    cold_carried: Option<Carried>,
+    /// The same before the current instruction's result.
+    carried_before: Option<Carried>,
+    /// The same where the last access left for its slow path.
+    carried_at_miss: Carried,
     /// Where instructions begin, if that is wanted: offset in the code, offset in the page.
     pub marks: Vec<(u32, u16)>,
     /// IR instructions that slow paths of this block execute; the owner keeps them alive at this address.
@@ -196,12 +213,13 @@ pub struct Generator {
     replaced: Vec<bool>,
     effects: Vec<Effect>,
     plan: Plan,
+    sites: Sites,
     /// Plain accesses of the current guest instruction so far.
     accesses: u32,
     /// SP is known to be a multiple of 16.
     sp_aligned: bool,
     /// With the number of the instruction that each belongs to, and what names of vector registers mean there.
-    cold: Vec<(Cold, u32, VectorNames)>,
+    cold: Vec<(Cold, u32, VectorNames, Carried)>,
     numbers: Numbers,
     index: usize,
     offset: u16,
@@ -219,7 +237,12 @@ impl Generator {
             side_table: Vec::new(),
             inner_entry: 0,
             warm_entry: 0,
-            wanted: HELD_NOTHING,
+            wanted: Carried::NOTHING,
+            stale_entry: 0,
+            carried: Vec::new(),
+            cold_carried: None,
+            carried_before: None,
+            carried_at_miss: Carried::NOTHING,
             marks: Vec::new(),
             slow_insts: Vec::new(),
             thunks,
@@ -233,6 +256,7 @@ impl Generator {
             replaced: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
+            sites: Sites::default(),
             accesses: 0,
             sp_aligned: false,
             cold: Vec::new(),
@@ -255,9 +279,13 @@ impl Generator {
         self.marks.clear();
         self.options = options;
         self.nzcv = Nzcv::Slot;
-        self.vectors.clear();
+        self.vectors = VectorCache::default();
+        self.carried.clear();
+        self.carried.push(Carried::NOTHING);
+        self.cold_carried = None;
         self.locations.prepare(block);
         self.look_ahead(block);
+        self.sites.prepare(block);
         self.sp_aligned = false;
         self.count = 0;
         self.entries(block);
@@ -274,6 +302,7 @@ impl Generator {
             self.index = i;
             self.locations.at = i;
             self.vectors.next_instruction();
+            self.carried_before = None;
             if i >= fused {
                 match self.fuse(&block.insts[i..]) {
                     Some(count) => fused = i + count,
@@ -287,12 +316,16 @@ impl Generator {
         // Slow paths may defer further ones.
         let mut next = 0;
         while next < self.cold.len() {
-            let (cold, count, names) = std::mem::replace(&mut self.cold[next], (Cold::Done, 0, NO_NAMES));
-            (self.count, self.asm.names) = (count, names);
+            let done = (Cold::Done, 0, NO_NAMES, Carried::NOTHING);
+            let (cold, count, names, carried) = std::mem::replace(&mut self.cold[next], done);
+            (self.count, self.asm.names, self.cold_carried) = (count, names, Some(carried));
             self.emit_cold(cold);
             next += 1;
         }
         self.cold.clear();
+        if self.warm_entry != self.inner_entry {
+            self.stale_entry(block);
+        }
         // Room to overwrite both entries when the block is invalidated.
         while self.asm.len() < self.warm_entry as usize + ENTRY_ROOM {
             self.asm.int3();
@@ -343,6 +376,8 @@ impl Generator {
                     asked.map_or(wanted, |cond| wanted.and(cond))
                 }
                 _ if facts.leaves => Wanted::All,
+                (Inst::AddCarry { .. }, _) => wanted.and(CARRY_SET),
+                (Inst::AluFlags { op: FlagOp::Adc | FlagOp::Sbc, .. }, _) => Wanted::Nothing.and(CARRY_SET),
                 (_, Some(cond)) if facts.writes_flags => Wanted::Nothing.and(cond),
                 (_, Some(cond)) => wanted.and(cond),
                 _ if facts.reads_flags => Wanted::All,
@@ -425,9 +460,18 @@ impl Generator {
             Nzcv::Float { swapped, saved: false } if float_condition(cond, swapped).is_some() => {}
             _ => return false,
         }
-        let Some(holds) = self.locations.take_condition() else { return false };
         let cc = self.host_condition(cond);
-        self.asm.setcc(cc, holds);
+        let holds = match self.locations.take_condition() {
+            Some(g) => {
+                self.asm.setcc(cc, g);
+                g.into()
+            }
+            None => {
+                let slot = field(std::mem::offset_of!(crate::runtime::state::JitState, condition));
+                self.asm.setcc_mem(cc, slot);
+                slot.into()
+            }
+        };
         self.nzcv = Nzcv::One { cond, holds };
         true
     }
@@ -463,8 +507,8 @@ impl Generator {
         }
         if let Nzcv::One { cond: known, holds } = self.nzcv {
             debug_assert!(cond == known || cond == known.invert(), "a condition that was not kept");
-            self.asm.test_imm(false, holds, 1);
-            return if cond == known { Cc::NE } else { Cc::E };
+            self.asm.op8_imm(Op2::Cmp, holds, 1);
+            return if cond == known { Cc::E } else { Cc::NE };
         }
         self.flags_to_host();
         let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
@@ -519,13 +563,14 @@ impl Generator {
 
     /// Puts code behind the block.
     fn later(&mut self, cold: Cold) {
-        self.cold.push((cold, self.count, self.asm.names));
+        self.cold.push((cold, self.count, self.asm.names, self.carried_now()));
     }
 
     fn emit_cold(&mut self, cold: Cold) {
         match cold {
             Cold::Exit { from, index } => {
                 self.asm.bind(from);
+                self.store_dirty();
                 self.asm.push_imm((self.numbers.exit + index) as i32);
                 self.asm.jmp_to(self.thunks.chain);
             }
@@ -533,7 +578,7 @@ impl Generator {
                 self.asm.bind(from);
                 self.spend(self.count);
                 let go = self.asm.jmp();
-                self.exit_site_holding(go, target, HELD_NOTHING);
+                self.exit_site(go, target);
             }
             Cold::Across { from, target } => {
                 self.asm.bind(from);
@@ -548,6 +593,7 @@ impl Generator {
                 self.asm.bind(from);
                 self.window_missed(index, offset, registers);
             }
+            Cold::Elsewhere(e) => self.look_elsewhere(&e),
             Cold::Leave { from, exit, offset } => {
                 self.asm.bind(from);
                 self.leave(exit, offset);

@@ -1,7 +1,6 @@
 //! Vector instructions: copies of vector registers in host registers, and dispatch.
 //!
-//! Every result is written through to its home at once, so the copies are only ever a shortcut for reads
-//! and nothing has to be saved at exits, faults or calls.
+//! A result stays in its copy, *dirty*, until somebody may look at its home; see [`carry`](super::carry).
 
 use super::*;
 use crate::runtime::state::JitState;
@@ -9,6 +8,8 @@ use crate::runtime::state::JitState;
 /// Names of host registers: four for scratch, the others for copies.
 const FIRST_COPY: u8 = Xmm::NAMED + 4;
 const COPIES: usize = Xmm::NAMES - 4;
+/// Vector registers of the guest; the others are scratch, and always in memory.
+const GUEST_VECTORS: VReg = 32;
 /// No vector register: the copy is zero.
 const ZERO: VReg = 254;
 /// No vector registers: the state of SHA256 as the host wants it.
@@ -21,6 +22,8 @@ pub(super) struct VectorCache {
     next: usize,
     /// Copies that the current IR instruction works with, as bits: they stay.
     busy: u16,
+    /// Copies whose values their homes do not have, as bits.
+    dirty: u16,
     /// The registers whose state [`SHA`] is.
     sha: [VReg; 2],
 }
@@ -30,19 +33,31 @@ pub(super) struct VectorCache {
 pub(super) struct Snapshot([Option<(VReg, u8)>; COPIES], [VReg; 2]);
 
 impl VectorCache {
+    /// Forgets all copies.
     pub fn clear(&mut self) {
+        debug_assert!(self.dirty == 0, "a value would be lost");
         self.holds = [None; COPIES];
+    }
+
+    /// The value of `x`, which is a copy's, is not in its home.
+    pub fn make_dirty(&mut self, x: Xmm) {
+        self.dirty |= 1 << (x.0 - FIRST_COPY);
     }
 
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.holds, self.sha)
     }
 
-    /// Which host registers hold a guest's vector register, and which.
-    pub fn copies(&self, asm: &Asm) -> impl Iterator<Item = (u8, VReg)> {
-        let held = self.holds.iter().enumerate();
-        held.filter_map(|(i, h)| h.map(|(v, _)| (asm.hardware(FIRST_COPY + i as u8), v)))
-            .filter(|(_, v)| *v < 32)
+    /// Which host registers hold the guest's vector registers.
+    pub fn carried(&self, asm: &Asm) -> Carried {
+        let mut carried = Carried::NOTHING;
+        for (i, h) in self.holds.iter().enumerate() {
+            let Some((v, _)) = h.filter(|(v, _)| *v < GUEST_VECTORS) else { continue };
+            let host = asm.hardware(FIRST_COPY + i as u8);
+            carried.held[usize::from(host)] = v;
+            carried.dirty |= (self.dirty >> i & 1) << host;
+        }
+        carried
     }
 
     fn find(&self, v: VReg) -> Option<usize> {
@@ -64,7 +79,7 @@ impl VectorCache {
         }
     }
 
-    fn take(&mut self) -> usize {
+    fn next_victim(&mut self) -> usize {
         if let Some(free) = (0..COPIES).find(|i| self.holds[*i].is_none() && self.busy >> i & 1 == 0) {
             return free;
         }
@@ -107,7 +122,7 @@ impl Generator {
             self.vectors.busy |= 1 << i;
             return Xmm(FIRST_COPY + i as u8);
         }
-        let i = self.vectors.take();
+        let i = self.take_vector();
         self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = Some((v, 128));
         let x = Xmm(FIRST_COPY + i as u8);
@@ -122,7 +137,7 @@ impl Generator {
 
     /// A host register to work in, for the current IR instruction.
     pub(super) fn vector_temp(&mut self) -> Xmm {
-        let i = self.vectors.take();
+        let i = self.take_vector();
         self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = None;
         Xmm(FIRST_COPY + i as u8)
@@ -131,7 +146,10 @@ impl Generator {
     /// A register that is zero, not to be written.
     pub(super) fn zero_vector(&mut self) -> Xmm {
         let there = self.vectors.find(ZERO);
-        let i = there.unwrap_or_else(|| self.vectors.take());
+        let i = match there {
+            Some(i) => i,
+            None => self.take_vector(),
+        };
         self.vectors.busy |= 1 << i;
         let x = Xmm(FIRST_COPY + i as u8);
         if there.is_none() {
@@ -144,21 +162,47 @@ impl Generator {
     /// The host register to compute a new value of `v` in; it may be an operand's register, so write it by
     /// the last instruction only. Follow with [`Generator::vector_store`].
     pub(super) fn vector_dest(&mut self, v: VReg) -> Xmm {
+        self.carried_before = Some(self.carried_now());
         self.vectors.forget_sha(v);
         let i = match self.vectors.find(v) {
             Some(i) => i,
-            None => self.vectors.take(),
+            None => self.take_vector(),
         };
         self.vectors.busy |= 1 << i;
+        self.vectors.dirty &= !(1 << i);
         self.vectors.holds[i] = Some((v, 128));
         Xmm(FIRST_COPY + i as u8)
     }
 
-    /// Writes `x`, from [`Generator::vector_dest`], through to the home of `v`; only its low `bits` may be set.
+    /// What is in `x`, from [`Generator::vector_dest`], is the value of `v` from now on; only its low `bits` may be set.
     pub(super) fn vector_store(&mut self, v: VReg, x: Xmm, bits: u8) {
         let i = usize::from(x.0 - FIRST_COPY);
         self.vectors.holds[i] = Some((v, bits));
-        self.asm.vex(opc(1, 1, 0x7f), x.0, 0, v_slot(v));
+        if v < GUEST_VECTORS {
+            self.vectors.dirty |= 1 << i;
+        } else {
+            self.asm.vex(opc(1, 1, 0x7f), x.0, 0, v_slot(v));
+        }
+    }
+
+    /// A place for a copy; what was there is stored if need be.
+    fn take_vector(&mut self) -> usize {
+        let i = self.vectors.next_victim();
+        if self.vectors.dirty >> i & 1 != 0
+            && let Some((v, _)) = self.vectors.holds[i]
+        {
+            self.asm.vex(opc(1, 1, 0x7f), FIRST_COPY + i as u8, 0, v_slot(v));
+            self.vectors.dirty &= !(1 << i);
+        }
+        i
+    }
+
+    /// Stores all values that memory does not have.
+    pub(super) fn clean_vectors(&mut self) {
+        self.store_dirty();
+        if self.cold_carried.is_none() {
+            self.vectors.dirty = 0;
+        }
     }
 
     /// Scratch register `x` becomes the new value of `v`, and another one scratch instead.
@@ -185,7 +229,10 @@ impl Generator {
     /// X1 and X2, which are the state in `of` as the host wants it, are kept for [`Generator::take_sha`].
     pub(super) fn keep_sha(&mut self, of: [VReg; 2]) {
         for (v, x) in SHA.into_iter().zip([X1, X2]) {
-            let i = self.vectors.find(v).unwrap_or_else(|| self.vectors.take());
+            let i = match self.vectors.find(v) {
+                Some(i) => i,
+                None => self.take_vector(),
+            };
             self.vectors.busy |= 1 << i;
             self.vectors.holds[i] = Some((v, 128));
             self.asm.names.swap(usize::from(x.0 - Xmm::NAMED), usize::from(FIRST_COPY - Xmm::NAMED) + i);
@@ -250,8 +297,12 @@ impl Generator {
         let back = self.asm.here();
         let copies = self.vectors.snapshot();
         let inst = *inst;
+        let before = self.carried_before;
         self.defer(move |g| {
             g.asm.bind(slow);
+            if before.is_some() {
+                g.cold_carried = before;
+            }
             let at = g.keep(&inst);
             g.asm.push_imm(0);
             g.asm.mov_imm(RAX, at);

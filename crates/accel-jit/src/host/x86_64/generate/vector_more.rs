@@ -278,6 +278,8 @@ impl Generator {
         let Inst::V2 { es, q, d, n, .. } = *inst else { return };
         self.clobber_flags();
         let n = self.vector_value(n);
+        // No copy may go between the jumps to the slow path and the result.
+        let kept = if q { Some(self.vector_value(d)) } else { None };
         self.unordered(es == 2, n, n);
         let slow = self.jump_if_any(X3);
         if es == 2 {
@@ -291,8 +293,7 @@ impl Generator {
         self.asm.vex(opc(0, 1, 0x54), X3.0, X0.0, abs);
         self.asm.vex(PCMPEQ[usize::from(es)], X3.0, X3.0, least);
         let tiny = self.jump_if_any(X3);
-        if q {
-            let rd = self.vector_value(d);
+        if let Some(rd) = kept {
             self.asm.vex(PUNPCKLQDQ, X0.0, rd.0, X0);
         }
         self.vector_result(d, X0, q);

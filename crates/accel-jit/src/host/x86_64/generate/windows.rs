@@ -9,7 +9,6 @@
 //! may change translations. Invalidations by other vCPUs are handled between blocks, as those of an
 //! instruction that was already under way.
 
-use super::carry::HELD_NOTHING;
 use super::locate::Window;
 use super::*;
 use crate::ir::visit::{Change, Facts, PlainAccess};
@@ -167,12 +166,9 @@ impl Generator {
         self.take_back_trace();
         let fixup = self.asm.jmp();
         let exit = self.exits.len() as u32;
-        self.exits.push(ExitSite {
-            fixup: fixup.0 as u32,
-            target: offset,
-            careful: true,
-            held: HELD_NOTHING,
-        });
+        let carried = self.carried_now();
+        let carried = self.note_carried(carried);
+        self.exits.push(ExitSite { fixup: fixup.0 as u32, target: offset, careful: true, carried });
         self.emit_cold(Cold::Exit { from: fixup, index: exit });
     }
 
