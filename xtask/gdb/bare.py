@@ -128,7 +128,7 @@ def watchpoints_stop_at_the_access():
                 # gdb has stepped over the access to see the new value.
                 seen.append(pc() - 4)
             wanted = [at(h) for h in hits[name]]
-            if name == "rwatch" and REFERENCE and offset == 56:
+            if name == "rwatch" and (REFERENCE or KVM) and offset == 56:
                 wanted = seen
             check(f"{name} of {size} bytes at {offset}", seen, wanted)
             point.delete()
@@ -271,6 +271,12 @@ def conditions_and_many_breakpoints():
 def ends():
     run("set var linger = 0")
     run("set var exit_status = 3")
+    if KVM:
+        gdb.Breakpoint("guest_exit", temporary=True)
+        run("continue")
+        check("the end", (pc(), value("$x0")), (at("guest_exit"), 3))
+        run("detach")
+        return
     try:
         run("continue")
     except gdb.error as error:

@@ -9,6 +9,8 @@ import gdb
 
 # Another implementation of the protocol is at the other end: what it does differently is told, and not a failure.
 REFERENCE = "DEBUG_REFERENCE" in os.environ
+# The guest is executed by KVM: it has no semihosting, and watchpoints are the CPU's, which the reference emulates.
+KVM = "DEBUG_KVM" in os.environ
 
 
 def connect():

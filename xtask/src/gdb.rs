@@ -57,17 +57,23 @@ struct Session {
     reference: bool,
     /// Tells all registers at many places.
     transcript: bool,
+    /// KVM executes the guest, on a host that is emulated itself.
+    kvm: bool,
 }
 
 impl Session {
     fn limit(self) -> u32 {
-        LIMIT + self.steps / STEPS_A_SECOND
+        (LIMIT + self.steps / STEPS_A_SECOND) * if self.kvm { 6 } else { 1 }
     }
 
     /// What the scripts are told.
     fn settings(self) -> Vec<(String, String)> {
         let mut settings = vec![("DEBUG_STEPS".to_owned(), self.steps.to_string())];
-        let flags = [("DEBUG_REFERENCE", self.reference), ("DEBUG_TRANSCRIPT", self.transcript)];
+        let flags = [
+            ("DEBUG_REFERENCE", self.reference),
+            ("DEBUG_TRANSCRIPT", self.transcript),
+            ("DEBUG_KVM", self.kvm),
+        ];
         settings.extend(flags.iter().filter(|(_, on)| *on).map(|(name, _)| ((*name).into(), "1".into())));
         settings
     }
@@ -80,7 +86,7 @@ impl Session {
 pub fn main(o: &Options) -> Result<()> {
     host::ensure(host::TEST)?;
     let armlet = run::build_armlet()?;
-    let session = Session { steps: o.steps, reference: false, transcript: o.reference };
+    let session = Session { steps: o.steps, reference: false, transcript: o.reference, kvm: false };
     if o.reference {
         return compare(&armlet, session);
     }
@@ -129,12 +135,31 @@ fn guest() -> Result<TestGuest> {
     all.into_iter().find(|g| g.name == "gdb").context("there is no guests/tests/gdb.c")
 }
 
+/// The program for [`with_kvm`].
+///
+/// # Errors
+/// It cannot be built.
+pub fn program() -> Result<PathBuf> {
+    Ok(guest()?.elf().to_owned())
+}
+
+/// A session with the bare-metal program, which KVM executes with 2 CPUs and which waits at `address`.
+///
+/// # Errors
+/// gdb has seen something that is not as it should be.
+pub fn with_kvm(address: &str) -> Result<()> {
+    let session = Session { steps: 0, reference: false, transcript: false, kvm: true };
+    let program = program()?;
+    let (address, program) = (address.into(), Some(&*program));
+    Client { session, script: "bare.py", address, program, more: Vec::new() }.run().map(drop)
+}
+
 /// A session with a bare-metal program, from its first instruction to its end.
 ///
 /// # Errors
 /// gdb has seen something that is not as it should be.
 pub fn bare_metal(armlet: &Path) -> Result<()> {
-    bare(armlet, Session { steps: 0, reference: false, transcript: false }).map(drop)
+    bare(armlet, Session { steps: 0, reference: false, transcript: false, kvm: false }).map(drop)
 }
 
 fn bare(armlet: &Path, session: Session) -> Result<String> {
@@ -172,7 +197,7 @@ pub fn linux(armlet: &Path, steps: u32) -> Result<String> {
     let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-linux")?);
     let mut c = linux.command(armlet, CPUS, WORDS);
     c.args(["--paused", "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
-    let session = Session { steps, reference: false, transcript: false };
+    let session = Session { steps, reference: false, transcript: false, kvm: false };
     sessions_with_linux(&mut c, &socket, &linux.map(armlet)?, session)
 }
 
@@ -185,7 +210,7 @@ pub fn backwards(armlet: &Path) -> Result<String> {
     let mut c = linux.command(armlet, CPUS, WORDS);
     c.args(["--accel", "jit,thread=single,sleep=off", "--paused", "--gdb", &socket.option()]);
     c.stderr(std::process::Stdio::null());
-    let session = Session { steps: 40, reference: false, transcript: false };
+    let session = Session { steps: 40, reference: false, transcript: false, kvm: false };
     let mut s = Guest::start(&mut c, Duration::from_secs(u64::from(2 * session.limit())), false)?;
     let more = symbols(&linux.map(armlet)?)?;
     let text = Client { session, script: "reverse.py", address: socket.path(), program: None, more }.run()?;

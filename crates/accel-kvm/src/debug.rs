@@ -2,7 +2,8 @@
 
 use armlet_engine::{AcceleratorError, DebugRequest, Watchpoint};
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, kvm_guest_debug, kvm_guest_debug_arch,
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP,
+    kvm_guest_debug, kvm_guest_debug_arch,
 };
 
 /// DBGBCR: enabled, at EL0 and EL1, all four bytes of the instruction.
@@ -18,7 +19,8 @@ const WATCH_MASK: u32 = 24;
 const GRAIN: u64 = 8;
 const LARGEST: u64 = 1 << 31;
 
-/// The request as KVM takes it, on a host with so many breakpoints and watchpoints.
+/// The request as KVM takes it, on a host with so many breakpoints and watchpoints; the request's breakpoints are those that
+/// are to be in registers.
 ///
 /// # Errors
 /// The host has fewer registers than are needed.
@@ -30,7 +32,8 @@ pub fn guest_debug(
     let mut arch = kvm_guest_debug_arch::default();
     let mut control = 0;
     if *request != DebugRequest::default() {
-        control |= KVM_GUESTDBG_ENABLE;
+        // BRK comes out as well: that of a breakpoint in memory, or the guest's own.
+        control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
     }
     if request.step {
         control |= KVM_GUESTDBG_SINGLESTEP;
@@ -111,7 +114,8 @@ mod tests {
         assert!(guest_debug(&request, 2, 0).is_err_and(|e| e.to_string().contains("has 2 breakpoints")));
         let stepping = DebugRequest { step: true, ..request };
         let debug = guest_debug(&stepping, 2, 0).expect("breakpoints do not matter in a step");
-        assert_eq!(debug.control, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP);
+        let enabled = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+        assert_eq!(debug.control, enabled | KVM_GUESTDBG_SINGLESTEP);
         assert_eq!(guest_debug(&DebugRequest::default(), 0, 0).expect("nothing is wanted").control, 0);
     }
 }

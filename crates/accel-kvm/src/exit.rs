@@ -91,6 +91,8 @@ pub enum Next {
     Call,
     /// A debugger is to be told.
     Debug(DebugStop),
+    /// BRK with this immediate: a debugger's, or the guest's own.
+    Brk(u16),
     /// It cannot go on, for the reason given.
     Fatal(String),
 }
@@ -164,7 +166,8 @@ fn odd_size(address: u64, length: usize) -> Next {
 
 fn debug_stop(syndrome: u32, address: u64) -> Next {
     match syndrome >> 26 {
-        class::BREAKPOINT | class::BRK => Next::Debug(DebugStop::Breakpoint),
+        class::BREAKPOINT => Next::Debug(DebugStop::Breakpoint),
+        class::BRK => Next::Brk(syndrome as u16),
         class::STEP => Next::Debug(DebugStop::Step),
         class::WATCHPOINT => {
             Next::Debug(DebugStop::Watchpoint { address, write: syndrome & class::WRITE != 0 })
@@ -245,7 +248,7 @@ mod tests {
         let bus = Register::default();
         let stop = |syndrome| handle(Exit::Debug { syndrome, address: 0x77 }, &bus);
         assert_eq!(stop(0x30 << 26), Next::Debug(DebugStop::Breakpoint));
-        assert_eq!(stop(0x3c << 26), Next::Debug(DebugStop::Breakpoint));
+        assert_eq!(stop(0x3c << 26 | 1 << 25 | 0x800), Next::Brk(0x800));
         assert_eq!(stop(0x32 << 26 | 0x22), Next::Debug(DebugStop::Step));
         let watch = |write| Next::Debug(DebugStop::Watchpoint { address: 0x77, write });
         assert_eq!(stop(0x34 << 26 | 1 << 6), watch(true));

@@ -10,6 +10,7 @@
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
+//! | [`patch`] | breakpoints in memory; needs no KVM |
 //! | [`step`] | single steps without interrupts; needs no KVM |
 //! | [`registers`] | the shared state, register by register; needs no KVM |
 //!
@@ -21,6 +22,7 @@
 
 mod error;
 pub mod exit;
+pub mod patch;
 pub mod registers;
 pub mod step;
 pub mod vgic;

@@ -19,6 +19,7 @@ use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::identity::Caches;
+use crate::patch::Patches;
 use crate::registers::{OneReg, Registers, system_register};
 use crate::system::{
     counter, host as host_error, set_call_filter, set_counter_offset, set_memory, set_of_vcpu,
@@ -57,6 +58,7 @@ pub struct KvmMachine {
     pub(crate) watchpoints: usize,
     pub(crate) injects_aborts: bool,
     pub(crate) has_gic: OnceLock<()>,
+    pub(crate) patches: Patches,
     /// Those of the model that the vCPUs have become.
     pub(crate) caches: OnceLock<Caches>,
     time: Mutex<Time>,
@@ -119,6 +121,7 @@ impl KvmMachine {
             watchpoints: usize::try_from(kvm.get_guest_debug_hw_wps()).unwrap_or(0),
             injects_aborts: kvm.check_extension_raw(KVM_CAP_ARM_INJECT_EXT_DABT.into()) > 0,
             has_gic: OnceLock::new(),
+            patches: Patches::default(),
             caches: OnceLock::new(),
             time: Mutex::new(Time { offset: 0, stopped: Some(0) }),
             memory: OnceLock::new(),

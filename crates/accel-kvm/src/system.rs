@@ -56,6 +56,19 @@ pub fn counter_frequency() -> u64 {
     value
 }
 
+/// Has CPUs execute the instruction that was just written at guest-physical `address` of `ram` (Arm ARM B2.7.4.2). Nothing if
+/// there is no memory.
+pub fn synchronise_code(ram: &Ram, address: u64) {
+    let Some(at) = ram.host_address(address, 4) else { return };
+    // SAFETY: maintenance of caches at an address that is mapped, which the host's kernel lets programs do.
+    unsafe {
+        std::arch::asm!(
+            "dc cvau, {at}", "dsb ish", "ic ivau, {at}", "dsb ish", "isb",
+            at = in(reg) at, options(nostack)
+        );
+    }
+}
+
 /// `DCZID_EL0`, which guests see as it is.
 pub fn dczid() -> u64 {
     let value: u64;

@@ -3,9 +3,12 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use armlet_arm::exception::{self, Exception};
 use armlet_arm::mmu::{self, Access, AccessKind, PhysicalMemory};
 use armlet_arm::{CpuModel, CpuState};
-use armlet_engine::{Accelerator, AcceleratorError, DebugRequest, Kick, VcpuBackend, VcpuExit, VcpuShared};
+use armlet_engine::{
+    Accelerator, AcceleratorError, DebugRequest, DebugStop, Kick, VcpuBackend, VcpuExit, VcpuShared,
+};
 use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{KVM_EXIT_ARM_NISV, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit as KvmExit, VcpuFd};
@@ -14,7 +17,7 @@ use crate::exit::{Exit, Next, handle};
 use crate::kick::KvmKick;
 use crate::machine::initialise;
 use crate::step::Hidden;
-use crate::system::{host, undescribed_address};
+use crate::system::{host, synchronise_code, undescribed_address};
 use crate::{KvmError, KvmMachine, debug};
 
 /// `KVM_IRQ_LINE`: a vCPU's own line, where there is no interrupt controller in the kernel; IRQ is 0, FIQ is 1.
@@ -76,6 +79,7 @@ impl Accelerator for KvmAccelerator {
             incomplete: false,
             lines: [false; 2],
             request: DebugRequest::default(),
+            patched: Vec::new(),
             counters: Counters::default(),
         };
         vcpu.restart(state).map_err(AcceleratorError)?;
@@ -112,6 +116,8 @@ struct KvmVcpu {
     /// IRQ and FIQ as the kernel was told, where it has no interrupt controller.
     lines: [bool; 2],
     request: DebugRequest,
+    /// Where BRK stands for this vCPU's breakpoints: virtual and physical addresses.
+    patched: Vec<(u64, u64)>,
     counters: Counters,
 }
 
@@ -244,13 +250,71 @@ impl KvmVcpu {
         Ok(())
     }
 
+    /// Where the instruction at `address` is in memory.
+    fn fetched_from(&self, address: u64, el: usize) -> Option<u64> {
+        let state = self.state();
+        let fetch = Access { kind: AccessKind::Fetch, el: el.min(1) as u8, pan: false };
+        let context = mmu::Context::new(state, &self.model);
+        let translation = mmu::translate(&context, &Tables(self.memory.ram()), address, fetch).ok()?;
+        self.memory.ram().contains(translation.pa, 4).then_some(translation.pa)
+    }
+
     /// The instruction at PC.
     fn next_instruction(&self) -> Option<u32> {
-        let (state, ram) = (self.state(), self.memory.ram());
-        let fetch = Access { kind: AccessKind::Fetch, el: state.el().min(1) as u8, pan: false };
-        let context = mmu::Context::new(state, &self.model);
-        let translation = mmu::translate(&context, &Tables(ram), state.pc, fetch).ok()?;
-        ram.load(translation.pa, AccessSize::Word).map(|word| word as u32)
+        let at = self.fetched_from(self.state().pc, self.state().el())?;
+        self.machine
+            .patches
+            .instruction(at)
+            .or_else(|| self.memory.ram().load(at, AccessSize::Word).map(|word| word as u32))
+    }
+
+    /// Takes this vCPU's breakpoints out of memory.
+    fn unpatch(&mut self) {
+        for (_, at) in self.patched.drain(..) {
+            self.machine.patches.remove(self.memory.ram(), at);
+            synchronise_code(self.memory.ram(), at);
+        }
+    }
+
+    /// Puts breakpoints into memory for which the CPU has no registers; gives those that are to be in registers.
+    fn patch(&mut self, breakpoints: &[u64]) -> Result<Vec<u64>, AcceleratorError> {
+        let room = self.machine.breakpoints;
+        if breakpoints.len() <= room {
+            return Ok(breakpoints.to_vec());
+        }
+        // An address that is not mapped now can only be in a register.
+        let find = |address: u64| {
+            let at = [1, 0].into_iter().find_map(|el| self.fetched_from(address, el));
+            (address, at)
+        };
+        let mut found: Vec<_> = breakpoints.iter().map(|address| find(*address)).collect();
+        found.sort_by_key(|(_, at)| at.is_some());
+        let in_memory = found.split_off(room);
+        for (address, at) in in_memory {
+            let at = at.filter(|at| self.machine.patches.put(self.memory.ram(), *at)).ok_or_else(|| {
+                AcceleratorError(format!(
+                    "this host's CPU has {room} breakpoints for a guest, and no more of them can be where nothing is \
+                     mapped, as at {address:#x}: remove some"
+                ))
+            })?;
+            synchronise_code(self.memory.ram(), at);
+            self.patched.push((address, at));
+        }
+        Ok(found.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// The guest has met BRK: somebody's breakpoint, or it takes the exception that it has asked for.
+    fn brk(&mut self, comment: u16) -> Option<DebugStop> {
+        let pc = self.state().pc;
+        let at = self.fetched_from(pc, self.state().el());
+        let is_ours = self.patched.iter().any(|(address, _)| *address == pc);
+        if is_ours || at.is_some_and(|at| self.machine.patches.instruction(at).is_some()) {
+            return Some(DebugStop::Breakpoint);
+        }
+        let model = Arc::clone(&self.model);
+        exception::take(self.state_mut(), &model, &Exception::brk(comment));
+        // A step that ends in its vector has been made.
+        self.request.step.then_some(DebugStop::Step)
     }
 
     fn execute(&mut self) -> Result<VcpuExit, String> {
@@ -278,6 +342,10 @@ impl KvmVcpu {
                 Next::Abort => self.abort()?,
                 Next::Call => return Ok(VcpuExit::Hypercall(0)),
                 Next::Debug(stop) => return Ok(VcpuExit::Debug(stop)),
+                Next::Brk(comment) => match self.brk(comment) {
+                    Some(stop) => return Ok(VcpuExit::Debug(stop)),
+                    None => self.flush()?,
+                },
                 Next::Fatal(why) => return Err(format!("at PC {:#x}: {why}", self.state().pc)),
             }
         }
@@ -339,8 +407,14 @@ impl VcpuBackend for KvmVcpu {
     }
 
     fn set_debug(&mut self, request: DebugRequest) -> Result<(), AcceleratorError> {
+        self.unpatch();
+        let in_registers = if request.step { Ok(Vec::new()) } else { self.patch(&request.breakpoints) };
+        if in_registers.is_err() {
+            self.unpatch();
+        }
+        let in_registers = DebugRequest { breakpoints: in_registers?, ..request.clone() };
         let machine = &self.machine;
-        let debug = debug::guest_debug(&request, machine.breakpoints, machine.watchpoints)?;
+        let debug = debug::guest_debug(&in_registers, machine.breakpoints, machine.watchpoints)?;
         let set = self.fd().set_guest_debug(&debug);
         set.map_err(|e| AcceleratorError(format!("KVM cannot debug this guest: {}", host(e))))?;
         self.request = request;
@@ -367,6 +441,7 @@ impl VcpuBackend for KvmVcpu {
 
 impl Drop for KvmVcpu {
     fn drop(&mut self) {
+        self.unpatch();
         if let Some(fd) = self.fd.take() {
             if self.request != DebugRequest::default() {
                 // The next user of the descriptor wants nothing of it.

@@ -5,6 +5,7 @@
 //! which once were findings.
 
 pub mod boot;
+pub mod client;
 pub mod decode;
 pub mod execute;
 pub mod gic;
@@ -89,6 +90,20 @@ pub const TARGETS: &[Target] = &[
         about: "any bytes as a device tree",
         longest: 4096,
         run: boot::device_tree,
+        describe: bytes,
+    },
+    Target {
+        name: "qmp",
+        about: "any bytes from a control client",
+        longest: 512,
+        run: client::qmp,
+        describe: bytes,
+    },
+    Target {
+        name: "gdb",
+        about: "any bytes and packets from a debugger",
+        longest: 512,
+        run: client::gdb,
         describe: bytes,
     },
 ];

@@ -105,13 +105,16 @@ impl<J> Shared<J> {
     }
 
     /// Waits for work, on the device's thread.
-    fn wait<'a>(&'a self, state: MutexGuard<'a, State<J>>) -> MutexGuard<'a, State<J>> {
+    fn wait<'a>(
+        &'a self,
+        state: MutexGuard<'a, State<J>>,
+        lookout: &mut Lookout,
+    ) -> MutexGuard<'a, State<J>> {
         let Some(bell) = self.bell.get() else {
             return self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         drop(state);
-        // What interrupts it makes the thread look once in vain.
-        let _ = rustix::io::read(bell, &mut [0; 8]);
+        lookout.wait(bell);
         let mut state = self.lock();
         state.woken = true;
         state
@@ -135,6 +138,49 @@ impl<J> Shared<J> {
         }
         state
     }
+}
+
+/// How long a device's thread looks at its bell before it sleeps. Whoever rings for one that sleeps has to wake it, and
+/// here that is a vCPU; so while rings follow each other closely, the thread is awake for them.
+#[derive(Debug, Default)]
+struct Lookout {
+    span: Duration,
+}
+
+impl Lookout {
+    const SHORTEST: Duration = Duration::from_micros(4);
+    const LONGEST: Duration = Duration::from_micros(64);
+
+    /// Returns when it rings, or at once if it has rung.
+    fn wait(&mut self, bell: &OwnedFd) {
+        let begin = Instant::now();
+        while begin.elapsed() < self.span && !has_rung(bell) {
+            std::hint::spin_loop();
+        }
+        // What interrupts it makes the thread look for work once in vain.
+        let _ = rustix::io::read(bell, &mut [0; 8]);
+        self.adapt(begin.elapsed());
+    }
+
+    /// The ring has come after `waited`: one that a longer look would have met lengthens it, one that came late makes it
+    /// short again.
+    fn adapt(&mut self, waited: Duration) {
+        if waited > Self::LONGEST {
+            self.span /= 2;
+            if self.span < Self::SHORTEST {
+                self.span = Duration::ZERO;
+            }
+        } else if waited > self.span {
+            self.span = (2 * self.span).clamp(Self::SHORTEST, Self::LONGEST);
+        }
+    }
+}
+
+fn has_rung(bell: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An error is the reader's to meet.
+    poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
 }
 
 /// The device's handle on its thread, or on its work that is done at once.
@@ -292,12 +338,13 @@ impl<J> Drop for Ending<'_, J> {
 fn serve<J: Job>(shared: &Shared<J>) {
     let _ending = Ending(shared);
     let mut state = shared.lock();
+    let mut lookout = Lookout::default();
     loop {
         state = work_off(shared, state);
         if state.mode == Mode::Draining {
             return;
         }
-        state = shared.wait(state);
+        state = shared.wait(state, &mut lookout);
     }
 }
 
@@ -404,6 +451,26 @@ mod tests {
             }
         }
         assert!(worker.shutdown(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn a_thread_stays_awake_while_rings_follow_each_other_closely() {
+        let mut lookout = Lookout::default();
+        let spans = |lookout: &mut Lookout, waited: u64| {
+            lookout.adapt(Duration::from_micros(waited));
+            lookout.span.as_micros()
+        };
+        assert_eq!([20; 4].map(|waited| spans(&mut lookout, waited)), [4, 8, 16, 32]);
+        assert_eq!(spans(&mut lookout, 20), 32, "it was met");
+        assert_eq!([60; 3].map(|waited| spans(&mut lookout, waited)), [64; 3]);
+        assert_eq!([1000; 6].map(|waited| spans(&mut lookout, waited)), [32, 16, 8, 4, 0, 0]);
+        // It sleeps then, and the ring ends it.
+        let (mine, its) = bell();
+        assert!(!has_rung(&its));
+        rustix::io::write(&mine, &1u64.to_ne_bytes()).unwrap();
+        assert!(has_rung(&its));
+        lookout.wait(&its);
+        assert!(!has_rung(&its), "it was taken");
     }
 
     fn storm(service: Service) {

@@ -6,6 +6,7 @@ mod chart;
 mod disk;
 mod figures;
 mod inside;
+mod kvm;
 mod latency;
 mod operations;
 pub mod peer;
@@ -54,6 +55,9 @@ pub struct Options {
     /// Times of single operations only: a table and a chart in docs/
     #[arg(long, conflicts_with = "latency")]
     operations: bool,
+    /// What leaving the guest costs with KVM only, on an arm64 host that the peer emulates
+    #[arg(long, conflicts_with_all = ["latency", "operations"])]
+    kvm: bool,
     /// Leave out the workload: boots and single figures only
     #[arg(long)]
     no_workload: bool,
@@ -95,6 +99,9 @@ struct Contestant {
 /// Something could not be built or run, or a promise was not kept.
 pub fn main(o: &Options) -> Result<()> {
     let armlet = run::build_armlet()?;
+    if o.kvm {
+        return judge(&kvm::measure(&armlet, if o.quick { 1 } else { kvm::ROUNDS })?);
+    }
     if o.operations {
         let peer = if o.alone { None } else { Some(Peer::prepare()?) };
         return operations::measure(&armlet, peer.as_ref());
@@ -157,6 +164,7 @@ fn judge(promises: &[promises::Promise]) -> Result<()> {
 pub fn setup() -> Result<()> {
     disk::prepare()?;
     Peer::prepare()?;
+    peer::for_arm64()?;
     Ok(())
 }
 

@@ -10,6 +10,22 @@ use crate::apt::Release;
 use crate::boot::Linux;
 use crate::{cache, run};
 
+/// A host that the peer emulates, with its own hypervisor.
+pub struct Nested<'a> {
+    /// Its kernel.
+    pub image: &'a Path,
+    /// Its initial RAM disk.
+    pub initrd: &'a Path,
+    /// Its CPUs.
+    pub cpu: &'a str,
+    /// Version of its interrupt controller.
+    pub gic: u32,
+    /// Disks, with serial numbers.
+    pub disks: &'a [(&'static str, PathBuf)],
+    /// A port of this machine that leads to the same one there.
+    pub port: Option<u16>,
+}
+
 /// The peer's folder.
 pub struct Peer {
     tree: PathBuf,
@@ -101,21 +117,26 @@ impl Peer {
     }
 
     /// A host on which armlet can use KVM, with its console on standard output, and `disks` with serial numbers.
-    pub fn nested(&self, image: &Path, initrd: &Path, disks: &[(&str, PathBuf)]) -> Command {
+    pub fn nested(&self, nested: &Nested<'_>) -> Command {
         let mut c = self.program();
         c.args([
             "-M",
-            "virt,gic-version=3,virtualization=on",
+            &format!("virt,gic-version={},virtualization=on", nested.gic),
             "-cpu",
-            "neoverse-n1",
+            nested.cpu,
             "-smp",
             "2",
             "-m",
             "2048",
         ]);
         c.args(["-display", "none", "-nodefaults", "-serial", "stdio", "-monitor", "none", "-no-reboot"]);
-        c.args(["-append", "console=ttyAMA0 quiet", "-kernel"]).arg(image).arg("-initrd").arg(initrd);
-        for (name, path) in disks {
+        c.args(["-append", "console=ttyAMA0 quiet", "-kernel"]).arg(nested.image);
+        c.arg("-initrd").arg(nested.initrd);
+        if let Some(port) = nested.port {
+            let network = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{port}");
+            c.args(["-netdev", &network, "-device", "virtio-net-device,netdev=n0"]);
+        }
+        for (name, path) in nested.disks {
             c.arg("-drive").arg(format!("if=none,format=raw,id={name},file={}", path.display()));
             c.arg("-device").arg(format!("virtio-blk-device,drive={name},serial={name}"));
         }
@@ -134,6 +155,40 @@ impl Peer {
         }
         c
     }
+}
+
+/// Names of the peer's program and of the program loader, where they are together with their libraries.
+pub const ARM64_PROGRAM: &str = "qemu-system-aarch64";
+pub const ARM64_LOADER: &str = "ld-linux-aarch64.so.1";
+
+/// The peer for arm64 hosts: its program and all libraries that it needs, in one folder of the cache.
+///
+/// # Errors
+/// Download or unpacking failed.
+pub fn for_arm64() -> Result<PathBuf> {
+    let folder = cache::folder()?.join("peer-arm64");
+    cache::once(&folder, |partial| {
+        let tree = partial.join("tree");
+        let packages = ["base-files", "qemu-system-arm", "qemu-system-data"];
+        Release::open("sid", "arm64")?.unpack_all(&packages, &tree)?;
+        let library = tree.join("usr/lib/aarch64-linux-gnu");
+        let mut wanted = vec![tree.join("usr/bin").join(ARM64_PROGRAM), library.join(ARM64_LOADER)];
+        while let Some(file) = wanted.pop() {
+            let to = partial.join(file.file_name().context("a library has a name")?);
+            if to.exists() {
+                continue;
+            }
+            // Links are followed.
+            std::fs::copy(&file, &to).with_context(|| format!("the peer has no {}", file.display()))?;
+            let told = run::quiet(run::command("aarch64-linux-gnu-readelf", ["-d"]).arg(&file))?;
+            let needed = told.lines().filter(|line| line.contains("(NEEDED)"));
+            wanted.extend(
+                needed.filter_map(|l| Some(library.join(l.split_once('[')?.1.trim_end_matches(']')))),
+            );
+        }
+        cache::remove(&tree)
+    })?;
+    Ok(folder)
 }
 
 fn drive(disk: &Path) -> String {

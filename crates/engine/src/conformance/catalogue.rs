@@ -51,7 +51,10 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
     (
         7,
         "a section waits only for those that execute",
-        &[Suite("g07_a_section_leaves_halted_vcpus_asleep_and_holds_them_at_the_door")],
+        &[
+            Suite("g07_a_section_leaves_halted_vcpus_asleep"),
+            Suite("g07_a_section_holds_a_vcpu_that_wakes_at_the_door"),
+        ],
     ),
     (
         8,
@@ -102,7 +105,8 @@ pub const GUARANTEES: &[(u32, &str, &[Shown])] = &[
         13,
         "halts sleep, and wake for interrupts and events",
         &[
-            Suite("g13_a_halted_vcpu_uses_no_host_time"),
+            Suite("g13_a_vcpu_in_wfi_uses_no_host_time"),
+            Suite("g13_a_vcpu_in_wfe_uses_no_host_time"),
             Suite("g13_wfi_wakes_on_each_interrupt_line"),
             Suite("g13_wfe_wakes_on_the_event_register_and_clears_it"),
             Suite("g13_wfe_wakes_on_an_unmasked_interrupt"),

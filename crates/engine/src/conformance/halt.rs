@@ -1,6 +1,7 @@
 //! Kicks, sleeping and waking: G9, G13.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::support::{COUNT, LIMIT, Plan, eventually, thread_time};
@@ -32,12 +33,12 @@ pub fn g09_no_wake_is_lost_by_a_halting_vcpu(subject: &dyn Subject) {
     // X0 counts wakes; HVC makes each of them visible and lowers the line, as a handler would.
     let program = [Op::Wfi, Op::Increment(0), Op::Hvc(0), Op::Jump(0)];
     let shared: Arc<std::sync::OnceLock<Arc<crate::VcpuShared>>> = Arc::default();
-    let (lower, wakes) = (Arc::clone(&shared), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+    let (lower, wakes) = (Arc::clone(&shared), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&wakes);
     let machine = Plan::new(subject, &program)
         .hypercall(move |_, _, _, _| {
             lower.get().expect("set before the start").set_irq(false);
-            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            count.fetch_add(1, Ordering::SeqCst);
             crate::AfterExit::Resume
         })
         .build(1);
@@ -45,29 +46,43 @@ pub fn g09_no_wake_is_lost_by_a_halting_vcpu(subject: &dyn Subject) {
     machine.engine.start("test").expect("starts");
     for n in 1..=1000 {
         machine.shared[0].set_irq(true);
-        eventually("the interrupt wakes", || wakes.load(std::sync::atomic::Ordering::SeqCst) >= n);
+        eventually("the interrupt wakes", || wakes.load(Ordering::SeqCst) >= n);
     }
-    assert_eq!(wakes.load(std::sync::atomic::Ordering::SeqCst), 1000);
-    assert_eq!(machine.x(0, 0), 1000);
+    if subject.sleeps_inside() {
+        // The kick that comes with an interrupt may end the next WFI as well.
+        assert!(machine.x(0, 0) >= 1000);
+    } else {
+        assert_eq!((wakes.load(Ordering::SeqCst), machine.x(0, 0)), (1000, 1000));
+    }
 }
 
-/// The thread's own processor time stands still while it is halted.
-pub fn g13_a_halted_vcpu_uses_no_host_time(subject: &dyn Subject) {
+/// The thread's own processor time stands still in WFI.
+pub fn g13_a_vcpu_in_wfi_uses_no_host_time(subject: &dyn Subject) {
+    uses_no_host_time(subject, Op::Wfi, Halt::Interrupt);
+}
+
+/// And in WFE.
+pub fn g13_a_vcpu_in_wfe_uses_no_host_time(subject: &dyn Subject) {
+    uses_no_host_time(subject, Op::Wfe, Halt::Event);
+}
+
+fn uses_no_host_time(subject: &dyn Subject, op: Op, halt: Halt) {
     if !subject.executes() {
         return;
     }
-    for (op, halt) in [(Op::Wfi, Halt::Interrupt), (Op::Wfe, Halt::Event)] {
-        let program = [op, Op::Increment(0), Op::Jump(0)];
-        let machine = Plan::new(subject, &program).start(1);
-        machine.reaches(0, VcpuState::Halted(halt));
-        let before = thread_time(&machine.engine, 0);
-        let runs = machine.runs(0);
-        // Not for synchronisation: this is the span that is measured.
-        std::thread::sleep(Duration::from_millis(100));
-        let used = thread_time(&machine.engine, 0) - before;
-        assert_eq!(machine.runs(0), runs, "{op:?} did not sleep");
-        assert!(used < Duration::from_millis(5), "{op:?} used {used:?} in 100 ms");
-    }
+    // Where looking gets it out of its sleep, that must not matter.
+    let span = Duration::from_millis(if subject.sleeps_inside() { 1000 } else { 100 });
+    let program = [op, Op::Increment(0), Op::Jump(0)];
+    let machine = Plan::new(subject, &program).start(1);
+    machine.rests(0, halt);
+    let before = thread_time(&machine.engine, 0);
+    machine.rests(0, halt);
+    let runs = machine.runs(0);
+    // Not for synchronisation: this is the span that is measured.
+    std::thread::sleep(span);
+    assert_eq!(machine.runs(0), runs, "{op:?} did not sleep");
+    let used = thread_time(&machine.engine, 0) - before;
+    assert!(used < span / 20, "{op:?} used {used:?} in {span:?}");
 }
 
 /// IRQ and FIQ; a level that is up keeps it awake, an event does not matter to it.
@@ -75,21 +90,31 @@ pub fn g13_wfi_wakes_on_each_interrupt_line(subject: &dyn Subject) {
     if !subject.executes() {
         return;
     }
-    let program = [Op::Wfi, Op::Increment(0), Op::Jump(0)];
-    let machine = Plan::new(subject, &program).start(1);
-    let (shared, asleep) = (&machine.shared[0], VcpuState::Halted(Halt::Interrupt));
+    // HVC makes each wake visible to those who do not look at registers.
+    let program = [Op::Wfi, Op::Hvc(0), Op::Jump(0)];
+    let wakes = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&wakes);
+    let machine = Plan::new(subject, &program)
+        .hypercall(move |_, _, _, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            crate::AfterExit::Resume
+        })
+        .start(1);
+    let shared = &machine.shared[0];
     for line in [crate::VcpuShared::set_irq, crate::VcpuShared::set_fiq] {
-        machine.reaches(0, asleep);
-        let runs = machine.runs(0);
-        shared.send_event();
-        machine.engine.run_on(0, |_| ()).expect("work runs");
-        assert_eq!(machine.runs(0), runs, "an event ended WFI");
+        machine.rests(0, Halt::Interrupt);
+        if !subject.sleeps_inside() {
+            let runs = machine.runs(0);
+            shared.send_event();
+            machine.engine.run_on(0, |_| ()).expect("work runs");
+            assert_eq!(machine.runs(0), runs, "an event ended WFI");
+        }
+        let before = wakes.load(Ordering::SeqCst);
         line(shared, true);
-        machine.progresses(0);
-        machine.progresses(0);
+        eventually("the level keeps it awake", || wakes.load(Ordering::SeqCst) >= before + 20);
         line(shared, false);
     }
-    machine.reaches(0, asleep);
+    machine.rests(0, Halt::Interrupt);
 }
 
 /// The register remembers an event that came before the WFE, once.

@@ -386,8 +386,8 @@ pub fn g19_shutdown_ends_everybody_in_any_state(subject: &dyn Subject) {
         }
         machine.engine.start("test").expect("starts");
         if subject.executes() {
-            machine.reaches(0, VcpuState::Halted(Halt::Interrupt));
-            machine.reaches(1, VcpuState::Halted(Halt::Event));
+            machine.rests(0, Halt::Interrupt);
+            machine.rests(1, Halt::Event);
         }
         machine.reaches(3, VcpuState::PoweredOff);
         if paused {

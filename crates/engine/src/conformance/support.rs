@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use armlet_arm::CpuState;
 
 use super::{Op, Subject};
-use crate::accel::{Accelerator, AcceleratorError, DebugRequest, Kick, VcpuBackend, VcpuExit};
+use crate::accel::{Accelerator, AcceleratorError, DebugRequest, Halt, Kick, VcpuBackend, VcpuExit};
 use crate::pace::{InstructionCount, NEVER, Pace};
 use crate::{
     AfterExit, Engine, EngineConfig, ExitHandler, MachineEvent, Power, PowerControl, VcpuAccess, VcpuShared,
@@ -316,7 +316,15 @@ impl<'a> Plan<'a> {
         config.patience = self.patience;
         config.pace = loaded.pace;
         let engine = Arc::new(Engine::new(config));
-        Machine { engine, shared: Vec::new(), events: Mutex::new(events), seen, latch, entry: loaded.entry }
+        Machine {
+            engine,
+            shared: Vec::new(),
+            events: Mutex::new(events),
+            seen,
+            latch,
+            entry: loaded.entry,
+            sleeps_inside: self.subject.sleeps_inside(),
+        }
     }
 
     /// A machine of `count` vCPUs, all powered on, not started.
@@ -350,6 +358,8 @@ pub struct Machine {
     pub latch: Arc<Latch>,
     /// Address of the program.
     pub entry: u64,
+    /// As of [`Subject::sleeps_inside`].
+    pub sleeps_inside: bool,
 }
 
 impl Machine {
@@ -400,6 +410,23 @@ impl Machine {
         eventually(&format!("vCPU {index} is {state:?}"), reached);
     }
 
+    /// The state of a vCPU that has come to rest in `halt`.
+    pub fn resting(&self, halt: Halt) -> VcpuState {
+        if self.sleeps_inside { VcpuState::Running } else { VcpuState::Halted(halt) }
+    }
+
+    /// Waits until vCPU `index` has come to rest in `halt`. Where it sleeps inside `run`, the host tells whether its thread
+    /// does.
+    #[track_caller]
+    pub fn rests(&self, index: usize, halt: Halt) {
+        self.reaches(index, self.resting(halt));
+        if self.sleeps_inside {
+            let thread = self.engine.run_on(index, |_| rustix::thread::gettid()).expect("work runs");
+            let asleep = || halt == Halt::Event || thread_sleeps(thread);
+            eventually("the vCPU rests inside", || self.is_inside(index) && asleep());
+        }
+    }
+
     /// Keeps vCPU `index` busy with work, outside guest execution but not stopped, until the latch opens.
     #[track_caller]
     pub fn occupy(&self, index: usize) -> Arc<Latch> {
@@ -447,6 +474,13 @@ pub fn reset_state(index: usize, entry: u64) -> CpuState {
     let mut state = CpuState::new(index as u32);
     state.pc = entry;
     state
+}
+
+/// True if a thread of this process sleeps, as the host tells it (proc(5)).
+fn thread_sleeps(thread: rustix::thread::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", thread.as_raw_nonzero()));
+    // The name before it may have spaces and brackets.
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
 }
 
 /// Processor time that the thread of vCPU `index` has used.

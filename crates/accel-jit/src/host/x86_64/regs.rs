@@ -7,8 +7,8 @@
 //! | rax | scratch inside one IR instruction; virtual address at a block's outer entry |
 //! | rcx, rdx, r9, r12, r14 | temporaries, and copies of guest registers that live in memory |
 //! | rbx, rsi, rdi, r8, r10, r11, r13 | seven guest registers, see [`PINNED`] |
-//! | xmm0 to xmm15 | four of them scratch inside one IR instruction, the others copies of vector registers, which are |
-//! | | written through to the state; at a block's entry none is |
+//! | xmm0 to xmm15 | four of them scratch inside one IR instruction, the others copies of vector registers, which the |
+//! | | state has when somebody may look; at a block's inner entry none is, at its warm entry those that it wants |
 
 use super::asm::*;
 use crate::ir::Reg;

@@ -1,8 +1,8 @@
 //! Tier 1: one pass from IR to host code.
 //!
 //! Guest registers stay where [`regs`](super::regs) says, so state is always precise between IR
-//! instructions, apart from NZCV: that may be in EFLAGS only, and is stored to its slot before it would be
-//! lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
+//! instructions, apart from vector registers ([`carry`]) and NZCV: that may be in EFLAGS only, and is stored to its slot
+//! before it would be lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
 //! Slow paths are emitted behind the block and jump back.
 
 pub mod carry;

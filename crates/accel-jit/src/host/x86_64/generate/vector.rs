@@ -1,6 +1,6 @@
 //! Vector instructions: copies of vector registers in host registers, and dispatch.
 //!
-//! A result stays in its copy, *dirty*, until somebody may look at its home; see [`carry`](super::carry).
+//! A result stays in its copy, *dirty*, until somebody may look at its home; see [`carry`].
 
 use super::*;
 use crate::runtime::state::JitState;

@@ -1,29 +1,24 @@
 //! `cargo xtask test-kvm`: armlet on a real KVM for arm64. The peer emulates a host that has one (`virtualization=on`), with
 //! Debian's kernel and an initial RAM disk of our static build, its test programs, and the guests' kernels.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+pub mod host;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::bench::peer::Peer;
-use crate::boot::{self, Linux, PROMPT};
-use crate::build::{Arch, Target};
+use crate::boot::{self, PROMPT};
+use crate::build::Target;
 use crate::carry::Luggage;
-use crate::initrd::Archive;
-use crate::kernel::{Kernel, Version};
-use crate::run;
-use crate::session::Session;
+use crate::kernel::Version;
+use crate::{gdb, run};
 
-/// The prompt of the emulated host's shell.
-const HOST: &str = "host# ";
-const INIT: &str = include_str!("../../guests/linux/nested");
-/// Everything on a loaded machine, emulated.
-const LIMIT: Duration = Duration::from_secs(1500);
+pub use host::{Host, folder};
+use host::{PROMPT as HOST, Plan};
+
 /// Sectors of the guests' disk, of 1 MiB.
 const DISK: u32 = 4;
 
@@ -53,12 +48,23 @@ enum Only {
 /// # Errors
 /// Something does not work there.
 pub fn main(o: &Options) -> Result<()> {
+    let only = matches!(o.only, Some(Only::Carry));
+    let mut plan = Plan::default();
+    plan.add_guests()?;
+    let target = plan.add_armlet()?;
+    if !o.short && !only {
+        plan.files.push(("/guests/gdb".into(), gdb::program()?));
+        plan.port = Some(free_port()?);
+        for (name, _) in TESTS {
+            plan.programs.push((name.into(), build_test(&target, name)?));
+        }
+    }
     // Where nothing is translated, nothing can come from there.
     let translates = std::env::consts::ARCH == "x86_64";
     let mut luggage = translates.then(Luggage::pack).transpose()?;
-    let disks = luggage.as_ref().map(Luggage::disks).unwrap_or_default();
-    let only = matches!(o.only, Some(Only::Carry));
-    let mut host = Host::start(!o.short && !only, o.verbose, &disks)?;
+    plan.disks = luggage.as_ref().map(Luggage::disks).unwrap_or_default();
+    let mut host = Host::start(&plan, o.verbose)?;
+    host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
     if let Some(luggage) = &mut luggage {
         luggage.carry(&mut host)?;
     }
@@ -77,7 +83,40 @@ pub fn main(o: &Options) -> Result<()> {
         }
     }
     host.threads()?;
-    host.refusals()
+    if let Some(port) = plan.port {
+        host.debugger(port)?;
+    }
+    host.refusals()?;
+    if o.short { Ok(()) } else { lesser_hosts(o.verbose) }
+}
+
+/// A host with a KVM on which armlet's machine cannot be.
+struct Lesser {
+    kernel: Version,
+    cpu: &'static str,
+    gic: u32,
+    /// Of what is told.
+    words: &'static str,
+}
+
+const LESSER: [Lesser; 2] = [
+    Lesser { kernel: Version::V6_12, cpu: "cortex-a53", gic: 2, words: "cannot serve a guest's GICv3" },
+    Lesser { kernel: Version::V6_1, cpu: "neoverse-n1", gic: 3, words: "use Linux 6.4 or later" },
+];
+
+fn lesser_hosts(echo: bool) -> Result<()> {
+    for Lesser { kernel, cpu, gic, words } in LESSER {
+        let mut plan = Plan { kernel, cpu, gic, ..Plan::default() };
+        plan.add_armlet()?;
+        plan.files.push(("/guests/gdb".into(), gdb::program()?));
+        let mut host = Host::start(&plan, echo)?;
+        let told = host.ask("armlet run --accel kvm --kernel /guests/gdb </dev/null", 2)?;
+        if !told.contains(words) {
+            bail!("armlet does not tell of {words:?}, but:\n{told}");
+        }
+        println!("a host with {cpu}, GICv{gic}, Linux {kernel:?}: refused as it should be");
+    }
+    Ok(())
 }
 
 /// The short form, for `cargo xtask test`.
@@ -91,61 +130,7 @@ pub fn short() -> Result<()> {
 /// Test programs of `crates/accel-kvm`, and how they are run.
 const TESTS: [(&str, &str); 2] = [("exits", "--test-threads=1"), ("conformance", "--test-threads=1")];
 
-/// An emulated host, in conversation.
-pub struct Host(Session);
-
 impl Host {
-    fn start(tests: bool, echo: bool, disks: &[(&str, PathBuf)]) -> Result<Self> {
-        let kernel = Kernel::fetch(Version::V6_12)?;
-        run::say("building armlet for arm64");
-        let target = Target::prepare(Arch::Arm64, true)?;
-        run::shown(target.cargo("build").args(["--package", "armlet-cli"]))?;
-        let mut programs = vec![("armlet", target.folder().join("armlet"))];
-        if tests {
-            for (name, _) in TESTS {
-                programs.push((name, build_test(&target, name)?));
-            }
-        }
-        let initrd = run::target().join("nested.gz");
-        write_initrd(&kernel, &programs, &initrd)?;
-        run::say("starting an emulated host with KVM");
-        let mut c = Peer::prepare()?.nested(&kernel.image(), &initrd, disks);
-        let mut host = Self(Session::start(&mut c, LIMIT, echo)?);
-        host.0.wait_for(HOST).context("the emulated host has no shell")?;
-        host.ask("ls /dev/kvm", 0)?;
-        host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
-        Ok(host)
-    }
-
-    /// The conversation.
-    pub fn session(&mut self) -> &mut Session {
-        &mut self.0
-    }
-
-    /// Waits until the host asks for the next line.
-    ///
-    /// # Errors
-    /// It does not.
-    pub fn prompt(&mut self) -> Result<()> {
-        self.0.wait_for(HOST).map(drop)
-    }
-
-    /// Runs a line in the host's shell, checks its status and gives what it writes.
-    ///
-    /// # Errors
-    /// No answer, or another status.
-    pub fn ask(&mut self, line: &str, status: u8) -> Result<String> {
-        // What is typed is echoed, and must not look like the answer.
-        self.0.send_line(&format!("{line}; echo \"end\"\"=$?=\""))?;
-        let answer = self.0.wait_for("end=").with_context(|| format!("no answer to `{line}`"))?;
-        let got = self.0.wait_for("=")?;
-        self.0.wait_for(HOST)?;
-        if got == status.to_string() {
-            return Ok(answer);
-        }
-        bail!("`{line}` ends with status {got}, not {status}:\n{}", crate::session::last_lines(&answer))
-    }
-
     fn tests(&mut self, name: &str, arguments: &str) -> Result<()> {
         let told = self.ask(&format!("{name} {arguments}"), 0).with_context(|| format!("tests '{name}'"))?;
         let result = told.lines().find(|line| line.starts_with("test result: ok")).context("no result")?;
@@ -166,10 +151,10 @@ impl Host {
             "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --drive disk \
              --append 'console=ttyAMA0 quiet shell'; echo \"end\"\"=$?=\""
         );
-        self.0.send_line(&line)?;
-        self.0.wait_for("armlet-init: user space").context("no user space")?;
-        self.0.wait_for(PROMPT).context("no shell in the guest")?;
-        let s = &mut self.0;
+        self.session().send_line(&line)?;
+        self.session().wait_for("armlet-init: user space").context("no user space")?;
+        self.session().wait_for(PROMPT).context("no shell in the guest")?;
+        let s = self.session();
         boot::ask(s, "grep -c ^processor /proc/cpuinfo", &smp.to_string())?;
         boot::ask(s, "sed -n '1,/^CPU part/p' /proc/cpuinfo", "CPU implementer")?;
         boot::ask(s, "md5sum /dev/vda", &sum)?;
@@ -177,6 +162,8 @@ impl Host {
         // Every CPU's timer interrupts.
         let timers = "awk '/arch_timer/ { n = 0; for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i > 0; print \"cpus \" n }' /proc/interrupts";
         boot::ask(s, timers, &format!("cpus {smp}"))?;
+        // What its CPUs were kept from running is told to it.
+        boot::ask(s, "dmesg | grep -c 'using stolen time PV'", "1")?;
         // Two seconds are two seconds, by the count and by the clock.
         let span = "a=$(cut -d. -f1 /proc/uptime) b=$(date +%s); sleep 2; c=$(cut -d. -f1 /proc/uptime) d=$(date +%s); \
                     [ $((c - a)) -ge 2 ] && [ $((d - b)) -ge 2 ] && [ $((c - a)) -le 10 ] && echo clock\" \"goes";
@@ -209,9 +196,30 @@ impl Host {
         Ok(())
     }
 
+    /// Debian's gdb, here, with a guest there.
+    fn debugger(&mut self, port: u16) -> Result<()> {
+        let run = format!(
+            "armlet run --accel kvm --smp 2 --kernel /guests/gdb --paused --gdb 0.0.0.0:{port} </dev/null >log 2>&1 &"
+        );
+        let wait =
+            format!("while ! netstat -ltn | grep -q :{port} && kill -0 $!; do sleep 0.1; done; kill -0 $!");
+        self.ask(&format!("{run} {wait}"), 0)?;
+        let told = gdb::with_kvm(&format!("127.0.0.1:{port}"));
+        let log = self.ask("kill $!; wait $!; cat log; true", 0)?;
+        told.with_context(|| format!("armlet has said:\n{}", crate::session::last_lines(&log)))?;
+        println!("gdb: ok");
+        Ok(())
+    }
+
     /// What a host cannot do is told in one line, with its mend, and status 2.
     fn refusals(&mut self) -> Result<()> {
         let image = format!("--kernel {}/Image", folder(Version::V6_12));
+        let user = "mkdir -p /etc; echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd; chmod 600 /dev/kvm";
+        let told =
+            self.ask(&format!("{user}; su nobody -c 'armlet run --accel kvm {image} </dev/null'"), 2)?;
+        if !told.contains("no permission for /dev/kvm") {
+            bail!("armlet does not tell of a missing permission, but:\n{told}");
+        }
         let cases = [
             ("", "--accel jit", "cannot translate"),
             ("", "--accel kvm --cpu cortex-a53", "MIDR_EL1[15:4]"),
@@ -232,9 +240,9 @@ impl Host {
     }
 }
 
-/// Where the host has a kernel and its initial RAM disk.
-pub fn folder(version: Version) -> String {
-    format!("/guests/{version:?}")
+/// A port of this machine that nobody listens at now.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Builds a test program of `crates/accel-kvm`; its name has a number that only cargo knows.
@@ -245,28 +253,4 @@ fn build_test(target: &Target, name: &str) -> Result<PathBuf> {
     let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program = messages.filter_map(|m| Some(m.get("executable")?.as_str()?.to_owned())).next_back();
     Ok(program.with_context(|| format!("cargo does not tell where test '{name}' is"))?.into())
-}
-
-fn write_initrd(kernel: &Kernel, programs: &[(&str, PathBuf)], path: &Path) -> Result<()> {
-    let mut a = Archive::default();
-    a.folders(&["bin", "dev", "proc", "sys", "tmp", "guests"]);
-    a.file("init", INIT.as_bytes());
-    a.file("bin/busybox", &fs::read(kernel.busybox())?);
-    a.folders(&["lib", "lib/modules"]);
-    a.modules(kernel)?;
-    for (name, program) in programs {
-        let stripped = run::target().join(format!("nested-{name}"));
-        let mut c = Command::new("aarch64-linux-gnu-strip");
-        run::quiet(c.arg("-o").arg(&stripped).arg(program))?;
-        a.file(&format!("bin/{name}"), &fs::read(stripped)?);
-    }
-    for version in [Version::V6_12, Version::V6_1] {
-        let linux = Linux::prepare(version)?;
-        let folder = folder(version);
-        let folder = folder.trim_start_matches('/');
-        a.folders(&[folder]);
-        a.file(&format!("{folder}/Image"), &fs::read(linux.image)?);
-        a.file(&format!("{folder}/initrd"), &fs::read(linux.initrd)?);
-    }
-    a.write(path)
 }
