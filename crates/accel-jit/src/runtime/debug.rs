@@ -207,13 +207,19 @@ impl JitCore {
         if access.unprivileged() && !cpu.pstate.contains(Pstate::UAO) { 0 } else { cpu.el() }
     }
 
-    /// True if an access fails in translation, which comes before a watchpoint (Arm ARM D1.3.5, synchronous exception
+    /// True if an access is misaligned or fails in translation, which comes before a watchpoint (Arm ARM D1.3.5, synchronous exception
     /// prioritization).
     pub(super) fn fails_first(&mut self, va: u64, bytes: u64, access: SlowAccess) -> bool {
         let el = u8::from(self.level_of(access) > 0);
         let kind = if access.write() { AccessKind::WriteCheck } else { AccessKind::Read };
         let request = Access { kind, el, pan: el > 0 && self.pan };
-        [va, va.wrapping_add(bytes - 1)].into_iter().any(|at| self.probe_address(at, request).is_err())
+        let misaligned = if access.atomic() {
+            va & (bytes - 1) != 0 && !self.may_be_unaligned(va, access)
+        } else {
+            self.check_alignment(va, access).is_err()
+        };
+        misaligned
+            || [va, va.wrapping_add(bytes - 1)].into_iter().any(|at| self.probe_address(at, request).is_err())
     }
 
     /// The exception that is due before the instruction at PC executes, other than that of its fetch (Arm ARM
