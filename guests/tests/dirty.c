@@ -142,6 +142,32 @@ static void asked(void) {
     CHECK_EQ(READ_SYSREG(par_el1) & 0x7f, (FSC_ACCESS + 3) << 1 | 1);
 }
 
+// A store-exclusive that fails stores nothing; whether its page becomes dirty or accessed is up to the implementation,
+// but on a clean page it does not fault. A CAS that fails has read, and needs a page that may be written.
+static void failing(void) {
+    set_tcr(TCR_BASE | TCR_HA | TCR_HD);
+    for (int af = 0; af < 2; af++) {
+        uint64_t before = PA(0) | (NORMAL & ~AF) | (af ? AF : 0) | AP_RO | DBM | PAGE, status = 9;
+        *(volatile uint64_t *)PA(0) = 0x1234;
+        play3[0] = before;
+        tlbi_all();
+        CHECK_EQ(SYNDROME(__asm__ volatile("clrex\n stxr %w0, xzr, [%1]" : "=&r"(status) : "r"(PLAY) : "memory")), ~0ul);
+        CHECK_EQ(status, 1);
+        CHECK_EQ((play3[0] ^ before) & ~(AF | AP_RO), 0);
+        play3[0] = before;
+        tlbi_all();
+        CHECK_EQ(SYNDROME(__asm__ volatile(".arch armv8.1-a\n mov x0, #1\n cas x0, xzr, [%0]" : : "r"(PLAY) : "x0", "memory")), ~0ul);
+        CHECK_EQ((play3[0] ^ before) & ~(AF | AP_RO), 0);
+        CHECK_EQ(play3[0] & AF, AF);
+        CHECK_EQ(*(volatile uint64_t *)PA(0), 0x1234);
+        before &= ~DBM;
+        play3[0] = before | AF;
+        tlbi_all();
+        CHECK_EQ(SYNDROME(__asm__ volatile("mov x0, #1\n cas x0, xzr, [%0]" : : "r"(PLAY) : "x0", "memory")), ESR(EC_DABORT, 1 << 6 | (FSC_PERMISSION + 3)));
+        CHECK_EQ(play3[0], before | AF);
+    }
+}
+
 // An access that has two pages looks at both.
 static void crossing(void) {
     uint64_t clean = (NORMAL & ~AF) | AP_RO | DBM | PAGE, edge = PLAY + 4096;
@@ -217,6 +243,7 @@ int main(void) {
     CHECK_EQ(play2[0], (uint64_t)play3 | TABLE | APTABLE_RO);
     play2[0] &= ~APTABLE_RO;
     asked();
+    failing();
     crossing();
     again();
     return finish("dirty");

@@ -112,6 +112,9 @@ static void order(void) {
     FAILS("stlr x2, [%0]", area + 12, WNR_BIT | FSC_ALIGNMENT);
     FAILS("ldxr x2, [%0]", area + 12, FSC_ALIGNMENT);
     FAILS("ldaxp x2, x3, [%0]", area + 8, FSC_ALIGNMENT);
+    // SETP [X2]!, X3!, XZR
+    if (READ_SYSREG(s3_0_c0_c6_2) >> 16 & 15)
+        FAILS("mov x2, %0\n mov x3, #16\n .inst 0x19df0462", read_only, WNR_BIT | (FSC_PERMISSION + 3));
     watch(area + 8, EL1 | LOADS | ALL);
     CHECK_EQ(HITS("ldaxp w2, w3, [%0]", area + 8), 1);
     watch(read_only, EL1 | LOADS | ALL);
