@@ -1,5 +1,6 @@
 // cpu: max
-// Branch target identification (FEAT_BTI): which branches may lead to which instructions of guarded pages.
+// Branch target identification (FEAT_BTI): which branches may lead to which instructions of guarded pages, and what
+// exceptions around a branch tell of it.
 #include "mmu.h"
 
 __asm__(".arch armv8.6-a");
@@ -80,6 +81,92 @@ static void others(void) {
     CHECK_EQ(esr, ~0ul);
 }
 
+// What comes before the target executes tells how it was reached, in guarded pages and others; what comes while it
+// executes may also tell nothing (AArch64.TakeException); what comes later must not.
+static void to_caller(struct frame *f) { resume = f->x[30]; }
+static uint64_t other[512] __attribute__((aligned(4096)));
+static const struct {
+    uint64_t (*branch)(uint64_t);
+    uint64_t btype;
+} branches[] = {{blr, 2}, {br, 1}, {guarded_x16, 1}, {guarded_x1, 3}, {ret, 0}};
+
+static void told(const char *what, uint64_t got, uint64_t wanted) {
+    if (got != wanted) {
+        print("%s: got 0x%x, wanted 0x%x\n", what, got, wanted);
+        failures++;
+    }
+}
+
+static void early(void) {
+    enum { NOWHERE = 0x2000, NO_CODE = 0x3000, PLAIN = 0x1000 };
+    // ldr x0, [x7]; ret. nop; ldr x0, [x7]. b to what is not there. A NOP as the last of its page.
+    uint32_t *plain = (uint32_t *)other;
+    plain[0] = 0xf94000e0;
+    plain[1] = 0xd65f03c0;
+    plain[4] = 0xd503201f;
+    plain[5] = 0xf94000e0;
+    plain[8] = 0x14000000 | (0x1000 - 32) / 4;
+    plain[12] = 0xd4000021; // SVC #1
+    plain[16] = 0x00000000; // UDF
+    plain[1023] = 0xd503201f;
+    __asm__ volatile("dsb ish\n ic ialluis\n dsb ish\n isb" : : : "memory");
+    on_entry = to_caller;
+    for (int guarded = 0; guarded < 2; guarded++) {
+        // What branches is in a guarded page always, so that a BR by X1 is of type 3.
+        play3[1] = (uint64_t)other | NORMAL | AP_RO | PAGE;
+        play3[3] = (uint64_t)other | NORMAL | PXN | PAGE | (guarded ? GP : 0);
+        tlbi_all();
+        for (unsigned i = 0; i < sizeof branches / sizeof *branches; i++) {
+            uint64_t (*go)(uint64_t) = branches[i].branch, btype = branches[i].btype;
+#define BTYPE_TOLD (caught.spsr >> 10 & 3)
+            told("not mapped", go(PLAY + NOWHERE + 64), ESR(EC_IABORT, FSC_TRANSLATION + 3));
+            told("not mapped: BTYPE", BTYPE_TOLD, btype);
+            told("not mapped: FAR", caught.far, PLAY + NOWHERE + 64);
+            // Before the branch is found to be a wrong one.
+            told("not executable", go(PLAY + NO_CODE), ESR(EC_IABORT, FSC_PERMISSION + 3));
+            told("not executable: BTYPE", BTYPE_TOLD, btype);
+            told("misaligned", go(PLAY + PLAIN + 2), ESR(EC_PC_ALIGN, 0));
+            told("misaligned: BTYPE", BTYPE_TOLD, btype);
+            // A breakpoint.
+            __asm__ volatile("msr oslar_el1, xzr\n msr mdscr_el1, %0\n msr dbgbvr0_el1, %1\n msr dbgbcr0_el1, %2\n isb\n msr daifclr, #8"
+                             : : "r"(1ul << 13 | 1ul << 15), "r"(PLAY + PLAIN + 16), "r"(1ul | 1 << 1 | 15 << 5) : "memory");
+            told("breakpoint", go(PLAY + PLAIN + 16), ESR(EC_BREAKPOINT, 0x22));
+            __asm__ volatile("msr daifset, #8\n msr dbgbcr0_el1, xzr\n isb" : : : "memory");
+            told("breakpoint: BTYPE", BTYPE_TOLD, btype);
+            // While the target executes.
+            told("a supervisor call", EC(go(PLAY + PLAIN + 48)), EC_SVC);
+            CHECK(BTYPE_TOLD == btype || BTYPE_TOLD == 0);
+            told("undefined", EC(go(PLAY + PLAIN + 64)), EC_UNKNOWN);
+            CHECK(BTYPE_TOLD == btype || BTYPE_TOLD == 0);
+            // Behind it.
+            told("the next page", go(PLAY + PLAIN + 0xffc), ESR(EC_IABORT, FSC_TRANSLATION + 3));
+            told("the next page: BTYPE", BTYPE_TOLD, 0);
+            told("the next page: FAR", caught.far, PLAY + NOWHERE);
+            told("a direct branch", go(PLAY + PLAIN + 32), ESR(EC_IABORT, FSC_TRANSLATION + 3));
+            told("a direct branch: BTYPE", BTYPE_TOLD, 0);
+        }
+    }
+    on_entry = 0;
+    resume = 0;
+}
+
+// As `early`, for a data abort of the target and of what follows it.
+static void data_aborts(void) {
+    on_entry = to_caller;
+    uint64_t nowhere = 1ul << 50;
+    for (unsigned second = 0; second < 2; second++) {
+        uint64_t to = PLAY + 0x1000 + (second ? 16 : 0);
+        uint64_t esr = SYNDROME(__asm__ volatile("mov x7, %1\n blr %0" : : "r"(to), "r"(nowhere) : "x0", "x7", "x30", "memory"));
+        CHECK_EQ(esr, ESR(EC_DABORT, FSC_TRANSLATION));
+        CHECK(BTYPE_TOLD == 0 || (!second && BTYPE_TOLD == 2));
+        esr = SYNDROME(__asm__ volatile("mov x7, %1\n mov x5, %0\n adr x30, 1f\n br x5\n1:" : : "r"(to), "r"(nowhere) : "x0", "x5", "x7", "x30", "memory"));
+        CHECK_EQ(esr, ESR(EC_DABORT, FSC_TRANSLATION));
+        CHECK(BTYPE_TOLD == 0 || (!second && BTYPE_TOLD == 1));
+    }
+    on_entry = 0;
+    resume = 0;
+}
+
 int main(void) {
     uint32_t *code = (uint32_t *)page;
     for (int t = 0; t < TARGETS; t++) {
@@ -105,5 +192,7 @@ int main(void) {
         }
     }
     others();
+    early();
+    data_aborts();
     return finish("bti");
 }

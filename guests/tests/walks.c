@@ -15,17 +15,61 @@ struct granule {
 };
 static const struct granule granules[] = {{12, 0, 2}, {14, 2, 1}, {16, 1, 3}};
 
+// In the lower half, where the program itself is, things are tried by code that sees itself in the upper half, puts the
+// regime under test in force, does one thing, and goes back.
+enum { PROBE_LOAD, PROBE_STORE, PROBE_AT, PROBE_CALL };
+static struct { uint64_t tcr, ttbr0, va, what, esr, far, value; } request;
+static bool by_probe;
+#define HIGH 0xffff000000000000ul
+void probe_entry(void);
+__asm__(
+    ".text\n.balign 2048\nprobe_vectors: .skip 0x200\n"
+    "mrs x10, esr_el1\n mrs x11, far_el1\n msr elr_el1, x12\n eret\n .balign 2048\n"
+    ".global probe_entry\nprobe_entry:\n"
+    "mrs x2, tcr_el1\n mrs x3, ttbr0_el1\n mrs x4, vbar_el1\n mov x14, x30\n"
+    "adr x5, probe_vectors\n msr vbar_el1, x5\n"
+    "ldp x6, x7, [x0]\n ldp x8, x9, [x0, #16]\n mov x10, #0\n mov x11, #0\n mov x13, #0xdead\n adr x12, 5f\n"
+    "dsb sy\n msr tcr_el1, x6\n msr ttbr0_el1, x7\n isb\n tlbi vmalle1\n dsb nsh\n isb\n"
+    "cbz x9, 1f\n cmp x9, #2\n b.lo 2f\n b.eq 3f\n b 4f\n"
+    "1: ldr x13, [x8]\n b 5f\n"
+    "2: str xzr, [x8]\n b 5f\n"
+    "3: at s1e1r, x8\n isb\n mrs x13, par_el1\n b 5f\n"
+    "4: blr x8\n mov x13, x1\n"
+    "5: msr tcr_el1, x2\n msr ttbr0_el1, x3\n msr vbar_el1, x4\n isb\n tlbi vmalle1\n dsb nsh\n isb\n"
+    "stp x10, x11, [x0, #32]\n str x13, [x0, #48]\n ret x14\n");
+static uint64_t probe(uint64_t what, uint64_t va) {
+    request.va = va;
+    request.what = what;
+    register uint64_t x0 __asm__("x0") = (uint64_t)&request + HIGH;
+    __asm__ volatile("blr %1" : "+r"(x0) : "r"((uint64_t)probe_entry + HIGH)
+                     : "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x30", "cc", "memory");
+    if (request.esr) {
+        caught.count++;
+        caught.esr = request.esr;
+        caught.far = request.far;
+    }
+    return request.value;
+}
+
 static uint64_t load(uint64_t va) {
+    if (by_probe)
+        return probe(PROBE_LOAD, va);
     uint64_t v = 0xdead;
     __asm__ volatile("ldr %0, [%1]" : "+r"(v) : "r"(va) : "memory");
     return v;
+}
+static void store(uint64_t va) {
+    if (by_probe)
+        probe(PROBE_STORE, va);
+    else
+        __asm__ volatile("str xzr, [%0]" : : "r"(va) : "memory");
 }
 
 static void off(void) {
     WRITE_SYSREG(sctlr_el1, READ_SYSREG(sctlr_el1) & ~1ul);
     ISB();
 }
-// The program itself runs in the lower half by a granule of 4 KiB; what is tried is in the upper one.
+// The program itself runs in the lower half by a granule of 4 KiB.
 static void on(uint64_t tcr, uint64_t ttbr0, uint64_t ttbr1) {
     off();
     WRITE_SYSREG(mair_el1, 0x4400ff);
@@ -69,8 +113,37 @@ static uint64_t fault(uint64_t va) {
 }
 // PAR_EL1 as S1E1R makes it.
 static uint64_t at_s1e1r(uint64_t va) {
+    if (by_probe)
+        return probe(PROBE_AT, va);
     __asm__ volatile("at s1e1r, %0\n isb" : : "r"(va) : "memory");
     return READ_SYSREG(par_el1);
+}
+
+// The top byte: of an address unless TCR_EL1.TBI0, and then for data only with TBID0. What is told has it.
+static void tags(uint64_t va) {
+    uint64_t tcr = request.tcr, tagged = va | 0x5aul << 56, code = (va & ~0xffful) | 0x200;
+    expect("a tag", 0, fault(tagged), FSC_TRANSLATION);
+    expect("a tag, PAR_EL1", 0, at_s1e1r(tagged) & 0x7f, FSC_TRANSLATION << 1 | 1);
+    expect("a call", 3, probe(PROBE_CALL, code), code);
+    expect("a tag of a call", 0, EC(SYNDROME(probe(PROBE_CALL, code | 0x5aul << 56))), EC_IABORT);
+    request.tcr = tcr | TCR_TBI0;
+    expect("an ignored tag", 3, load(tagged), 0x600d);
+    expect("an ignored tag, PAR_EL1", 3, at_s1e1r(tagged) & 0xfffffffff001, (uint64_t)target);
+    expect("an ignored tag of a call", 3, probe(PROBE_CALL, code | 0x5aul << 56), code);
+    // Bit 55 chooses the half whatever the tag; bits between it and the size do count.
+    uint64_t bits = 64 - now_size;
+    if (bits < 55)
+        expect("beyond, with a tag", 0, fault(tagged | 1ul << (bits < 52 ? bits : 54)), FSC_TRANSLATION);
+    if (ID_FIELD(id_aa64isar1_el1, 4) || ID_FIELD(id_aa64isar1_el1, 8)) { // FEAT_PAuth
+        request.tcr = tcr | TCR_TBI0 | 1ul << 51;
+        expect("an ignored tag, TBID0", 3, load(tagged), 0x600d);
+        expect("a tag of a call, TBID0", 0, EC(SYNDROME(probe(PROBE_CALL, code | 0x5aul << 56))), EC_IABORT);
+        expect("FAR", 0, caught.far, code | 0x5aul << 56);
+    }
+    // The whole half is switched off, for addresses inside only.
+    request.tcr = tcr | 1ul << 7;
+    expect("TCR_EL1.EPD0", 0, fault(va), FSC_TRANSLATION);
+    request.tcr = tcr;
 }
 
 // A chain of tables down to a page; then each link is broken in each way, and each level that can have a block has one.
@@ -122,7 +195,7 @@ static void one_size(const struct granule *g, unsigned size, unsigned half, bool
             *entry = base | AF | AP_RO | (lpa2 ? 0 : SH_INNER) | BLOCK;
             DSB();
             tlbi_all();
-            expect("a block, read-only", level, FSC(SYNDROME(__asm__ volatile("str xzr, [%0]" : : "r"(in) : "memory"))),
+            expect("a block, read-only", level, FSC(SYNDROME(store(in))),
                    status(FSC_PERMISSION, level));
         }
         // An address that is too large: TCR_EL1.IPS says 40 bits.
@@ -139,11 +212,13 @@ static void one_size(const struct granule *g, unsigned size, unsigned half, bool
     if (bits < 52)
         expect("beyond", 0, fault(beyond), FSC_TRANSLATION);
     expect("a page again", 3, load(va), 0x600d);
+    if (by_probe)
+        tags(va);
     for (int level = start; level <= 3; level++)
         *link[level + 1] = 0;
 }
 
-// TxSZ from the largest space to the smallest: the lower half holds the program by a granule of 4 KiB.
+// TxSZ from the largest space to the smallest, in both halves.
 static void sizes(void) {
     bool small = ID_FIELD(id_aa64mmfr2_el1, 28) >= 1; // FEAT_TTST
     bool large = ID_FIELD(id_aa64mmfr2_el1, 16) >= 1; // FEAT_LVA, for the granule of 64 KiB
@@ -166,6 +241,14 @@ static void sizes(void) {
                 level1[1] = 0x40000000 | (NORMAL & ~(lpa2 ? SH_INNER : 0)) | UXN | BLOCK;
                 on(tcr | (uint64_t)size << 16, (uint64_t)root_a, (uint64_t)tables[1][start + 1]);
                 one_size(g, size, 1, lpa2, highest);
+                off();
+                level1[1] = 0x40000000 | NORMAL | UXN | BLOCK;
+                on(TCR_BASE, (uint64_t)root_a, (uint64_t)root_high);
+                request.tcr = (TCR_BASE & ~(0x3ful | 3ul << 14)) | size | (uint64_t)g->tg0 << 14 | (lpa2 ? 1ul << 59 : 0);
+                request.ttbr0 = (uint64_t)tables[0][start + 1];
+                by_probe = true;
+                one_size(g, size, 0, lpa2, highest);
+                by_probe = false;
             }
         }
     }
@@ -305,7 +388,12 @@ static void attributes(void) {
 
 int main(void) {
     *(volatile uint64_t *)(target + 0x128) = 0x600d;
+    ((volatile uint32_t *)target)[0x200 / 4] = 0x10000001; // ADR X1, .
+    ((volatile uint32_t *)target)[0x204 / 4] = 0xd65f03c0; // RET
+    __asm__ volatile("dc cvau, %0\n dsb ish\n ic iallu\n dsb ish\n isb" : : "r"(target + 0x200) : "memory");
     mmu_tables();
+    // The program for the probe, without the bits that TCR_EL1.DS makes a part of the address.
+    high1[1] = 0x40000000 | ATTR(0) | AF | UXN | BLOCK;
     sizes();
     huge_blocks();
     permissions();

@@ -26,8 +26,10 @@ pub struct AnyAccess {
     pub read: bool,
     /// It writes.
     pub write: bool,
-    /// With EL0's permissions.
-    pub unprivileged: bool,
+    /// An element.
+    pub mem: Mem,
+    /// Exclusive or atomic: all of it must be aligned.
+    pub atomic: bool,
 }
 
 /// What an instruction does to registers that may be the base of accesses.
@@ -162,7 +164,15 @@ impl Inst {
             Inst::CasPair { mem, addr, .. } => (mem, addr, 2, true, true),
             _ => return None,
         };
-        Some(AnyAccess { addr, bytes: count << mem.size, read, write, unprivileged: mem.unprivileged })
+        let atomic = matches!(
+            self,
+            Inst::LoadEx { .. }
+                | Inst::StoreEx { .. }
+                | Inst::AtomicRmw { .. }
+                | Inst::Cas { .. }
+                | Inst::CasPair { .. }
+        );
+        Some(AnyAccess { addr, bytes: count << mem.size, read, write, mem, atomic })
     }
 
     /// What it reads and writes. Every kind of instruction is named, so that a new one cannot be forgotten.

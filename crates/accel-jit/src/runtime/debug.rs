@@ -8,6 +8,7 @@
 //! it on and off forgets no code.
 
 use armlet_arm::debug::{self, Armed, Step, WatchedAccess};
+use armlet_arm::mmu::{Access, AccessKind};
 use armlet_arm::{CpuState, Exception, Pstate};
 use armlet_engine::{DebugRequest, DebugStop, VcpuExit};
 
@@ -190,6 +191,37 @@ impl JitCore {
         Some(Exception::watchpoint(hit, write, false))
     }
 
+    /// The guest's watchpoint that DC IVAC would meet: it counts as a write of the cache line, and tells the address
+    /// that it was given (Arm ARM D2.10).
+    pub(super) fn maintenance_watchpoint(&self, va: u64) -> Option<Exception> {
+        let bytes = self.machine.model.data_line_bytes();
+        let cpu = &self.state().cpu;
+        let line =
+            WatchedAccess { address: va & !(bytes - 1), bytes, read: false, write: true, el: cpu.el() };
+        debug::watchpoint_hit(cpu, &line).map(|_| Exception::watchpoint(va, true, true))
+    }
+
+    /// Exception level whose permissions an access has.
+    pub(super) fn level_of(&self, access: SlowAccess) -> usize {
+        let cpu = &self.state().cpu;
+        if access.unprivileged() && !cpu.pstate.contains(Pstate::UAO) { 0 } else { cpu.el() }
+    }
+
+    /// True if an access is misaligned or fails in translation, which comes before a watchpoint (Arm ARM D1.3.5, synchronous exception
+    /// prioritization).
+    pub(super) fn fails_first(&mut self, va: u64, bytes: u64, access: SlowAccess) -> bool {
+        let el = u8::from(self.level_of(access) > 0);
+        let kind = if access.write() { AccessKind::WriteCheck } else { AccessKind::Read };
+        let request = Access { kind, el, pan: el > 0 && self.pan };
+        let misaligned = if access.atomic() {
+            va & (bytes - 1) != 0 && !self.may_be_unaligned(va, access)
+        } else {
+            self.check_alignment(va, access).is_err()
+        };
+        misaligned
+            || [va, va.wrapping_add(bytes - 1)].into_iter().any(|at| self.probe_address(at, request).is_err())
+    }
+
     /// The exception that is due before the instruction at PC executes, other than that of its fetch (Arm ARM
     /// D1.3.5, synchronous exception prioritization).
     pub(super) fn exception_before(&mut self) -> Option<Exception> {
@@ -231,8 +263,10 @@ pub(super) extern "sysv64" fn watch(s: *mut JitState, va: u64, access: u64, byte
     let core = core_of(s);
     let access = SlowAccess::from_bits(access);
     let (kind, bytes) = ((bytes & 0x100 != 0, access.write()), bytes & 0xff);
-    let el = if access.unprivileged() { 0 } else { core.state().cpu.el() };
-    if let Some(exception) = core.guest_watchpoint(va, bytes, kind, el) {
+    if let Some(exception) = core.guest_watchpoint(va, bytes, kind, core.level_of(access)) {
+        if core.fails_first(va, bytes, access) {
+            return 0;
+        }
         core.take_at_offset(access.offset(), &exception);
         return 1;
     }

@@ -70,10 +70,10 @@ impl Mover<'_> {
     /// Where the bytes at `va` are, which are in one page.
     fn find(&mut self, va: u64, bytes: u64, access: SlowAccess) -> Result<Target, Trouble> {
         let kind = (!access.write(), access.write());
-        let cpu = &self.core.state().cpu;
-        let unprivileged = access.unprivileged() && !cpu.pstate.contains(armlet_arm::Pstate::UAO);
-        let el = if unprivileged { 0 } else { cpu.el() };
-        if let Some(exception) = self.core.guest_watchpoint(va, bytes, kind, el) {
+        let el = self.core.level_of(access);
+        if let Some(exception) = self.core.guest_watchpoint(va, bytes, kind, el)
+            && !self.core.fails_first(va, bytes, access)
+        {
             return Err(exception.into());
         }
         if self.core.meets_watchpoint(va, bytes, kind) {

@@ -298,6 +298,11 @@ impl JitCore {
                 if let (SysOp::IcIvau, Some(pa)) = (op, pa) {
                     return Ok(self.invalidate_code(pa >> 12, offset));
                 }
+                if op == SysOp::DcInvalidate
+                    && let Some(exception) = self.maintenance_watchpoint(value)
+                {
+                    return Err(exception);
+                }
             }
             SysOp::Nop => {}
         }
@@ -327,14 +332,6 @@ impl JitCore {
     fn zero_block(&mut self, va: u64, offset: u64) -> Result<u64, Exception> {
         let bytes = self.machine.model.zva_bytes();
         let start = va & !(bytes - 1);
-        let el = self.state().cpu.el();
-        if let Some(exception) = self.guest_watchpoint(start, bytes, (false, true), el) {
-            return Err(exception);
-        }
-        if self.meets_watchpoint(start, bytes, (false, true)) {
-            self.state_mut().cpu.pc = self.state().page_va + offset;
-            return Ok(LEAVE);
-        }
         let access = SlowAccess::new(offset as u16, 3).with_write(true).with_aligned(true).with_atomic(true);
         let p = match self.atomic_target(start, bytes, access) {
             Ok(p) => p,
@@ -351,6 +348,15 @@ impl JitCore {
                 return Err(Exception::data_abort(fault, va, true));
             }
         };
+        // Behind what translation finds wrong (Arm ARM D1.3.5).
+        let el = self.state().cpu.el();
+        if let Some(exception) = self.guest_watchpoint(start, bytes, (false, true), el) {
+            return Err(exception);
+        }
+        if self.meets_watchpoint(start, bytes, (false, true)) {
+            self.state_mut().cpu.pc = self.state().page_va + offset;
+            return Ok(LEAVE);
+        }
         for i in 0..bytes / 8 {
             // SAFETY: the block is aligned and smaller than a page of RAM that `atomic_target` found.
             unsafe { p.cast::<u64>().add(i as usize).write_volatile(0) };

@@ -98,7 +98,7 @@ impl JitCore {
         Exception::data_abort(fault, va, access.write() && !(access.update() && unreadable()))
     }
 
-    fn check_alignment(&self, va: u64, access: SlowAccess) -> Result<(), Exception> {
+    pub(super) fn check_alignment(&self, va: u64, access: SlowAccess) -> Result<(), Exception> {
         if access.aligned() && !access.is_aligned(va) && !self.may_be_unaligned(va, access) {
             return Err(Exception::data_abort(Fault::alignment(), va, access.write()));
         }
@@ -107,7 +107,7 @@ impl JitCore {
 
     /// True if FEAT_LSE2 lets this ordered or atomic access be where it is: inside 16 aligned bytes, or
     /// (SCTLR_EL1.nAA) anywhere if it is not atomic.
-    fn may_be_unaligned(&self, va: u64, access: SlowAccess) -> bool {
+    pub(super) fn may_be_unaligned(&self, va: u64, access: SlowAccess) -> bool {
         let checked = self.context & bit::ALIGN != 0;
         if checked || !self.machine.model.has(Feature::Lse2) {
             return false;

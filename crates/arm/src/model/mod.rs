@@ -274,6 +274,11 @@ impl CpuModel {
         4 << self.dczid
     }
 
+    /// Bytes of the smallest data cache line (CTR_EL0.DminLine).
+    pub fn data_line_bytes(&self) -> u64 {
+        4 << (self.ctr >> 16 & 15)
+    }
+
     /// True if the model has the feature.
     #[inline]
     pub fn has(&self, feature: Feature) -> bool {

@@ -84,8 +84,9 @@ impl Generator {
         self.address_in_rax(a.addr);
         self.locations.free_scratch();
         self.asm.push_imm(i32::from(a.bytes) | if a.read { 0x100 } else { 0 });
+        let pair = a.bytes > 1 << a.mem.size;
         self.asm.push_imm(
-            SlowAccess::new(self.offset, 0).with_write(a.write).with_unprivileged(a.unprivileged).bits(),
+            self.describe(a.mem, a.write).with_pair(pair).with_atomic(a.atomic).with_update(a.read).bits(),
         );
         self.call_thunk(self.thunks.watch);
         self.pop_words(2);
