@@ -33,12 +33,12 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "floating point, SIMD, crypto",
-        least: 5.0,
+        least: 7.0,
         names: &["cpu-double", "cpu-matrixprod", "matrix", "sha256", "aes-gcm"],
     },
     Group {
         title: "system",
-        least: 3.0,
+        least: 6.0,
         names: &["context", "fork", "pipe", "fault", "syscall", "fork-exec"],
     },
 ];
