@@ -87,8 +87,11 @@ impl State {
         for (cpu, saved) in self.cpus.iter_mut().zip(&saved.cpus) {
             cpu.restore(saved);
         }
+        // Targets of 1-of-N interrupts are chosen from there on, whatever has been here before.
+        let next_cpu = saved.next_cpu as usize % self.cpus.len();
+        self.next_cpu = next_cpu;
         self.route_all();
-        self.next_cpu = saved.next_cpu as usize % self.cpus.len();
+        self.next_cpu = next_cpu;
         self.update_all();
     }
 }
