@@ -1,7 +1,7 @@
 // What leaving the guest costs: each line `exit NAME PICOSECONDS` is the time of one operation, the median of many.
 // Needs a virtio block device; says `exits end`, and then waits for ever, so that others can look at what
 // runs it.
-#include "guest.h"
+#include "timing.h"
 
 enum { MOST = 3000, SOME = 300, QUEUE = 16 };
 // Descriptor bits (Arm ARM D8.3): blocks of 1 GiB, devices below RAM.
@@ -42,11 +42,6 @@ static volatile uint8_t status;
 static uint64_t tables[512] __attribute__((aligned(4096)));
 static uintptr_t slot;
 static uint32_t intid;
-
-static uint64_t now(void) {
-    ISB();
-    return READ_SYSREG(cntvct_el0);
-}
 
 static void paging(void) {
     tables[0] = DEVICE;
@@ -136,18 +131,6 @@ static void interrupted(void) {
     while (used.index != available.index) {
     }
     check();
-}
-
-static void sort(uint64_t *all, int count) {
-    for (int gap = count / 2; gap > 0; gap /= 2) {
-        for (int i = gap; i < count; i++) {
-            uint64_t value = all[i];
-            int j = i;
-            for (; j >= gap && all[j - gap] > value; j -= gap)
-                all[j] = all[j - gap];
-            all[j] = value;
-        }
-    }
 }
 
 // `apart`: time between operations that does not count, in which whoever they wake goes to sleep again.

@@ -1,6 +1,6 @@
 // What single operations cost: each line `operation NAME PICOSECONDS` is the time of one of them. With one CPU all
 // that need no other; with two those that depend on there being another.
-#include "guest.h"
+#include "timing.h"
 
 enum { SAMPLES = 9 };
 // Descriptor bits (Arm ARM D8.3).
@@ -203,11 +203,6 @@ static void tlb_miss(uint64_t n) {
     }
 }
 
-static uint64_t now(void) {
-    ISB();
-    return READ_SYSREG(cntvct_el0);
-}
-
 // A timer that is due at once: arming, interrupt, its end.
 static void timer(uint64_t n) {
     while (n--) {
@@ -265,16 +260,6 @@ static uint64_t sample(void (*body)(uint64_t), uint64_t n) {
     return now() - start;
 }
 
-static void sorted(uint64_t *v, int count) {
-    for (int i = 1; i < count; i++) {
-        for (int j = i; j > 0 && v[j - 1] > v[j]; j--) {
-            uint64_t swap = v[j];
-            v[j] = v[j - 1];
-            v[j - 1] = swap;
-        }
-    }
-}
-
 // The least of several samples: what others on the host do only ever adds.
 static void measure(const char *name, void (*body)(uint64_t), uint64_t per_round) {
     uint64_t frequency = READ_SYSREG(cntfrq_el0), n = 8, least = ~0ul;
@@ -293,21 +278,8 @@ static void wake_up(void) {
     static uint64_t late[SLEEPS];
     uint64_t frequency = READ_SYSREG(cntfrq_el0);
     irq_mask();
-    for (int i = 0; i < SLEEPS; i++) {
-        uint64_t due = now() + frequency / 2000, woken;
-        WRITE_SYSREG(cntv_cval_el0, due);
-        WRITE_SYSREG(cntv_ctl_el0, 1);
-        ISB();
-        do {
-            wfi();
-            woken = now();
-        } while (woken < due);
-        late[i] = woken - due;
-        WRITE_SYSREG(cntv_ctl_el0, 0);
-        ISB();
-    }
+    sleep_late(late, SLEEPS, frequency / 2000);
     irq_unmask();
-    sorted(late, SLEEPS);
     print("operation timer-wake-up %d\n", late[SLEEPS / 2] * (1000000000000 / frequency));
 }
 
