@@ -50,7 +50,7 @@ pub struct Options {
 }
 
 /// A session, and who is at the other end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Session {
     steps: u32,
     /// QEMU is.
@@ -86,7 +86,7 @@ impl Session {
 pub fn main(o: &Options) -> Result<()> {
     host::ensure(host::TEST)?;
     let armlet = run::build_armlet()?;
-    let session = Session { steps: o.steps, reference: false, transcript: o.reference, kvm: false };
+    let session = Session { steps: o.steps, transcript: o.reference, ..Session::default() };
     if o.reference {
         return compare(&armlet, session);
     }
@@ -148,7 +148,7 @@ pub fn program() -> Result<PathBuf> {
 /// # Errors
 /// gdb has seen something that is not as it should be.
 pub fn with_kvm(address: &str) -> Result<()> {
-    let session = Session { steps: 0, reference: false, transcript: false, kvm: true };
+    let session = Session { kvm: true, ..Session::default() };
     let program = program()?;
     let (address, program) = (address.into(), Some(&*program));
     Client { session, script: "bare.py", address, program, more: Vec::new() }.run().map(drop)
@@ -159,7 +159,7 @@ pub fn with_kvm(address: &str) -> Result<()> {
 /// # Errors
 /// gdb has seen something that is not as it should be.
 pub fn bare_metal(armlet: &Path) -> Result<()> {
-    bare(armlet, Session { steps: 0, reference: false, transcript: false, kvm: false }).map(drop)
+    bare(armlet, Session::default()).map(drop)
 }
 
 fn bare(armlet: &Path, session: Session) -> Result<String> {
@@ -197,7 +197,7 @@ pub fn linux(armlet: &Path, steps: u32) -> Result<String> {
     let (linux, socket) = (Linux::prepare(Version::V6_12)?, Socket::new("gdb-linux")?);
     let mut c = linux.command(armlet, CPUS, WORDS);
     c.args(["--paused", "--gdb", &socket.option()]).stderr(std::process::Stdio::null());
-    let session = Session { steps, reference: false, transcript: false, kvm: false };
+    let session = Session { steps, ..Session::default() };
     sessions_with_linux(&mut c, &socket, &linux.map(armlet)?, session)
 }
 
@@ -210,7 +210,7 @@ pub fn backwards(armlet: &Path) -> Result<String> {
     let mut c = linux.command(armlet, CPUS, WORDS);
     c.args(["--accel", "jit,thread=single,sleep=off", "--paused", "--gdb", &socket.option()]);
     c.stderr(std::process::Stdio::null());
-    let session = Session { steps: 40, reference: false, transcript: false, kvm: false };
+    let session = Session { steps: 40, ..Session::default() };
     let mut s = Guest::start(&mut c, Duration::from_secs(u64::from(2 * session.limit())), false)?;
     let more = symbols(&linux.map(armlet)?)?;
     let text = Client { session, script: "reverse.py", address: socket.path(), program: None, more }.run()?;
