@@ -1,18 +1,10 @@
 //! SHA1 and SHA256 by the host's instructions, and guest instructions that are worth more together.
 
 use super::vector::*;
+use super::vector_ops::*;
 use super::*;
 
-const PXOR: Opc = opc(1, 1, 0xef);
-const POR: Opc = opc(1, 1, 0xeb);
-const PADDD: Opc = opc(1, 1, 0xfe);
-const PSUBD: Opc = opc(1, 1, 0xfa);
 const MOVD: Opc = opc(1, 1, 0x6e);
-const MOVDQA: Opc = opc(1, 1, 0x6f);
-const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
-const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
-const PSHUFD: Opc = opc(1, 1, 0x70);
-const PALIGNR: Opc = opc(1, 3, 0x0f);
 const INSERTPS: Opc = opc(1, 3, 0x21);
 const PBROADCASTD: Opc = opc(1, 2, 0x58);
 const SHA1RNDS4: Opc = opc(0, 3, 0xcc);
@@ -160,7 +152,7 @@ impl Generator {
             V3Op::Sha256su1 => {
                 let (rd, rn, rm) = (self.vector_value(d), self.vector_value(n), self.vector_value(m));
                 self.asm.vex_imm(PALIGNR, X0.0, rm.0, rn, 4);
-                self.asm.vex(PADDD, X0.0, X0.0, rd);
+                self.asm.vex(PADD[2], X0.0, X0.0, rd);
                 self.asm.sse(SHA256MSG2, X0.0, rm);
             }
             V3Op::Sha1su0 => {
@@ -186,8 +178,8 @@ impl Generator {
         self.asm.vex(MOVD, X2.0, 0, RAX);
         self.asm.vex(PBROADCASTD, X2.0, 0, X2);
         self.asm.vex_imm(INSERTPS, X1.0, rn.0, rn, LOWEST_ONLY);
-        self.asm.vex(PADDD, X1.0, X1.0, rm);
-        self.asm.vex(PSUBD, X1.0, X1.0, X2);
+        self.asm.vex(PADD[2], X1.0, X1.0, rm);
+        self.asm.vex(PSUB[2], X1.0, X1.0, X2);
         self.asm.vex_imm(PSHUFD, X1.0, 0, X1, REVERSE);
         self.asm.vex_imm(PSHUFD, X0.0, 0, rd, REVERSE);
         self.asm.sse_imm(SHA1RNDS4, X0.0, X1, function);
@@ -196,15 +188,13 @@ impl Generator {
 
     /// `d` = words of `n` rotated left. Clobbers X3.
     fn rotate_words(&mut self, d: Xmm, n: Xmm, by: u8) {
-        const SHIFT: Opc = opc(1, 1, 0x72);
-        self.asm.vex_imm(SHIFT, 2, X3.0, n, 32 - by);
-        self.asm.vex_imm(SHIFT, 6, d.0, n, by);
+        self.vshift_imm(SRL, 2, X3, n, 32 - by);
+        self.vshift_imm(SLL, 2, d, n, by);
         self.asm.vex(POR, d.0, d.0, X3);
     }
 
     /// Cryptographic operations with one source; false if `inst` is none or the host cannot do it.
     pub(super) fn v2_crypto(&mut self, inst: &Inst) -> bool {
-        const BYTE_SHIFT: Opc = opc(1, 1, 0x73);
         let Inst::V2 { op, d, n, .. } = *inst else { return false };
         match op {
             V2Op::Sha256su0 if self.options.sha => {
@@ -219,10 +209,10 @@ impl Generator {
             }
             V2Op::Sha1su1 => {
                 let (rd, rn) = (self.vector_value(d), self.vector_value(n));
-                self.asm.vex_imm(BYTE_SHIFT, 3, X0.0, rn, 4);
+                self.psrldq(X0, rn, 4);
                 self.asm.vex(PXOR, X0.0, X0.0, rd);
                 // The last word needs the first result, before it is known: its share of that again.
-                self.asm.vex_imm(BYTE_SHIFT, 7, X1.0, X0, 12);
+                self.pslldq(X1, X0, 12);
                 self.rotate_words(X0, X0, 1);
                 self.rotate_words(X1, X1, 2);
                 self.asm.vex(PXOR, X0.0, X0.0, X1);

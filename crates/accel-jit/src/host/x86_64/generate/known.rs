@@ -9,18 +9,12 @@ use crate::ir::VName;
 use crate::runtime::state::JitState;
 use armlet_arm::fp::FPSR_QC;
 
-const PSHUFD: Opc = opc(1, 1, 0x70);
 const PBLENDD: Opc = opc(1, 3, 0x02);
 const PBLENDVB: Opc = opc(1, 3, 0x4c);
 const PMULDQ: Opc = opc(1, 2, 0x28);
 const PMULLW: Opc = opc(1, 1, 0xd5);
 const PMULHW: Opc = opc(1, 1, 0xe5);
 const PMULHRSW: Opc = opc(1, 2, 0x0b);
-const PTEST: Opc = opc(1, 2, 0x17);
-/// Byte shift of the whole register: the group, and the extension for one to the left.
-const SHIFT_BYTES: Opc = opc(1, 1, 0x73);
-const LEFT: u8 = 7;
-const MOVQ_GPR: Opc = opcw(1, 1, 0x6e);
 /// Shifts by counts of their own, by 32 and 64 bits.
 const PSLLV: [Opc; 2] = [opc(1, 2, 0x47), opcw(1, 2, 0x47)];
 const PSRLV: [Opc; 2] = [opc(1, 2, 0x45), opcw(1, 2, 0x45)];
@@ -104,10 +98,10 @@ impl Generator {
     pub(super) fn limit_to(&mut self, x: Xmm, bytes: u32) {
         match bytes {
             16.. => {}
-            8 => self.asm.vex(opc(2, 1, 0x7e), x.0, 0, x),
+            8 => self.asm.vex(MOVQ, x.0, 0, x),
             _ => {
                 let n = 16 - bytes as u8;
-                self.asm.vex_imm(SHIFT_BYTES, LEFT, x.0, x, n);
+                self.pslldq(x, x, n);
                 self.psrldq(x, x, n);
             }
         }
@@ -120,8 +114,8 @@ impl Generator {
         true
     }
 
-    /// Sets FPSR.QC if anything is set in the lowest `bytes` of `mask`.
-    fn saturated_where(&mut self, mask: Xmm, bytes: u32) {
+    /// Sets FPSR.QC if anything is set in the lowest `bytes` of `mask`. Clobbers the flags.
+    pub(super) fn saturated_where(&mut self, mask: Xmm, bytes: u32) {
         self.limit_to(mask, bytes);
         self.asm.vex(PTEST, mask.0, 0, mask);
         let none = self.asm.jcc(Cc::E);

@@ -6,7 +6,6 @@ use super::vector_ops::*;
 use super::*;
 use crate::ir::VName;
 
-const PALIGNR: Opc = opc(1, 3, 0x0f);
 /// EVEX only.
 const PROR: Opc = opcw(1, 1, 0x72);
 const TERNARY: Opc = opcw(1, 3, 0x25);

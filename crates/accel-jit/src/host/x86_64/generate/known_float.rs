@@ -16,7 +16,6 @@ const QUIETLY: u8 = 8;
 const NOT_LESS: u8 = 0x15;
 const AT_LEAST: u8 = 0x1d;
 const ANDPS: Opc = opc(0, 1, 0x54);
-const MOVQ: Opc = opc(2, 1, 0x7e);
 const CVTTPS2DQ: Opc = opc(2, 1, 0x5b);
 const CVTDQ2PS: Opc = opc(0, 1, 0x5b);
 /// EVEX only.
@@ -241,13 +240,12 @@ impl Generator {
     /// X0 = the two doubles of `x` as integers, by general registers.
     fn doubles_one_by_one(&mut self, x: Xmm, slow: &mut Vec<Fixup>) {
         const CVTTSD2SI: Opc = opcw(3, 1, 0x2c);
-        const TO_XMM: Opc = opcw(1, 1, 0x6e);
         self.psrldq(X2, x, 8);
         for (from, to) in [(x, X1), (X2, X2)] {
             self.asm.vex(CVTTSD2SI, RAX.0, 0, from);
             self.asm.op_imm(Op2::Cmp, true, RAX, 1);
             slow.push(self.asm.jcc(Cc::O));
-            self.asm.vex(TO_XMM, to.0, 0, RAX);
+            self.asm.vex(MOVQ_GPR, to.0, 0, RAX);
         }
         self.vv(PUNPCKL[3], X0, X1, X2);
     }

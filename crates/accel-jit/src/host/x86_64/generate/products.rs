@@ -1,18 +1,18 @@
 //! Sums of products of bytes: widened to halfwords, which the host multiplies and adds in pairs.
 
 use super::vector::*;
+use super::vector_ops::*;
 use super::*;
 
 const PMADDWD: Opc = opc(1, 1, 0xf5);
 const PHADDD: Opc = opc(1, 2, 0x02);
-const PADDD: Opc = opc(1, 1, 0xfe);
 
 impl Generator {
     /// `d` = the lower or upper eight bytes of `n` as halfwords.
     fn widen_bytes(&mut self, signed: bool, upper: bool, d: Xmm, n: Xmm) {
         let extend = opc(1, 2, if signed { 0x20 } else { 0x30 });
         if upper {
-            self.asm.vex_imm(opc(1, 1, 0x73), 3, d.0, n, 8);
+            self.psrldq(d, n, 8);
             self.asm.vex(extend, d.0, 0, d);
         } else {
             self.asm.vex(extend, d.0, 0, n);
@@ -51,7 +51,7 @@ impl Generator {
             self.asm.vex(PHADDD, X1.0, X1.0, X2);
             self.asm.vex(PHADDD, X0.0, X3.0, X1);
         }
-        self.asm.vex(PADDD, X0.0, X0.0, rd);
+        self.asm.vex(PADD[2], X0.0, X0.0, rd);
         self.vector_result(d, X0, q);
         true
     }

@@ -2,16 +2,10 @@
 //! maximum, conversions, saturation.
 
 use super::vector::*;
+use super::vector_ops::*;
 use super::*;
 use crate::runtime::state::JitState;
-use armlet_arm::fp::FPSR_QC;
 
-const PTEST: Opc = opc(1, 2, 0x17);
-const MOVQ: Opc = opc(2, 1, 0x7e);
-const MOVDQA: Opc = opc(1, 1, 0x6f);
-const PXOR: Opc = opc(1, 1, 0xef);
-const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
-const PCMPEQ: [Opc; 3] = [opc(1, 1, 0x74), opc(1, 1, 0x75), opc(1, 1, 0x76)];
 /// PMOVZX to the next element size; PMOVSX is 0x10 below.
 const PMOVZX: [u8; 3] = [0x30, 0x33, 0x35];
 const CMP_UNORDERED: u8 = 3;
@@ -119,14 +113,7 @@ impl Generator {
     /// Sets FPSR.QC unless all bits of `same` under the vector's width are set. Clobbers the flags.
     fn saturated_unless(&mut self, same: Xmm, q: bool) {
         self.asm.vex(PXOR, same.0, same.0, ones());
-        if !q {
-            self.asm.vex(MOVQ, same.0, 0, same);
-        }
-        self.asm.vex(PTEST, same.0, 0, same);
-        let none = self.asm.jcc(Cc::E);
-        let fpsr = field(std::mem::offset_of!(JitState, cpu.fp.fpsr));
-        self.asm.op_imm(Op2::Or, false, fpsr, FPSR_QC as i32);
-        self.asm.bind(none);
+        self.saturated_where(same, if q { 16 } else { 8 });
     }
 
     /// Saturating addition and subtraction of bytes and halfwords: saturated where it is not the plain result.
@@ -176,15 +163,12 @@ impl Generator {
 
     /// The same from doublewords to words: each fits if its upper half is what the lower one extends to.
     fn saturating_narrow_words(&mut self, op: V2Op, q: bool, d: VReg, n: VReg) {
-        const PSHUFD: Opc = opc(1, 1, 0x70);
-        const SHIFT: Opc = opc(1, 1, 0x72);
-        const SIGN: u8 = 4;
         self.clobber_flags();
         let n = self.vector_value(n);
         self.asm.vex_imm(PSHUFD, X0.0, 0, n, 0x88);
         self.asm.vex_imm(PSHUFD, X1.0, 0, n, 0xdd);
         if op == V2Op::Sqxtn {
-            self.asm.vex_imm(SHIFT, SIGN, X2.0, X0, 31);
+            self.vshift_imm(SRA, 2, X2, X0, 31);
         } else {
             self.asm.vex(PXOR, X2.0, X2.0, X2);
         }
@@ -192,9 +176,9 @@ impl Generator {
         // What it saturates to.
         self.asm.vex(PCMPEQ[2], X3.0, X3.0, X3);
         if op != V2Op::Uqxtn {
-            self.asm.vex_imm(SHIFT, SIGN, X1.0, X1, 31);
+            self.vshift_imm(SRA, 2, X1, X1, 31);
             if op == V2Op::Sqxtn {
-                self.asm.vex_imm(SHIFT, 2, X3.0, X3, 1);
+                self.vshift_imm(SRL, 2, X3, X3, 1);
             }
             self.asm.vex(PXOR, X3.0, X3.0, X1);
         }

@@ -11,8 +11,16 @@ pub(super) const PAND: Opc = opc(1, 1, 0xdb);
 pub(super) const PANDN: Opc = opc(1, 1, 0xdf);
 pub(super) const POR: Opc = opc(1, 1, 0xeb);
 pub(super) const PSHUFB: Opc = opc(1, 2, 0x00);
-const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
-const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
+pub(super) const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
+pub(super) const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
+pub(super) const PSHUFD: Opc = opc(1, 1, 0x70);
+pub(super) const PALIGNR: Opc = opc(1, 3, 0x0f);
+pub(super) const PTEST: Opc = opc(1, 2, 0x17);
+pub(super) const MOVDQA: Opc = opc(1, 1, 0x6f);
+/// The lower half alone.
+pub(super) const MOVQ: Opc = opc(2, 1, 0x7e);
+/// From a general register.
+pub(super) const MOVQ_GPR: Opc = opcw(1, 1, 0x6e);
 pub(super) const PADDUSB: Opc = opc(1, 1, 0xdc);
 const PACKUSWB: Opc = opc(1, 1, 0x67);
 const PACKUSDW: Opc = opc(1, 2, 0x2b);
@@ -38,7 +46,7 @@ impl Generator {
     }
 
     pub(super) fn vmov(&mut self, d: Xmm, s: Xmm) {
-        self.asm.vex(opc(1, 1, 0x6f), d.0, 0, s);
+        self.asm.vex(MOVDQA, d.0, 0, s);
     }
 
     /// d = a shifted by the constant; `es` 1 to 3.
@@ -48,7 +56,12 @@ impl Generator {
 
     /// Byte shift of the whole register to the right.
     pub(super) fn psrldq(&mut self, d: Xmm, a: Xmm, n: u8) {
-        self.asm.vex_imm(opc(1, 1, 0x73), 3, d.0, a, n);
+        self.asm.vex_imm(SHIFT_GROUP[2], 3, d.0, a, n);
+    }
+
+    /// The same to the left.
+    pub(super) fn pslldq(&mut self, d: Xmm, a: Xmm, n: u8) {
+        self.asm.vex_imm(SHIFT_GROUP[2], 7, d.0, a, n);
     }
 
     pub(super) fn constant(offset: usize) -> M {
@@ -57,7 +70,7 @@ impl Generator {
 
     pub(super) fn broadcast64(&mut self, x: Xmm, v: u64) {
         self.asm.mov_imm(RAX, v as i64);
-        self.asm.vex(opcw(1, 1, 0x6e), x.0, 0, RAX);
+        self.asm.vex(MOVQ_GPR, x.0, 0, RAX);
         self.vv(PUNPCKLQDQ, x, x, x);
     }
 
