@@ -2,9 +2,11 @@
 //! it, as a wrong code generator would, and must be found. Nothing but the self-test gives them to the executors.
 
 #[cfg(target_arch = "x86_64")]
+use armlet_accel_jit::helpers::vector::Shape;
 use armlet_accel_jit::host::x86_64::asm::{Misemit, Opc};
 use armlet_accel_jit::ir::{
-    AluOp, Block, Extend, F1Op, F2Op, FlagOp, Inst, Opnd, Reg, RmwOp, UnaryOp, V3Op, VShiftOp, Width,
+    AluOp, Block, Extend, F1Op, F2Op, FlagOp, Inst, Opnd, Reg, RmwOp, UnaryOp, V3Op, VName, VOperands,
+    VShiftOp, Width,
 };
 
 /// What a mistake changes.
@@ -288,8 +290,9 @@ fn atomic(block: &mut Block) {
 
 fn saturation(block: &mut Block) {
     each(block, |i| {
-        if let Inst::V3 { op: op @ V3Op::Sqadd, .. } = i {
-            *op = V3Op::Add;
+        if let Inst::VKnown { name: VName::Sqadd, es, op, .. } = *i {
+            let VOperands { d, n, m, .. } = op;
+            *i = Inst::V3 { op: V3Op::Add, es, q: Shape::of(op).bytes() > 8, d, n, m };
         }
     });
 }

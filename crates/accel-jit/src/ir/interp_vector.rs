@@ -55,7 +55,6 @@ fn saturate(env: &mut FpEnv, v: i128, es: u8, unsigned: bool) -> u64 {
 fn lane3(env: &mut FpEnv, op: V3Op, es: u8, d: u64, n: u64, m: u64) -> u64 {
     let (sn, sm) = (signed(n, es), signed(m, es));
     let (wide_n, wide_m) = (i128::from(n), i128::from(m));
-    let (wide_sn, wide_sm) = (i128::from(sn), i128::from(sm));
     match op {
         V3Op::And => n & m,
         V3Op::Bic => n & !m,
@@ -75,10 +74,6 @@ fn lane3(env: &mut FpEnv, op: V3Op, es: u8, d: u64, n: u64, m: u64) -> u64 {
         V3Op::Smin => sn.min(sm) as u64,
         V3Op::Umax => n.max(m),
         V3Op::Umin => n.min(m),
-        V3Op::Sqadd => saturate(env, wide_sn + wide_sm, es, false),
-        V3Op::Uqadd => saturate(env, wide_n + wide_m, es, true),
-        V3Op::Sqsub => saturate(env, wide_sn - wide_sm, es, false),
-        V3Op::Uqsub => saturate(env, wide_n - wide_m, es, true),
         V3Op::Urhadd => ((wide_n + wide_m + 1) >> 1) as u64,
         V3Op::Mla => d.wrapping_add(n.wrapping_mul(m)),
         V3Op::Mls => d.wrapping_sub(n.wrapping_mul(m)),

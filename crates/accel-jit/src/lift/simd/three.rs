@@ -22,9 +22,8 @@ pub fn same(s: &mut Simd) -> Option<Flow> {
     if let Some((op, max)) = inline_same(s.mnemonic) {
         allowed(es <= max)?;
         not_one_lane(es, q)?;
-        // Saturation and averages are inline for the narrow elements only.
-        let narrow = matches!(op, V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub | V3Op::Urhadd);
-        if es < 2 || !narrow {
+        // Averages are inline for the narrow elements only.
+        if es < 2 || op != V3Op::Urhadd {
             return s.v3(op, es, q);
         }
     }
@@ -91,10 +90,6 @@ fn inline_same(mnemonic: &str) -> Option<(V3Op, u8)> {
         "UMAX" => (V3Op::Umax, 2),
         "UMIN" => (V3Op::Umin, 2),
         "ADDP" => (V3Op::Addp, 3),
-        "SQADD" => (V3Op::Sqadd, 3),
-        "UQADD" => (V3Op::Uqadd, 3),
-        "SQSUB" => (V3Op::Sqsub, 3),
-        "UQSUB" => (V3Op::Uqsub, 3),
         "URHADD" => (V3Op::Urhadd, 2),
         _ => return None,
     })

@@ -57,9 +57,6 @@ impl Generator {
                 self.asm.vex(o, X0.0, n.0, m);
                 self.vector_result(d, X0, q);
             }
-            V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub if es < 2 => {
-                self.saturating(op, es, q, (d, n, m));
-            }
             V3Op::FcmEq | V3Op::FcmGe | V3Op::FcmGt => {
                 let (n, m) = self.float_sources(q, n, m);
                 // Quiet equality; the others signal every NaN.
@@ -114,23 +111,6 @@ impl Generator {
     fn saturated_unless(&mut self, same: Xmm, q: bool) {
         self.asm.vex(PXOR, same.0, same.0, ones());
         self.saturated_where(same, if q { 16 } else { 8 });
-    }
-
-    /// Saturating addition and subtraction of bytes and halfwords: saturated where it is not the plain result.
-    fn saturating(&mut self, op: V3Op, es: u8, q: bool, (d, n, m): (VReg, VReg, VReg)) {
-        self.clobber_flags();
-        let (saturating, plain) = match op {
-            V3Op::Sqadd => (0xec, 0xfc),
-            V3Op::Uqadd => (0xdc, 0xfc),
-            V3Op::Sqsub => (0xe8, 0xf8),
-            _ => (0xd8, 0xf8),
-        };
-        let (n, m) = (self.vector_value(n), self.vector_value(m));
-        self.asm.vex(opc(1, 1, saturating + es), X0.0, n.0, m);
-        self.asm.vex(opc(1, 1, plain + es), X1.0, n.0, m);
-        self.asm.vex(PCMPEQ[usize::from(es)], X1.0, X1.0, X0);
-        self.saturated_unless(X1, q);
-        self.vector_result(d, X0, q);
     }
 
     /// Saturating narrowing to bytes or halfwords: saturated where the result does not extend to the source.

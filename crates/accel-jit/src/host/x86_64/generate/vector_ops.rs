@@ -201,7 +201,6 @@ impl Generator {
 
     fn v3_unsupported(&self, op: V3Op, es: u8, q: bool) -> bool {
         match op {
-            V3Op::Sqadd | V3Op::Uqadd | V3Op::Sqsub | V3Op::Uqsub => true,
             V3Op::Mul | V3Op::Mla | V3Op::Mls => es == 3,
             V3Op::CmHi | V3Op::CmHs | V3Op::Smax | V3Op::Smin | V3Op::Umax | V3Op::Umin => es == 3,
             V3Op::Urhadd => es > 1,
