@@ -26,9 +26,13 @@ pub const PAGE: u64 = 4096;
 const PROLOGUE: u64 = 0x1000;
 /// Where the pages with instructions under test begin.
 pub const BODIES: u64 = CODE + PROLOGUE;
-/// Bytes of the data before the first record: signal structures and the signal stack. Not a multiple of a record's
-/// size, so that a page ends in the middle of every second record's memory.
+/// Bytes of the data before the first record, with the signal structures. Not a multiple of a record's size, so that a
+/// page ends in the middle of every second record's memory.
 const DATA_HEADER: u64 = 0x1_0200;
+/// The signal stack. Where SP points into it, a signal would count as one inside another and push its frame below SP: it is
+/// where neither what is in registers nor a mask or a sum of that leads.
+const STACK: u64 = 0x5b6a_9310_0000;
+const STACK_SIZE: u64 = 0x1_0000;
 /// Where the data's head says which record is being worked on.
 const CURRENT: u64 = DATA + 0x80;
 /// Instructions before and after those under test.
@@ -106,10 +110,23 @@ impl Code {
         self.words.push(word);
     }
 
-    /// An address below 4 GiB into a register.
+    /// An address into a register.
     fn address(&mut self, d: u32, value: u64) {
         self.put(movz(d, value as u32 & 0xffff, 0));
         self.put(movk(d, (value >> 16) as u32 & 0xffff, 1));
+        if value >> 32 != 0 {
+            self.put(movk(d, (value >> 32) as u32 & 0xffff, 2));
+        }
+    }
+
+    /// Maps memory that can be read and written.
+    fn map(&mut self, address: u64, size: u64, flags: u32) {
+        self.address(0, address);
+        self.address(1, size);
+        for (register, value) in [(2, 3), (3, flags), (4, 0), (5, 0)] {
+            self.put(movz(register, value, 0));
+        }
+        self.system_call(222); // mmap
     }
 
     fn system_call(&mut self, number: u32) {
@@ -135,12 +152,8 @@ pub const FINISH: u64 = CODE + 0x900;
 /// Maps the records, sets up signals and goes to the first case.
 fn start(data_size: u64) -> Code {
     let mut c = Code::at(CODE);
-    c.address(0, DATA);
-    c.address(1, data_size);
-    for (register, value) in [(2, 3), (3, 0x11), (4, 0), (5, 0)] {
-        c.put(movz(register, value, 0)); // PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, standard input
-    }
-    c.system_call(222); // mmap
+    c.map(DATA, data_size, 0x11); // MAP_SHARED | MAP_FIXED, standard input
+    c.map(STACK, STACK_SIZE, 0x32); // MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS
     c.address(0, DATA);
     c.put(movz(1, 0, 0));
     c.system_call(132); // sigaltstack
@@ -332,8 +345,8 @@ pub fn data(cases: &[Case]) -> Vec<u8> {
     let mut image = vec![0; data_size(cases.len()) as usize];
     let mut put = |at: usize, v: u64| image[at..at + 8].copy_from_slice(&v.to_le_bytes());
     // stack_t: base, flags, size.
-    put(0, DATA + 0x1000);
-    put(16, DATA_HEADER - 0x1000);
+    put(0, STACK);
+    put(16, STACK_SIZE);
     // sigaction: handler, SA_SIGINFO | SA_ONSTACK | SA_NODEFER, restorer, mask.
     put(0x40, HANDLER);
     put(0x48, 0x4800_0004);

@@ -2,7 +2,7 @@
 
 use armlet_conform::generate::Plan;
 use armlet_conform::run::{Report, Run};
-use armlet_conform::{Executor, features, line, missing, qemu, shrink};
+use armlet_conform::{Executor, features, line, missing, program, qemu, shrink};
 
 /// Set to let the tests pass without the oracle.
 const SKIP: &str = "ARMLET_SKIP_QEMU_USER";
@@ -109,5 +109,23 @@ fn no_encoding_of_any_model_is_missing() {
     for model in armlet_arm::model::CpuModel::all() {
         let list: Vec<_> = missing(model.features()).iter().map(|e| e.name()).collect();
         assert!(list.is_empty(), "{}: no lift for {list:?}", model.name());
+    }
+}
+
+/// Wherever SP points, as a sequence may leave it, the oracle's program catches its signals.
+#[test]
+fn a_signal_does_not_need_the_stack_pointer() {
+    if !has_oracle() {
+        return;
+    }
+    let features = features("max").expect("the model exists");
+    // Nowhere, a few places in the data, the records.
+    for sp in [0, 1, 0x1000_0000, 0x1000_1080, 0x1001_0000, 0x1001_0240, 0x2000_0000, u64::MAX] {
+        let text = format!("00000000 : sp={sp:#x} -> sigill");
+        let (cases, want) = line::parse(&text).expect("it reads").expect("it is a case");
+        let code = program::code(&features, &cases);
+        let got = qemu::execute("max", &features, &cases, &code).expect("the oracle runs").pop();
+        let got = got.expect("a state");
+        assert!(want.is_same(&got), "SP {sp:#x}: {}", want.differences(&got).join(", "));
     }
 }
