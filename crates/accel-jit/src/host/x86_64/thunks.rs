@@ -84,8 +84,8 @@ fn load_pinned(a: &mut Asm) {
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// Emits all thunks into `a`, which must be reset to where they will execute. With `bti`, PSTATE.BTYPE is in rdx
-/// where a block is entered, and wherever a branch leaves from.
-pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
+/// where a block is entered, and wherever a branch leaves from. With `avx512`, all vector registers are in use.
+pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, avx512: bool) -> Thunks {
     let mut t = Thunks { enter: emit_enter(a, bti), ..Thunks::default() };
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
@@ -121,7 +121,8 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
     ] {
         *address = emit_slow(a, f, leave_saved);
     }
-    t.access = emit_access(a, slow.access, leave_saved);
+    let vectors = if avx512 { VECTOR_COPIES } else { VECTOR_COPIES / 2 };
+    t.access = emit_access(a, slow.access, leave_saved, vectors);
     t.helper = emit_helper(a);
     t
 }
@@ -136,6 +137,7 @@ fn emit_enter(a: &mut Asm, bti: bool) -> u64 {
     a.store(true, at!(host_sp), RSP);
     a.stmxcsr(at!(mxcsr_host));
     a.ldmxcsr(at!(mxcsr_guest));
+    a.store_imm(false, at!(mxcsr_ahead), 1);
     a.mov(RAX, RDX);
     a.mov(RCX, RSI);
     a.load(true, R15, at!(tlb));
@@ -223,14 +225,14 @@ fn vector_slot(i: usize) -> M {
 
 /// The slow path of an access: everything that translated code holds in registers is where
 /// [`saved_at`] says while Rust runs, and comes back from there.
-fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
+fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64, vectors: usize) -> u64 {
     let here = a.here();
     save_pinned(a);
     a.store(true, at!(result), RAX);
     for (i, g) in TEMPS.iter().enumerate() {
         a.store(true, temp_slot(i), *g);
     }
-    for i in 0..VECTOR_COPIES {
+    for i in 0..vectors {
         a.vex(opc(1, 1, 0x7f), i as u8, 0, vector_slot(i));
     }
     // What is behind the call is the number.
@@ -245,7 +247,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
     for (i, g) in TEMPS.iter().enumerate() {
         a.load(true, *g, temp_slot(i));
     }
-    for i in 0..VECTOR_COPIES {
+    for i in 0..vectors {
         a.vex(opc(1, 1, 0x6f), i as u8, 0, vector_slot(i));
     }
     a.load(true, R15, at!(tlb));
