@@ -7,6 +7,7 @@
 //! | `identity` | the ID registers: the host's as a CPU model, and a model's written to the host |
 //! | `gic` | the interrupt controller inside the host's kernel |
 //! | [`vgic`] | its state, as it is saved; needs no KVM |
+//! | [`vgic2`] | the same for a GICv2, where the host has only that |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
@@ -26,6 +27,7 @@ pub mod patch;
 pub mod registers;
 pub mod step;
 pub mod vgic;
+pub mod vgic2;
 
 #[cfg(not(target_arch = "aarch64"))]
 mod absent;
@@ -85,13 +87,24 @@ pub struct KvmConfig {
     pub stolen_time: Option<u64>,
 }
 
-/// Where a GICv3 inside the host's kernel is.
+/// An interrupt controller inside the host's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicVersion {
+    /// Where the host has nothing better: up to [`vgic2::MOST_CPUS`] CPUs, and nothing of it can be saved.
+    V2,
+    /// GICv3.
+    V3,
+}
+
+/// Where an interrupt controller inside the host's kernel is.
 #[derive(Clone, Debug)]
 pub struct GicLayout {
     /// Number of SPIs, a multiple of 32.
     pub spis: u32,
     /// First guest-physical address of the distributor.
     pub distributor: u64,
-    /// Regions of redistributors: first address, and how many.
+    /// Regions of a GICv3's redistributors: first address, and how many.
     pub redistributors: Vec<(u64, usize)>,
+    /// First guest-physical address of a GICv2's CPU interfaces.
+    pub interface: u64,
 }

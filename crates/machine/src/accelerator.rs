@@ -106,6 +106,10 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
         stolen_time: Some(spec::STOLEN_TIME.base),
     });
     let machine = machine.map_err(|e| ConfigError::NoKvm { why: e.to_string() })?;
+    if machine.keeps_power() && config.places() > config.smp {
+        let why = "CPUs that come later (--smp N,max=M) need Linux 6.4 or later on the host".into();
+        return Err(ConfigError::NoKvm { why });
+    }
     let model = cpu::model_of(&machine, &config.cpu)?;
     Ok(Chosen { kind: AcceleratorKind::Kvm, model, kvm: Some(machine), note: None })
 }
