@@ -55,6 +55,10 @@ impl KvmMachine {
         match self.0 {}
     }
 
+    pub fn unsaved(&self) -> Option<(&'static str, &'static str)> {
+        match self.0 {}
+    }
+
     pub fn keeps_power(&self) -> bool {
         match self.0 {}
     }

@@ -37,6 +37,14 @@ pub enum KvmError {
         /// Version that brought it.
         since: &'static str,
     },
+    /// Something that a CPU was to have.
+    #[error("this host's KVM gives guests no {what}: leave {option}=on out of --cpu")]
+    Absent {
+        /// What is missing.
+        what: &'static str,
+        /// What asked for it.
+        option: &'static str,
+    },
     /// Addresses of guests are too short.
     #[error(
         "this machine needs guest-physical addresses of {needed} bits, and the host's KVM has {limit}: give it less \

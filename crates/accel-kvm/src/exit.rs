@@ -134,11 +134,7 @@ pub fn handle(exit: Exit<'_>, bus: &dyn Bus) -> Next {
         }
         Exit::Call => Next::Call,
         Exit::Debug { syndrome, address } => debug_stop(syndrome, address),
-        Exit::NoSyndrome { address } => Next::Fatal(format!(
-            "it accesses a device, or nothing, at {address:#x} by an instruction that the host's CPU does not describe \
-             to KVM (of pairs, vectors, exclusives, or one that changes its base register): let the guest access \
-             devices by plain loads and stores, or use --accel jit on an x86-64 host"
-        )),
+        Exit::NoSyndrome { address } => Next::Fatal(no_syndrome(&format!("at {address:#x} "))),
         Exit::System { event: event::SHUTDOWN, by_call: true } => Next::CallOf(SYSTEM_OFF),
         Exit::System { event: event::RESET, by_call: true } => Next::CallOf(SYSTEM_RESET),
         Exit::System { event, .. } => Next::Fatal(system(event)),
@@ -153,12 +149,49 @@ pub fn handle(exit: Exit<'_>, bus: &dyn Bus) -> Next {
         Exit::InternalError => {
             Next::Fatal("KVM has failed inside the host's kernel: see the host's kernel log".into())
         }
-        Exit::Failed(error) => Next::Fatal(format!("KVM cannot run it: {error}; see the host's kernel log")),
+        Exit::Failed(error) => Next::Fatal(failure(&error)),
         Exit::Other(number) => Next::Fatal(format!(
             "KVM leaves the guest for a reason that is not known here (exit {number}): the host's kernel may be newer \
              than this program"
         )),
     }
+}
+
+fn no_syndrome(place: &str) -> String {
+    format!(
+        "it accesses a device, or nothing, {place}by an instruction that the host's CPU does not describe to KVM (of \
+         pairs, vectors, exclusives, or one that changes its base register): let the guest access devices by plain \
+         loads and stores, or use --accel jit on an x86-64 host"
+    )
+}
+
+/// Linux's numbers of errors.
+mod errno {
+    pub const ENOMEM: i32 = 12;
+    pub const EFAULT: i32 = 14;
+    pub const ENOSYS: i32 = 38;
+    pub const EHWPOISON: i32 = 133;
+}
+
+/// Why `KVM_RUN` itself failed.
+fn failure(error: &std::io::Error) -> String {
+    let mend = match error.raw_os_error() {
+        // Linux before 5.5 tells of undescribed accesses so.
+        Some(errno::ENOSYS) => return no_syndrome(""),
+        Some(errno::EHWPOISON) => {
+            "the host's memory behind it has failed: start the machine anew, and have the host's memory tested if that \
+             happens again"
+        }
+        Some(errno::ENOMEM) => {
+            "the host has no memory left for it: free some, or give the machine less (--memory)"
+        }
+        Some(errno::EFAULT) => {
+            "the host's memory behind it cannot be accessed, as where a limit of memory (a control group's) is met or \
+             the host's disk for swapped memory fails: see the host's kernel log"
+        }
+        _ => "see the host's kernel log",
+    };
+    format!("KVM cannot run it ({error}): {mend}")
 }
 
 fn size_of(length: usize) -> Option<AccessSize> {
@@ -320,7 +353,16 @@ mod tests {
         assert!(text(Exit::FailEntry { reason: 0x10, cpu: 3 }).contains("CPU 3"));
         assert!(text(Exit::InternalError).contains("kernel log"));
         assert!(text(Exit::Other(1234)).contains("1234"));
-        assert!(text(Exit::Failed(std::io::Error::from_raw_os_error(14))).contains("Bad address"));
+        for (number, words) in [
+            (12, "--memory"),
+            (14, "Bad address"),
+            (22, "see the host's kernel log"),
+            (38, "plain loads and stores"),
+            (133, "memory tested"),
+        ] {
+            let told = text(Exit::Failed(std::io::Error::from_raw_os_error(number)));
+            assert!(told.contains(words) && !told.contains('\n'), "{told}");
+        }
         assert_eq!(handle(Exit::Interrupted, &bus), Next::Enter);
         assert_eq!(handle(Exit::Call, &bus), Next::Call);
     }

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `host` | what the host can do, asked before anything is made |
+//! | `features` | what vCPUs can have, and what ours get |
 //! | `machine` | the virtual machine: memory, vCPUs' descriptors, time, doorbells |
 //! | `identity` | the ID registers: the host's as a CPU model, and a model's written to the host |
 //! | `gic` | the interrupt controller inside the host's kernel |
@@ -33,6 +34,8 @@ pub mod vgic2;
 mod absent;
 #[cfg(target_arch = "aarch64")]
 mod debug;
+#[cfg(target_arch = "aarch64")]
+mod features;
 #[cfg(target_arch = "aarch64")]
 mod gic;
 #[cfg(target_arch = "aarch64")]
@@ -74,8 +77,20 @@ pub enum Calls {
     All,
 }
 
+/// Whether vCPUs are to have something that not every host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// No.
+    #[default]
+    No,
+    /// If the host has it.
+    IfThere,
+    /// It must be there.
+    Yes,
+}
+
 /// What a virtual machine is made for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KvmConfig {
     /// `MPIDR_EL1` of each place for a vCPU.
     pub affinities: Vec<u64>,
@@ -85,7 +100,14 @@ pub struct KvmConfig {
     pub calls: Calls,
     /// Where the vCPUs' stolen time is told (Arm DEN 0057), 64 bytes for each, in a page that is nothing else's.
     pub stolen_time: Option<u64>,
+    /// The Scalable Vector Extension, with all vector lengths that the host has.
+    pub sve: Wanted,
+    /// Performance counters (PMUv3), with interrupts if there is an interrupt controller.
+    pub pmu: Wanted,
 }
+
+/// INTID of the performance counters' interrupt, a PPI (Arm DEN 0094, BSA 3.7.1).
+pub const PMU_INTID: u32 = 23;
 
 /// An interrupt controller inside the host's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,15 +9,15 @@ use armlet_arm::SysReg;
 use armlet_arm::sysreg::{ExternalRegisters, encoding};
 use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{
-    KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS,
-    KVM_ARM_VCPU_PTRAUTH_GENERIC, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VM_SMCCC_CTRL,
-    KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_PTRAUTH_ADDRESS,
-    KVM_CAP_ARM_PTRAUTH_GENERIC, KVM_CAP_COUNTER_OFFSET, KVM_CAP_STEAL_TIME, KVM_MEM_LOG_DIRTY_PAGES,
-    kvm_smccc_filter, kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_vcpu_init,
+    KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE,
+    KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_COUNTER_OFFSET,
+    KVM_CAP_STEAL_TIME, KVM_MEM_LOG_DIRTY_PAGES, kvm_smccc_filter,
+    kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_vcpu_init,
 };
-use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use crate::features::{self, connect_counters, features, has_feature, init_of};
 use crate::identity::Caches;
 use crate::patch::Patches;
 use crate::registers::{OneReg, Registers, system_register};
@@ -106,7 +106,7 @@ impl KvmMachine {
                 return Err(KvmError::TooOld { what: "forwarding of a guest's calls", since: "6.4" });
             }
         }
-        let init = features(&kvm, &vm)?;
+        let init = features(&kvm, &vm, config)?;
         let stolen_time =
             config.stolen_time.filter(|_| kvm.check_extension_raw(KVM_CAP_STEAL_TIME.into()) > 0);
         let page =
@@ -122,6 +122,11 @@ impl KvmMachine {
                 let address = base + index as u64 * STOLEN_TIME;
                 let (group, attribute) = (KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA.into());
                 set_of_vcpu(&vcpu, group, attribute, &address).map_err(refused("tell of stolen time"))?;
+            }
+            if has_feature(&init, KVM_ARM_VCPU_SVE) {
+                // Once for ever, with all lengths that there are.
+                let settled = vcpu.vcpu_finalize(&(KVM_ARM_VCPU_SVE as i32)).map_err(host_error);
+                settled.map_err(refused("give a vCPU scalable vectors"))?;
             }
             registers.get_or_insert_with(|| Registers::of(&vcpu));
             aside.insert(index, vcpu);
@@ -188,6 +193,10 @@ impl KvmMachine {
     pub fn create_gic(self: &Arc<Self>, layout: &GicLayout) -> Result<Arc<KvmGic>, KvmError> {
         let gic = KvmGic::new(&self.vm, &self.mpidrs, layout)?;
         let _ = self.has_gic.set(());
+        if has_feature(&self.init, KVM_ARM_VCPU_PMU_V3) {
+            let all = lock(&self.aside);
+            all.values().try_for_each(connect_counters).map_err(refused("connect performance counters"))?;
+        }
         Ok(Arc::new(gic))
     }
 
@@ -233,6 +242,11 @@ impl KvmMachine {
     /// only what ends the machine comes out. All CPUs are on as far as others know.
     pub fn keeps_power(&self) -> bool {
         self.keeps_power
+    }
+
+    /// What of its vCPUs is not in the state that is saved, and how to have vCPUs without it.
+    pub fn unsaved(&self) -> Option<(&'static str, &'static str)> {
+        features::unsaved(&self.init)
     }
 
     /// What vCPU `index` is initialised with.
@@ -299,26 +313,6 @@ pub(crate) fn initialise(vcpu: &VcpuFd, init: &kvm_vcpu_init, mpidr: u64) -> io:
         vcpu.set_u64(id, mpidr)?;
     }
     Ok(())
-}
-
-/// With `off`, all but the first begin switched off.
-fn init_of(init: &kvm_vcpu_init, index: usize, off: bool) -> kvm_vcpu_init {
-    let mut init = *init;
-    init.features[0] |= u32::from(off && index != 0) << KVM_ARM_VCPU_POWER_OFF;
-    init
-}
-
-/// The kind of vCPU that the host has, with what it may have besides.
-fn features(kvm: &Kvm, vm: &VmFd) -> Result<kvm_vcpu_init, KvmError> {
-    let mut init = kvm_vcpu_init::default();
-    let refused = |e| KvmError::Refused { what: "tell what vCPUs it makes", source: host_error(e) };
-    vm.get_preferred_target(&mut init).map_err(refused)?;
-    init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
-    let pointers = [KVM_CAP_ARM_PTRAUTH_ADDRESS, KVM_CAP_ARM_PTRAUTH_GENERIC];
-    if pointers.iter().all(|cap| kvm.check_extension_raw((*cap).into()) > 0) {
-        init.features[0] |= 1 << KVM_ARM_VCPU_PTRAUTH_ADDRESS | 1 << KVM_ARM_VCPU_PTRAUTH_GENERIC;
-    }
-    Ok(init)
 }
 
 fn filter_calls(vm: &VmFd, calls: Calls) -> Result<(), KvmError> {

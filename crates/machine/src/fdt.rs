@@ -1,7 +1,7 @@
 //! The device tree that describes the board to the guest.
 //!
-//! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,armv8-timer`, `arm,psci`,
-//! `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
+//! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,cortex-a15-gic`, `arm,armv8-timer`,
+//! `arm,armv8-pmuv3`, `arm,psci`, `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
 
 use vm_fdt::{Error, FdtWriter};
 
@@ -42,6 +42,8 @@ pub struct Description<'a> {
     pub memory: u64,
     /// The interrupt controller.
     pub gic: GicVersion,
+    /// CPUs have performance counters.
+    pub counters: bool,
     /// Number of virtio devices; they fill the slots from the highest down.
     pub virtio_devices: usize,
     /// Kernel command line.
@@ -78,6 +80,12 @@ pub fn generate(description: &Description<'_>) -> Result<Vec<u8>, Error> {
     firmware(&mut w)?;
     interrupt_controller(&mut w, description)?;
     timer(&mut w, description)?;
+    if description.counters {
+        let node = w.begin_node("pmu")?;
+        w.property_string("compatible", "arm,armv8-pmuv3")?;
+        w.property_array_u32("interrupts", &[GIC_PPI, spec::PPI_PMU, private_level(description)])?;
+        w.end_node(node)?;
+    }
     peripherals(&mut w)?;
     virtio(&mut w, description.virtio_devices)?;
     w.end_node(root)?;
@@ -340,6 +348,7 @@ mod tests {
             caches: CACHES,
             memory: 2 << 30,
             gic: GicVersion::V3,
+            counters: false,
             virtio_devices,
             append: "console=ttyAMA0",
             initrd: Some((0x4800_0000, 0x4810_0000)),
@@ -350,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_gicv2_has_its_cpu_interfaces_and_its_private_interrupts_their_cpus() {
-        let v2 = Description { gic: GicVersion::V2, ..described(Topology::flat(3), 1) };
+        let v2 = Description { gic: GicVersion::V2, counters: true, ..described(Topology::flat(3), 1) };
         let blob = generate(&v2).unwrap();
         let tree = fdt::Fdt::new(&blob).unwrap();
         let gic = tree.find_compatible(&["arm,cortex-a15-gic"]).unwrap();
@@ -360,6 +369,8 @@ mod tests {
         assert!(tree.find_compatible(&["arm,gic-v3"]).is_none());
         let timer = tree.find_compatible(&["arm,armv8-timer"]).unwrap();
         assert_eq!(timer.property("interrupts").unwrap().value[8..12], [0, 0, 7, 4]);
+        let counters = tree.find_compatible(&["arm,armv8-pmuv3"]).unwrap().property("interrupts").unwrap();
+        assert_eq!(counters.value, [0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 7, 4]);
     }
 
     #[test]

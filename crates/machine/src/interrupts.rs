@@ -228,6 +228,11 @@ impl InKernel {
     fn check_may_be_saved(&self) -> Result<(), Unfit> {
         Unfit::unless(!self.machine.keeps_power(), || {
             "which CPUs are on is known to the host's kernel only: use Linux 6.4 or later on the host".into()
+        })?;
+        self.machine.unsaved().map_or(Ok(()), |(what, option)| {
+            Err(Unfit::new(format!(
+                "its CPUs have {what}, which is not saved yet: use --cpu host,{option}=off"
+            )))
         })
     }
 }

@@ -621,6 +621,7 @@ fn device_tree(
         caches: model.caches(),
         memory: config.memory,
         gic,
+        counters: cpu::has_counters(model),
         virtio_devices: config.virtio_devices(),
         append: &config.boot.append,
         initrd: boot.initrd_range(),

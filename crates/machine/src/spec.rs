@@ -66,6 +66,8 @@ pub const PPI_TIMER_SECURE: u32 = 13;
 pub const PPI_TIMER_PHYSICAL: u32 = 14;
 /// PPI of the virtual timer.
 pub const PPI_TIMER_VIRTUAL: u32 = 11;
+/// PPI of performance counters.
+pub const PPI_PMU: u32 = armlet_accel_kvm::PMU_INTID - 16;
 /// PPI of the EL2 physical timer.
 pub const PPI_TIMER_EL2: u32 = 10;
 

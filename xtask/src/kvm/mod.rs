@@ -14,7 +14,7 @@ use crate::boot::{self, PROMPT};
 use crate::build::Target;
 use crate::carry::Luggage;
 use crate::kernel::Version;
-use crate::{gdb, run};
+use crate::{gdb, guests, run};
 
 pub use host::{Host, folder};
 use host::{PROMPT as HOST, Plan};
@@ -45,6 +45,8 @@ enum Only {
     Gic2,
     /// A host with Linux 6.1
     Old,
+    /// A host with scalable vectors and performance counters
+    Extensions,
 }
 
 /// Runs the command.
@@ -55,6 +57,7 @@ pub fn main(o: &Options) -> Result<()> {
     match o.only {
         Some(Only::Gic2) => return gic2_host(o.verbose),
         Some(Only::Old) => return old_host(o.verbose),
+        Some(Only::Extensions) => return extended_host(o.verbose),
         Some(Only::Carry) | None => {}
     }
     let only = o.only.is_some();
@@ -100,14 +103,17 @@ pub fn main(o: &Options) -> Result<()> {
         return Ok(());
     }
     gic2_host(o.verbose)?;
-    old_host(o.verbose)
+    old_host(o.verbose)?;
+    extended_host(o.verbose)
 }
 
 /// A host with another KVM than usual.
 fn other_host(plan: Plan, echo: bool) -> Result<Host> {
     let mut plan = plan;
     plan.add_guests(&[Version::V6_12])?;
-    plan.add_armlet()?;
+    if !plan.programs.iter().any(|(name, _)| name == "armlet") {
+        plan.add_armlet()?;
+    }
     let mut host = Host::start(&plan, echo)?;
     host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
     Ok(host)
@@ -123,6 +129,36 @@ fn gic2_host(echo: bool) -> Result<()> {
     host.refused(&[("", "--accel kvm --smp 9", "give --smp 8 or less")])
 }
 
+/// A host whose CPU has all that the peer can emulate.
+fn extended_host(echo: bool) -> Result<()> {
+    let mut plan = Plan { cpu: "max", ..Plan::default() };
+    plan.files.push(("/guests/extensions".into(), guests::build_kvm("extensions")?));
+    let target = plan.add_armlet()?;
+    plan.programs.push(("exits".into(), build_test(&target, "exits")?));
+    let mut host = other_host(plan, echo)?;
+    println!("a host with SVE and PMUv3:");
+    host.tests("exits", "--test-threads=1")?;
+    let without = "extensions: no vectors";
+    for (cpu, words) in [
+        ("host", ["extensions: vectors of", "extensions: no counters"]),
+        ("host,pmu=on", ["extensions: vectors of", "extensions: counters"]),
+        ("host,sve=off", [without, "extensions: no counters"]),
+    ] {
+        let told = host.ask(&format!("armlet run --cpu {cpu} --kernel /guests/extensions </dev/null"), 0)?;
+        if !words.iter().chain(&["extensions: 0 failures"]).all(|words| told.contains(words)) {
+            bail!("a CPU '{cpu}' does not do as it should:\n{told}");
+        }
+        println!("CPU {cpu}: ok");
+    }
+    let questions = [
+        ("grep -cw sve /proc/cpuinfo", "2"),
+        ("dmesg | grep -c 'PMU driver'", "1"),
+        ("grep -c arm-pmu /proc/interrupts", "1"),
+    ];
+    host.boot_and_ask("host,pmu=on", Version::V6_12, 2, &questions)?;
+    host.refuses_to_save("use --cpu host,sve=off")
+}
+
 /// A host with a kernel that answers PSCI itself, has one counter for all guests, and writes no ID registers.
 fn old_host(echo: bool) -> Result<()> {
     let mut host = other_host(Plan { kernel: Version::V6_1, ..Plan::default() }, echo)?;
@@ -136,7 +172,7 @@ fn old_host(echo: bool) -> Result<()> {
     host.refused(&[
         ("", "--accel kvm --cpu neoverse-n1,lse=off", "ID_AA64ISAR0_EL1[23:20]"),
         ("", "--accel kvm --cpu cortex-a53", "MIDR_EL1[15:4]"),
-        ("", "--accel kvm --smp 1,max=2", "use Linux 6.4 or later"),
+        ("", "--accel kvm --smp 1,max=2", "need Linux 6.4 or later"),
     ])
 }
 
@@ -161,6 +197,11 @@ impl Host {
 
     /// Debian's kernel to a shell, with a disk, and to power-off.
     fn boot(&mut self, version: Version, smp: u32) -> Result<()> {
+        self.boot_and_ask("host", version, smp, &[])
+    }
+
+    /// As [`Self::boot`], with more questions and words of their answers.
+    fn boot_and_ask(&mut self, cpu: &str, version: Version, smp: u32, more: &[(&str, &str)]) -> Result<()> {
         let sum = self.ask("md5sum <disk", 0)?;
         let sum = sum
             .lines()
@@ -169,7 +210,7 @@ impl Host {
             .to_owned();
         let folder = folder(version);
         let line = format!(
-            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --drive disk \
+            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --cpu {cpu} --drive disk \
              --append 'console=ttyAMA0 quiet shell'; echo \"end\"\"=$?=\""
         );
         self.session().send_line(&line)?;
@@ -189,6 +230,7 @@ impl Host {
         let span = "a=$(cut -d. -f1 /proc/uptime) b=$(date +%s); sleep 2; c=$(cut -d. -f1 /proc/uptime) d=$(date +%s); \
                     [ $((c - a)) -ge 2 ] && [ $((d - b)) -ge 2 ] && [ $((c - a)) -le 10 ] && echo clock\" \"goes";
         boot::ask(s, span, "clock goes")?;
+        more.iter().try_for_each(|(question, words)| boot::ask(s, question, words))?;
         s.send_line("poweroff -f")?;
         s.wait_for("end=")?;
         let status = s.wait_for("=")?;
