@@ -10,7 +10,7 @@ use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::MAX_SHIFT;
 use armlet_engine::samples::Samples;
-use armlet_engine::{Accelerator, AcceleratorError, InstructionCount};
+use armlet_engine::{Accelerator, AcceleratorError, HostTime, InstructionCount};
 use armlet_memory::AddressSpace;
 
 use crate::config::{AcceleratorConfig, AcceleratorKind, MachineConfig, Semihosting};
@@ -34,6 +34,8 @@ pub(crate) struct Needs {
     pub(crate) counter: Option<Arc<InstructionCount>>,
     /// Hash what is executed.
     pub(crate) trace: bool,
+    /// What the system counter shows.
+    pub(crate) host_time: Option<Arc<HostTime>>,
     /// The virtual machine, with KVM.
     pub(crate) kvm: Option<Arc<KvmMachine>>,
     /// Where to tell what executes.
@@ -209,6 +211,7 @@ pub(crate) fn make(
                 semihosting: needs.semihosting,
                 counter: needs.counter.clone(),
                 trace: needs.trace,
+                host_time: needs.host_time.clone(),
                 samples: needs.samples.clone(),
                 avx512: config.value("avx512") != Some("off"),
                 perf: (config.value("perf") == Some("on")).then(|| perf_map(&needs)).transpose()?,

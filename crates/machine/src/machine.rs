@@ -240,6 +240,7 @@ impl Machine {
             count: config.count,
             counter: count.clone(),
             trace: pace.is_some_and(|options| options.trace),
+            host_time: times.clock.host_time().cloned(),
             kvm,
         };
         let accelerator = accelerator::make(kind, &config.accelerator, needs)?;

@@ -79,6 +79,7 @@ pub fn main(o: &Options) -> Result<()> {
     host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
     if let Some(luggage) = &mut luggage {
         luggage.carry(&mut host)?;
+        luggage.return_from_kvm(&mut host)?;
     }
     if only {
         return Ok(());
