@@ -1,5 +1,5 @@
 //! Part of `cargo xtask test-kvm`: a guest that is saved under the JIT here, goes on with KVM in the emulated host, is saved
-//! there, and goes on under the JIT.
+//! there, and goes on under the JIT; and one that began with KVM.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -98,6 +98,20 @@ impl Luggage {
         refusals(host)
     }
 
+    /// Starts a guest with KVM and has it go on under the JIT.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub fn return_from_kvm(&mut self, host: &mut Host) -> Result<()> {
+        host.ask(&format!("dd if=/dev/zero of=image bs={DISK} count=1"), 0)?;
+        let append = format!("--append '{WORDS}'");
+        let guest = format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image", files());
+        self.past = live(host, &guest, (0, 0.0), 1).context("started with KVM")?;
+        self.come_back(host, 1).context("started with KVM, under the JIT")?;
+        println!("from KVM to the JIT: ok");
+        Ok(())
+    }
+
     fn come_back(&self, host: &mut Host, lives: u32) -> Result<()> {
         let told = host.ask("stat -c 'size %s end' out; cat out image >/dev/outbox && sync", 0)?;
         // The line is echoed before it is answered.
@@ -131,6 +145,8 @@ impl Luggage {
         finish(s, 0)
     }
 }
+
+const WORDS: &str = "console=ttyAMA0 quiet shell";
 
 /// Of the state.
 fn sum(host: &mut Host) -> Result<String> {
@@ -196,12 +212,19 @@ fn live(host: &mut Host, guest: &str, past: (u64, f64), life: u32) -> Result<(u6
     )?;
     let s = host.session();
     s.send_line(&format!("armlet run --accel kvm {guest} --qmp unix:qmp; echo \"end\"\"=$?=\""))?;
-    // Typed ahead, for whoever reads it then.
-    s.send_line("")?;
+    if past.0 == 0 {
+        s.wait_for(PROMPT).context("no shell in the guest")?;
+        s.send_line(saved::COUNTER)?;
+    } else {
+        // Typed ahead, for whoever reads it then.
+        s.send_line("")?;
+    }
     s.wait_for(PROMPT).context("no shell in the guest")?;
     let now = look(s)?;
-    goes_on(past, now)?;
-    (1..life).try_for_each(|before| boot::ask(s, &read_life(before), &format!("life {before}")))?;
+    if past.0 != 0 {
+        goes_on(past, now)?;
+        (1..life).try_for_each(|before| boot::ask(s, &read_life(before), &format!("life {before}")))?;
+    }
     write_life(s, life)?;
     let timers = "a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); \
                   [ $((b - a)) -ge 1 ] && echo clock\" \"goes";

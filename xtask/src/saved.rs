@@ -243,15 +243,17 @@ pub fn linux(armlet: &Path) -> Result<()> {
 }
 
 /// Has a shell count in the background.
-pub const COUNTER: &str = "(i=0; while :; do i=$((i+1)); echo $i >/tmp/count; done) &";
+pub const COUNTER: &str = "(i=1000000; while :; do i=$((i+1)); echo $i >/tmp/count; done) &";
 
 /// The counter, and how long the kernel has run, in seconds.
 ///
 /// # Errors
 /// No answer, or a strange one.
 pub fn look(s: &mut Session) -> Result<(u64, f64)> {
-    // Between opening and writing it is empty.
-    s.send_line("while ! read n </tmp/count; do :; done; echo look $n $(cat /proc/uptime) end")?;
+    // Between opening and writing it is empty, and who reads just then can get zeros, which the shell drops.
+    s.send_line(
+        "while n=$(cat /tmp/count); [ ${#n} -ne 7 ]; do :; done; echo look $n $(cat /proc/uptime) end",
+    )?;
     let answer = s.wait_for(PROMPT)?;
     let line = answer.lines().find(|line| line.starts_with("look ")).context("no answer")?;
     let mut words = line.split_whitespace().skip(1);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use armlet_arm::{SysReg, sysreg};
 use armlet_engine::{Power, Then, VcpuState};
 use armlet_memory::Ram;
 use armlet_saved::file::{NewFile, Section, Writer};
@@ -154,11 +155,18 @@ impl Shared {
     /// A CPU, and its timers if they are in it.
     fn save_cpu(&self, cpu: usize) -> Result<(SavedCpu, Option<SavedTimer>), SaveError> {
         let interrupts = Arc::clone(&self.board.interrupts);
+        let (model, (reset, _)) = (Arc::clone(&self.model), self.reset_state(cpu));
         Ok(self.engine.run_on(cpu, move |access| {
             // A CPU_ON that was accepted has been carried out by work before this.
             let power = if access.power() == Power::On { SavedPower::On } else { SavedPower::Off };
             let mut state = access.state().clone();
             let timer = interrupts.take_timer(&mut state);
+            if timer.is_some() {
+                // A real CPU may keep bits that mean nothing to it.
+                for &reg in SysReg::ALL {
+                    state.sys[reg] = sysreg::settled(&model, &reset, reg, state.sys[reg]);
+                }
+            }
             // A CPU that waits for events by itself does not tell whether there was one: it looks once more.
             let event = access.event_pending() || timer.is_some();
             (SavedCpu::of(&state, power, event), timer)
