@@ -217,6 +217,9 @@ pub struct Generator {
     next_condition: Vec<Option<Cond>>,
     /// Whether the result of each instruction is replaced before anybody can look at memory.
     replaced: Vec<bool>,
+    /// The register of the guest's that each instruction's temporary may be in: that of the next one's result, which nobody
+    /// asks for any more.
+    early: Vec<Option<Gpr>>,
     effects: Vec<Effect>,
     plan: Plan,
     sites: Sites,
@@ -262,6 +265,7 @@ impl Generator {
             flags_dead: Vec::new(),
             next_condition: Vec::new(),
             replaced: Vec::new(),
+            early: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
             sites: Sites::default(),
@@ -372,15 +376,21 @@ impl Generator {
         let (mut wanted, mut condition) = (Wanted::All, None);
         self.replaced.clear();
         self.replaced.resize(block.insts.len(), false);
+        self.early.clear();
+        self.early.resize(block.insts.len(), None);
+        let mut next = None;
         // Guest registers whose values somebody may see before they are replaced.
         let everybody_looks = self.options.counted || self.options.trace || self.options.watch;
         let mut seen = u32::MAX;
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 self.nzcv_wanted[i] = wanted;
+                next = None;
                 continue;
             }
             let facts = inst.facts();
+            self.early[i] = next.and_then(|next| self.locations.early_place(i, &facts, &next));
+            next = Some(facts);
             wanted = match (inst, inst.condition()) {
                 (Inst::Branch { target }, _) if block.flags_dead.contains(target) => Wanted::Nothing,
                 (Inst::BranchIf { target, .. }, asked) if block.flags_dead.contains(target) => {
