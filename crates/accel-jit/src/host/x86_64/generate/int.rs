@@ -9,6 +9,16 @@ fn x(w: Width) -> bool {
     w == Width::X
 }
 
+/// The extension that AND with this constant is; it keeps the flags.
+fn zero_extends(w: Width, mask: Opnd) -> Option<UnaryOp> {
+    match (mask, w) {
+        (Opnd::Imm(0xff), _) => Some(UnaryOp::ZextB),
+        (Opnd::Imm(0xffff), _) => Some(UnaryOp::ZextH),
+        (Opnd::Imm(0xffff_ffff), Width::X) => Some(UnaryOp::ZextW),
+        _ => None,
+    }
+}
+
 impl Generator {
     pub(super) fn integer(&mut self, inst: &Inst) {
         match *inst {
@@ -63,7 +73,10 @@ impl Generator {
             AluOp::Add | AluOp::Sub if self.lea(op, w, d, a, b) => {}
             AluOp::Add => self.two(Op2::Add, true, w, d, (a, b)),
             AluOp::Sub => self.two(Op2::Sub, false, w, d, (a, b)),
-            AluOp::And => self.two(Op2::And, true, w, d, (a, b)),
+            AluOp::And => match zero_extends(w, b) {
+                Some(extend) => self.unary(extend, w, d, a),
+                None => self.two(Op2::And, true, w, d, (a, b)),
+            },
             AluOp::Or => self.two(Op2::Or, true, w, d, (a, b)),
             AluOp::Xor => self.two(Op2::Xor, true, w, d, (a, b)),
             AluOp::AndNot | AluOp::OrNot | AluOp::XorNot => self.logic_not(op, w, d, a, b),
@@ -192,8 +205,10 @@ impl Generator {
             }
             self.clobber_flags();
             let g = self.dest(d, RAX);
-            self.move_into(w, g, a);
-            if n != 0 {
+            if n == 0 {
+                self.move_into(w, g, a);
+            } else {
+                self.move_to_change(w, g, a);
                 self.asm.shift_imm(host, x(w), g, n);
             }
             return self.done(d, g);
@@ -284,7 +299,8 @@ impl Generator {
         {
             let a = self.loc(r);
             match (a, b) {
-                (a, Source::Imm(v)) => return self.asm.test_imm(x(w), a, v),
+                // The result has no more bits than the constant, and is not negative either way.
+                (a, Source::Imm(v)) => return self.asm.test_imm(x(w) && v < 0, a, v),
                 (Loc::Host(ga), Source::Rm(rm)) => return self.asm.test(x(w), rm, ga),
                 (Loc::Memory(m), Source::Rm(Rm::R(gb))) => return self.asm.test(x(w), m, Gpr(gb)),
                 _ => {}
@@ -498,7 +514,7 @@ impl Generator {
         }
         self.clobber_flags();
         let g = self.dest(d, RAX);
-        self.move_into(w, g, s);
+        self.move_to_change(w, g, s);
         let up = bits - lsb - width;
         if signed {
             if up != 0 {
@@ -740,6 +756,9 @@ impl Generator {
             self.asm.mov(g, RAX);
             return self.done(d, g);
         }
+        if op == SelectOp::None {
+            return self.select_plain(w, (d, g), cc, (a, b), s);
+        }
         self.move_into(w, RAX, b);
         match op {
             SelectOp::None => {}
@@ -756,6 +775,18 @@ impl Generator {
         };
         self.asm.cmov(cc, x(w), RAX, a);
         self.asm.mov(g, RAX);
+        self.done(d, g);
+    }
+
+    /// g = a if `cc`, else b.
+    fn select_plain(&mut self, w: Width, (d, g): (Reg, Gpr), cc: Cc, (a, b): (Opnd, Opnd), s: Gpr) {
+        let (cc, there, other) = if self.is_in(a, g) { (cc.invert(), a, b) } else { (cc, b, a) };
+        self.move_to_change(w, g, there);
+        let other = match other {
+            Opnd::Imm(_) => self.value(other, s).into(),
+            Opnd::Reg(r) => Rm::from(self.loc(r)),
+        };
+        self.asm.cmov(cc, x(w), g, other);
         self.done(d, g);
     }
 
