@@ -99,6 +99,7 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
     let ram_end = spec::RAM_BASE.saturating_add(config.memory);
     let regions = redistributor_regions(config.places(), ram_end);
     let end = regions.iter().map(|r| r.base.saturating_add(r.size)).fold(ram_end, u64::max);
+    let [sve, pmu] = cpu::host_extensions(&config.cpu);
     let machine = KvmMachine::open(&KvmConfig {
         affinities: (0..config.places())
             .map(|cpu| Ok(config.topology()?.mpidr(cpu)))
@@ -106,8 +107,14 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
         end,
         calls: Calls::Psci,
         stolen_time: Some(spec::STOLEN_TIME.base),
+        sve,
+        pmu,
     });
     let machine = machine.map_err(|e| ConfigError::NoKvm { why: e.to_string() })?;
+    if machine.keeps_power() && config.places() > config.smp {
+        let why = "CPUs that come later (--smp N,max=M) need Linux 6.4 or later on the host".into();
+        return Err(ConfigError::NoKvm { why });
+    }
     let model = cpu::model_of(&machine, &config.cpu)?;
     Ok(Chosen { kind: AcceleratorKind::Kvm, model, kvm: Some(machine), note: None })
 }
