@@ -55,7 +55,7 @@ impl Rig {
 
     /// Not started.
     pub fn paused(cpus: usize) -> Self {
-        Self::with(cpus, AcceleratorKind::Jit)
+        Self::with(cpus, AcceleratorKind::Auto)
     }
 
     pub fn with(cpus: usize, accelerator: AcceleratorKind) -> Self {
