@@ -200,6 +200,14 @@ pub fn build_bench(name: &str) -> Result<PathBuf> {
     build(&format!("bench-{name}"), &Path::new("guests/bench").join(name).with_extension("c"), &[])
 }
 
+/// Builds a guest of `guests/kvm` into the target folder: one that only a host's own CPU can execute.
+///
+/// # Errors
+/// The cross compiler is missing or fails.
+pub fn build_kvm(name: &str) -> Result<PathBuf> {
+    build(&format!("kvm-{name}"), &Path::new("guests/kvm").join(name).with_extension("c"), &[])
+}
+
 /// Builds a guest of `guests/litmus` into the target folder, with assembler source that was made for it.
 ///
 /// # Errors

@@ -35,12 +35,16 @@ pub mod runtime;
 
 use std::sync::Arc;
 
-use armlet_engine::InstructionCount;
 use armlet_engine::samples::Samples;
+use armlet_engine::{HostTime, InstructionCount};
 
 #[cfg(target_arch = "x86_64")]
 pub use accelerator::MachineShared;
+#[cfg(not(target_arch = "x86_64"))]
+pub use accelerator::cycle_counter;
 pub use accelerator::{JitAccelerator, check_host};
+#[cfg(target_arch = "x86_64")]
+pub use host::x86_64::cycles::cycle_counter;
 use perf::PerfMap;
 
 /// Choices of the user.
@@ -63,6 +67,9 @@ pub struct JitOptions {
     pub counter: Option<Arc<InstructionCount>>,
     /// With `counter`: make a hash of the instructions that each vCPU executes (`trace_hash` in the statistics).
     pub trace: bool,
+    /// The time that the system counter shows, one tick for 16 ns, less [`HostTime::state`], if translated code may read
+    /// it by itself.
+    pub host_time: Option<Arc<HostTime>>,
     /// Tell it where guest code executes, once for each of its periods.
     pub samples: Option<Arc<Samples>>,
     /// Tell the host's profilers what translated code is called.
@@ -83,6 +90,7 @@ impl Default for JitOptions {
             avx512: true,
             counter: None,
             trace: false,
+            host_time: None,
             samples: None,
             perf: None,
             #[cfg(all(feature = "mistakes", target_arch = "x86_64"))]

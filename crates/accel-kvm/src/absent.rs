@@ -10,7 +10,7 @@ use armlet_engine::{Accelerator, AcceleratorError, VcpuBackend, VcpuShared};
 use armlet_memory::AddressSpace;
 use armlet_saved::{SavedGic, Unfit};
 
-use crate::{GicLayout, KvmConfig, KvmError};
+use crate::{GicLayout, GicVersion, KvmConfig, KvmError};
 
 /// Frequency of the host's counter, in Hz. No guest has it here.
 pub fn counter_frequency() -> u64 {
@@ -39,6 +39,10 @@ impl KvmMachine {
         match self.0 {}
     }
 
+    pub fn gic_version(&self) -> GicVersion {
+        match self.0 {}
+    }
+
     pub fn create_gic(self: &Arc<Self>, _: &GicLayout) -> Result<Arc<KvmGic>, KvmError> {
         match self.0 {}
     }
@@ -48,6 +52,14 @@ impl KvmMachine {
     }
 
     pub fn time_goes(&self, _: bool) {
+        match self.0 {}
+    }
+
+    pub fn unsaved(&self) -> Option<(&'static str, &'static str)> {
+        match self.0 {}
+    }
+
+    pub fn keeps_power(&self) -> bool {
         match self.0 {}
     }
 
@@ -83,6 +95,10 @@ pub struct KvmGic(Infallible);
 
 #[allow(missing_docs, reason = "as on hosts that have it")]
 impl KvmGic {
+    pub fn version(&self) -> GicVersion {
+        match self.0 {}
+    }
+
     pub fn set_spi(&self, _: u32, _: bool) {
         match self.0 {}
     }

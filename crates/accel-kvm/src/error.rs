@@ -37,6 +37,14 @@ pub enum KvmError {
         /// Version that brought it.
         since: &'static str,
     },
+    /// Something that a CPU was to have.
+    #[error("this host's KVM gives guests no {what}: leave {option}=on out of --cpu")]
+    Absent {
+        /// What is missing.
+        what: &'static str,
+        /// What asked for it.
+        option: &'static str,
+    },
     /// Addresses of guests are too short.
     #[error(
         "this machine needs guest-physical addresses of {needed} bits, and the host's KVM has {limit}: give it less \
@@ -56,11 +64,22 @@ pub enum KvmError {
         /// Those that it can have.
         most: usize,
     },
-    /// The host's interrupt controller serves no guest with one of version 3.
+    /// The host's interrupt controller serves no guest.
     #[error(
-        "this host's interrupt controller cannot serve a guest's GICv3 ({0}): use a host with GICv3 or later"
+        "this host's interrupt controller can serve no guest ({0}): use a host with GICv3 or later, or with a GICv2 that \
+         has the virtualization extensions"
     )]
     Gic(io::Error),
+    /// More CPUs than a GICv2 has interfaces for.
+    #[error(
+        "this host's interrupt controller serves guests with a GICv2, thus {most} CPUs at most, not {asked}: give --smp \
+         {most} or less",
+        most = crate::vgic2::MOST_CPUS
+    )]
+    GicCpus {
+        /// Those wanted.
+        asked: usize,
+    },
     /// The model is not one that the host's CPU can be.
     #[error("this host's CPU cannot be a {cpu}: {fields}; use --cpu host")]
     Identity {

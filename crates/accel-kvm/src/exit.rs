@@ -54,8 +54,13 @@ pub enum Exit<'a> {
         /// Guest-physical address.
         address: u64,
     },
-    /// The kernel's own answer to a call, by the numbers of `KVM_SYSTEM_EVENT_*`.
-    System(u32),
+    /// The kernel asks for something that concerns the whole machine.
+    System {
+        /// One of `KVM_SYSTEM_EVENT_*`.
+        event: u32,
+        /// The kernel answers calls of PSCI, so this may be one of the guest's.
+        by_call: bool,
+    },
     /// The CPU could not be entered.
     FailEntry {
         /// The kernel's reason.
@@ -89,6 +94,8 @@ pub enum Next {
     Abort,
     /// The machine answers a call.
     Call,
+    /// As [`Self::Call`], of this function, by which the guest would have asked for the same.
+    CallOf(u64),
     /// A debugger is to be told.
     Debug(DebugStop),
     /// BRK with this immediate: a debugger's, or the guest's own.
@@ -127,12 +134,10 @@ pub fn handle(exit: Exit<'_>, bus: &dyn Bus) -> Next {
         }
         Exit::Call => Next::Call,
         Exit::Debug { syndrome, address } => debug_stop(syndrome, address),
-        Exit::NoSyndrome { address } => Next::Fatal(format!(
-            "it accesses a device, or nothing, at {address:#x} by an instruction that the host's CPU does not describe \
-             to KVM (of pairs, vectors, exclusives, or one that changes its base register): let the guest access \
-             devices by plain loads and stores, or use --accel jit on an x86-64 host"
-        )),
-        Exit::System(event) => Next::Fatal(system(event)),
+        Exit::NoSyndrome { address } => Next::Fatal(no_syndrome(&format!("at {address:#x} "))),
+        Exit::System { event: event::SHUTDOWN, by_call: true } => Next::CallOf(SYSTEM_OFF),
+        Exit::System { event: event::RESET, by_call: true } => Next::CallOf(SYSTEM_RESET),
+        Exit::System { event, .. } => Next::Fatal(system(event)),
         Exit::FailEntry { reason, cpu } => Next::Fatal(format!(
             "the host's CPU {cpu} cannot execute it (reason {reason:#x}): on a host whose CPUs differ, keep the machine \
              on those of one kind (taskset)"
@@ -144,12 +149,49 @@ pub fn handle(exit: Exit<'_>, bus: &dyn Bus) -> Next {
         Exit::InternalError => {
             Next::Fatal("KVM has failed inside the host's kernel: see the host's kernel log".into())
         }
-        Exit::Failed(error) => Next::Fatal(format!("KVM cannot run it: {error}; see the host's kernel log")),
+        Exit::Failed(error) => Next::Fatal(failure(&error)),
         Exit::Other(number) => Next::Fatal(format!(
             "KVM leaves the guest for a reason that is not known here (exit {number}): the host's kernel may be newer \
              than this program"
         )),
     }
+}
+
+fn no_syndrome(place: &str) -> String {
+    format!(
+        "it accesses a device, or nothing, {place}by an instruction that the host's CPU does not describe to KVM (of \
+         pairs, vectors, exclusives, or one that changes its base register): let the guest access devices by plain \
+         loads and stores, or use --accel jit on an x86-64 host"
+    )
+}
+
+/// Linux's numbers of errors.
+mod errno {
+    pub const ENOMEM: i32 = 12;
+    pub const EFAULT: i32 = 14;
+    pub const ENOSYS: i32 = 38;
+    pub const EHWPOISON: i32 = 133;
+}
+
+/// Why `KVM_RUN` itself failed.
+fn failure(error: &std::io::Error) -> String {
+    let mend = match error.raw_os_error() {
+        // Linux before 5.5 tells of undescribed accesses so.
+        Some(errno::ENOSYS) => return no_syndrome(""),
+        Some(errno::EHWPOISON) => {
+            "the host's memory behind it has failed: start the machine anew, and have the host's memory tested if that \
+             happens again"
+        }
+        Some(errno::ENOMEM) => {
+            "the host has no memory left for it: free some, or give the machine less (--memory)"
+        }
+        Some(errno::EFAULT) => {
+            "the host's memory behind it cannot be accessed, as where a limit of memory (a control group's) is met or \
+             the host's disk for swapped memory fails: see the host's kernel log"
+        }
+        _ => "see the host's kernel log",
+    };
+    format!("KVM cannot run it ({error}): {mend}")
 }
 
 fn size_of(length: usize) -> Option<AccessSize> {
@@ -176,18 +218,41 @@ fn debug_stop(syndrome: u32, address: u64) -> Next {
     }
 }
 
+/// PSCI's calls of that name (Arm DEN 0022).
+const SYSTEM_OFF: u64 = 0x8400_0008;
+const SYSTEM_RESET: u64 = 0x8400_0009;
+
+/// `KVM_SYSTEM_EVENT_*` (Documentation/virt/kvm/api.rst of Linux, 5).
+mod event {
+    pub const SHUTDOWN: u32 = 1;
+    pub const RESET: u32 = 2;
+    pub const CRASH: u32 = 3;
+    pub const WAKEUP: u32 = 4;
+    pub const SUSPEND: u32 = 5;
+}
+
 /// Calls that would end in these are forwarded, so none is expected.
 fn system(event: u32) -> String {
     let what = match event {
-        1 => "a power-off",
-        2 => "a reset",
-        3 => "a crash of the guest",
-        4 => "a wake-up",
-        5 => "a suspension",
-        6 => "the end of a confidential guest",
-        _ => "something unknown",
+        event::SHUTDOWN => {
+            "a power-off that the guest has not asked this program for: let the guest power off by PSCI, as its device \
+             tree says"
+        }
+        event::RESET => {
+            "a reset that the guest has not asked this program for: let the guest reset by PSCI, as its device tree says"
+        }
+        event::CRASH => "the end of a guest that has crashed: see the guest's last messages",
+        event::WAKEUP => {
+            "a CPU that is suspended to be woken, but this program suspends none: the host's kernel may be newer than \
+             this program"
+        }
+        event::SUSPEND => {
+            "the guest to be suspended to memory, which this machine does not offer: have the guest use another kind of \
+             sleep (Linux: echo s2idle > /sys/power/mem_sleep)"
+        }
+        _ => "something that is not known here: the host's kernel may be newer than this program",
     };
-    format!("KVM asks for {what} (system event {event}) that the guest has not asked this program for")
+    format!("KVM asks for {what} (system event {event})")
 }
 
 #[cfg(test)]
@@ -257,6 +322,14 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_the_machine_is_the_guests_call_where_the_kernel_answers_calls() {
+        let bus = Register::default();
+        let next = |event| handle(Exit::System { event, by_call: true }, &bus);
+        assert_eq!((next(1), next(2)), (Next::CallOf(0x8400_0008), Next::CallOf(0x8400_0009)));
+        assert!(matches!(next(3), Next::Fatal(text) if text.contains("crashed")));
+    }
+
+    #[test]
     fn what_cannot_go_on_says_where_and_what_to_do() {
         let bus = Register::default();
         let text = |exit| match handle(exit, &bus) {
@@ -265,12 +338,31 @@ mod tests {
         };
         assert!(text(Exit::NoSyndrome { address: 0x900_0000 }).contains("0x9000000"));
         assert!(text(Exit::MemoryFault { address: 0x4000_0000, size: 4096 }).contains("0x40000000"));
-        assert!(text(Exit::System(1)).contains("power-off"));
-        assert!(text(Exit::System(99)).contains("99"));
+        let system = |event| text(Exit::System { event, by_call: false });
+        for (event, words) in [
+            (1, "power off by PSCI"),
+            (2, "reset by PSCI"),
+            (3, "guest's last messages"),
+            (4, "newer than this program"),
+            (5, "mem_sleep"),
+            (99, "newer than this program (system event 99)"),
+        ] {
+            let told = system(event);
+            assert!(told.contains(words) && !told.contains('\n'), "{told}");
+        }
         assert!(text(Exit::FailEntry { reason: 0x10, cpu: 3 }).contains("CPU 3"));
         assert!(text(Exit::InternalError).contains("kernel log"));
         assert!(text(Exit::Other(1234)).contains("1234"));
-        assert!(text(Exit::Failed(std::io::Error::from_raw_os_error(14))).contains("Bad address"));
+        for (number, words) in [
+            (12, "--memory"),
+            (14, "Bad address"),
+            (22, "see the host's kernel log"),
+            (38, "plain loads and stores"),
+            (133, "memory tested"),
+        ] {
+            let told = text(Exit::Failed(std::io::Error::from_raw_os_error(number)));
+            assert!(told.contains(words) && !told.contains('\n'), "{told}");
+        }
         assert_eq!(handle(Exit::Interrupted, &bus), Next::Enter);
         assert_eq!(handle(Exit::Call, &bus), Next::Call);
     }

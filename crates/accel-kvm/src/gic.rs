@@ -1,29 +1,38 @@
-//! The interrupt controller inside the host's kernel (Documentation/virt/kvm/devices/arm-vgic-v3.rst of Linux).
+//! The interrupt controller inside the host's kernel (Documentation/virt/kvm/devices/arm-vgic-v3.rst and arm-vgic.rst of
+//! Linux).
 
 use std::io;
 use std::sync::Arc;
 
 use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
-    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
-    KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO,
-    KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_VGIC_V3_ADDR_TYPE_DIST,
-    KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
+    KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
+    KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
+    KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as TYPE_V2, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as TYPE_V3,
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
-use crate::system::{command, get, host, set};
+use crate::system::{command, could_create, get, host, set};
 use crate::vgic::{Attributes, Group, PRIVATE, SGI_FRAME, Shape, attribute_affinity, frame, icc};
-use crate::{GicLayout, KvmError};
+use crate::{GicLayout, GicVersion, KvmError, vgic2};
 
 /// `KVM_IRQ_LINE`: an SPI.
 const TYPE_SPI: u32 = 1 << 24;
 
-/// A GICv3 in the host's kernel.
+/// An interrupt controller in the host's kernel.
 pub struct KvmGic {
     device: DeviceFd,
     vm: Arc<VmFd>,
-    shape: Shape,
+    kind: Kind,
+}
+
+/// What it is.
+enum Kind {
+    V2(vgic2::Shape),
+    V3(Shape),
 }
 
 impl Attributes for DeviceFd {
@@ -54,28 +63,39 @@ const fn number_of(group: Group) -> (u32, Size) {
         Group::Redistributor => (KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, Size::Word),
         Group::Interface => (KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, Size::Double),
         Group::Levels => (KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, Size::Word),
+        Group::Interface2 => (KVM_DEV_ARM_VGIC_GRP_CPU_REGS, Size::Word),
     }
 }
 
 impl KvmGic {
-    /// Makes it for a virtual machine all of whose vCPUs have been made.
+    /// Makes it for a virtual machine all of whose vCPUs have been made: of version 3, or 2 where the host has no other.
     pub(crate) fn new(vm: &Arc<VmFd>, mpidrs: &[u64], layout: &GicLayout) -> Result<Self, KvmError> {
-        let mut kind = kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, fd: 0, flags: 0 };
-        let device = vm.create_device(&mut kind).map_err(|e| KvmError::Gic(host(e)))?;
+        let cpus = mpidrs.len();
+        let (number, kind) = match version(vm) {
+            GicVersion::V2 if cpus > vgic2::MOST_CPUS => return Err(KvmError::GicCpus { asked: cpus }),
+            GicVersion::V2 => (TYPE_V2, Kind::V2(vgic2::Shape { spis: layout.spis, cpus })),
+            GicVersion::V3 => {
+                let affinities = mpidrs.iter().map(|m| attribute_affinity(*m)).collect();
+                (TYPE_V3, Kind::V3(Shape { spis: layout.spis, affinities }))
+            }
+        };
+        let mut asked = kvm_create_device { type_: number, fd: 0, flags: 0 };
+        let device = vm.create_device(&mut asked).map_err(|e| KvmError::Gic(host(e)))?;
         let refused = |source| KvmError::Refused { what: "place an interrupt controller", source };
-        let address = KVM_DEV_ARM_VGIC_GRP_ADDR;
-        set(&device, address, KVM_VGIC_V3_ADDR_TYPE_DIST.into(), &layout.distributor).map_err(refused)?;
-        for (index, (base, count)) in layout.redistributors.iter().enumerate() {
-            // Bits 63 to 52: how many; 51 to 16: where; 11 to 0: which.
-            let region = (*count as u64) << 52 | base | index as u64;
-            set(&device, address, KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION.into(), &region).map_err(refused)?;
-        }
+        place(&device, &kind, layout).map_err(refused)?;
         let interrupts = layout.spis + PRIVATE;
         set(&device, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &interrupts).map_err(refused)?;
         let refused = |source| KvmError::Refused { what: "start an interrupt controller", source };
         command(&device, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT.into()).map_err(refused)?;
-        let affinities = mpidrs.iter().map(|m| attribute_affinity(*m)).collect();
-        Ok(Self { device, vm: Arc::clone(vm), shape: Shape { spis: layout.spis, affinities } })
+        Ok(Self { device, vm: Arc::clone(vm), kind })
+    }
+
+    /// What it is.
+    pub fn version(&self) -> GicVersion {
+        match self.kind {
+            Kind::V2(_) => GicVersion::V2,
+            Kind::V3(_) => GicVersion::V3,
+        }
     }
 
     /// Drives the input of SPI `n` (INTID `n + 32`).
@@ -87,7 +107,11 @@ impl KvmGic {
 
     /// Everything as at power-on; the inputs keep their levels. The vCPUs must be stopped.
     pub fn reset(&self) {
-        if let Err(error) = self.try_reset() {
+        let reset = match &self.kind {
+            Kind::V2(shape) => shape.reset(&self.device),
+            Kind::V3(shape) => self.reset_v3(shape),
+        };
+        if let Err(error) = reset {
             tracing::error!(%error, "the interrupt controller in the host's kernel cannot be reset");
         }
     }
@@ -95,10 +119,10 @@ impl KvmGic {
     /// All registers, and the levels of the inputs. The vCPUs must be stopped.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's, or it is a GICv2.
     pub fn save(&self) -> Result<SavedGic, Unfit> {
         let failed = |e| Unfit::new(format!("the host's kernel does not tell its interrupt controller: {e}"));
-        self.shape.save(&self.device).map_err(failed)
+        self.saved_shape()?.save(&self.device).map_err(failed)
     }
 
     /// Takes over what was saved. The vCPUs must be stopped, and be as they are to go on.
@@ -106,19 +130,28 @@ impl KvmGic {
     /// # Errors
     /// What the host's cannot be; it must not be used then.
     pub fn restore(&self, saved: &SavedGic) -> Result<(), Unfit> {
-        self.shape.restore(&self.device, saved)
+        self.saved_shape()?.restore(&self.device, saved)
     }
 
-    fn try_reset(&self) -> io::Result<()> {
+    fn saved_shape(&self) -> Result<&Shape, Unfit> {
+        match &self.kind {
+            Kind::V3(shape) => Ok(shape),
+            Kind::V2(_) => Err(Unfit::new(
+                "the interrupt controller: this host's kernel has a GICv2, which is neither saved nor restored",
+            )),
+        }
+    }
+
+    fn reset_v3(&self, shape: &Shape) -> io::Result<()> {
         let distributor = |at: u64, value: u32| set(&self.device, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, at, &value);
         distributor(frame::CTLR, 0)?;
         // Each frame has the registers of the private ones too, which the redistributors hold.
-        reset_frame(1..(self.shape.spis + PRIVATE) / 32, distributor)?;
-        for n in u64::from(PRIVATE)..u64::from(self.shape.spis + PRIVATE) {
+        reset_frame(1..(shape.spis + PRIVATE) / 32, distributor)?;
+        for n in u64::from(PRIVATE)..u64::from(shape.spis + PRIVATE) {
             distributor(frame::IROUTER + 8 * n, 0)?;
             distributor(frame::IROUTER + 8 * n + 4, 0)?;
         }
-        self.shape.affinities.iter().try_for_each(|affinity| self.reset_cpu(*affinity))
+        shape.affinities.iter().try_for_each(|affinity| self.reset_cpu(*affinity))
     }
 
     fn reset_cpu(&self, affinity: u64) -> io::Result<()> {
@@ -134,6 +167,26 @@ impl KvmGic {
         let control: u64 = get(&self.device, group, attribute(icc::CTLR))?;
         set(&self.device, group, attribute(icc::CTLR), &(control & !icc::CTLR_WRITABLE))
     }
+}
+
+/// What a guest of this host can have: version 2 where there is no other.
+pub fn version(vm: &VmFd) -> GicVersion {
+    let only_v2 = !could_create(vm, TYPE_V3) && could_create(vm, TYPE_V2);
+    if only_v2 { GicVersion::V2 } else { GicVersion::V3 }
+}
+
+/// Where guests find it.
+fn place(device: &DeviceFd, kind: &Kind, layout: &GicLayout) -> io::Result<()> {
+    let put = |what: u32, base: u64| set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, what.into(), &base);
+    if let Kind::V2(_) = kind {
+        put(KVM_VGIC_V2_ADDR_TYPE_DIST, layout.distributor)?;
+        return put(KVM_VGIC_V2_ADDR_TYPE_CPU, layout.interface);
+    }
+    put(KVM_VGIC_V3_ADDR_TYPE_DIST, layout.distributor)?;
+    // Bits 63 to 52: how many; 51 to 16: where; 11 to 0: which.
+    let region = |(index, (base, count)): (usize, &(u64, usize))| (*count as u64) << 52 | base | index as u64;
+    let mut regions = layout.redistributors.iter().enumerate().map(region);
+    regions.try_for_each(|region| put(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, region))
 }
 
 /// The registers of a frame that hold `words` of 32 interrupts each.

@@ -2,13 +2,10 @@
 
 use std::io;
 
-use kvm_bindings::{
-    KVM_API_VERSION, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER,
-    KVM_CAP_COUNTER_OFFSET, kvm_enable_cap,
-};
+use kvm_bindings::{KVM_API_VERSION, KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use crate::system::{has, host};
+use crate::system::host;
 use crate::{KvmConfig, KvmError};
 
 /// Bits of a guest-physical address where the host says nothing about it.
@@ -40,9 +37,6 @@ pub fn open() -> Result<Kvm, KvmError> {
     if let Some((_, what, since)) = needed.into_iter().find(|(cap, ..)| !kvm.check_extension(*cap)) {
         return Err(KvmError::TooOld { what, since });
     }
-    if kvm.check_extension_raw(KVM_CAP_COUNTER_OFFSET.into()) <= 0 {
-        return Err(KvmError::TooOld { what: "way to stop a guest's time", since: "6.4" });
-    }
     Ok(kvm)
 }
 
@@ -61,9 +55,6 @@ pub fn create(kvm: &Kvm, config: &KvmConfig) -> Result<VmFd, KvmError> {
     let vm = if told == 0 { kvm.create_vm() } else { kvm.create_vm_with_ipa_size(bits) };
     let refused = |what| move |e| KvmError::Refused { what, source: host(e) };
     let vm = vm.map_err(refused("make a virtual machine"))?;
-    if !has(&vm, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER.into()) {
-        return Err(KvmError::TooOld { what: "forwarding of a guest's calls", since: "6.4" });
-    }
     // Accesses that the CPU does not describe come here, where more can be said about them.
     if kvm.check_extension_raw(KVM_CAP_ARM_NISV_TO_USER.into()) > 0 {
         let cap = kvm_enable_cap { cap: KVM_CAP_ARM_NISV_TO_USER, ..Default::default() };

@@ -3,10 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | `host` | what the host can do, asked before anything is made |
+//! | `features` | what vCPUs can have, and what ours get |
 //! | `machine` | the virtual machine: memory, vCPUs' descriptors, time, doorbells |
 //! | `identity` | the ID registers: the host's as a CPU model, and a model's written to the host |
 //! | `gic` | the interrupt controller inside the host's kernel |
 //! | [`vgic`] | its state, as it is saved; needs no KVM |
+//! | [`vgic2`] | the same for a GICv2, where the host has only that |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
@@ -26,11 +28,14 @@ pub mod patch;
 pub mod registers;
 pub mod step;
 pub mod vgic;
+pub mod vgic2;
 
 #[cfg(not(target_arch = "aarch64"))]
 mod absent;
 #[cfg(target_arch = "aarch64")]
 mod debug;
+#[cfg(target_arch = "aarch64")]
+mod features;
 #[cfg(target_arch = "aarch64")]
 mod gic;
 #[cfg(target_arch = "aarch64")]
@@ -72,8 +77,20 @@ pub enum Calls {
     All,
 }
 
+/// Whether vCPUs are to have something that not every host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// No.
+    #[default]
+    No,
+    /// If the host has it.
+    IfThere,
+    /// It must be there.
+    Yes,
+}
+
 /// What a virtual machine is made for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KvmConfig {
     /// `MPIDR_EL1` of each place for a vCPU.
     pub affinities: Vec<u64>,
@@ -83,15 +100,33 @@ pub struct KvmConfig {
     pub calls: Calls,
     /// Where the vCPUs' stolen time is told (Arm DEN 0057), 64 bytes for each, in a page that is nothing else's.
     pub stolen_time: Option<u64>,
+    /// The Scalable Vector Extension, with all vector lengths that the host has.
+    pub sve: Wanted,
+    /// Performance counters (PMUv3), with interrupts if there is an interrupt controller.
+    pub pmu: Wanted,
 }
 
-/// Where a GICv3 inside the host's kernel is.
+/// INTID of the performance counters' interrupt, a PPI (Arm DEN 0094, BSA 3.7.1).
+pub const PMU_INTID: u32 = 23;
+
+/// An interrupt controller inside the host's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicVersion {
+    /// Where the host has nothing better: up to [`vgic2::MOST_CPUS`] CPUs, and nothing of it can be saved.
+    V2,
+    /// GICv3.
+    V3,
+}
+
+/// Where an interrupt controller inside the host's kernel is.
 #[derive(Clone, Debug)]
 pub struct GicLayout {
     /// Number of SPIs, a multiple of 32.
     pub spis: u32,
     /// First guest-physical address of the distributor.
     pub distributor: u64,
-    /// Regions of redistributors: first address, and how many.
+    /// Regions of a GICv3's redistributors: first address, and how many.
     pub redistributors: Vec<(u64, usize)>,
+    /// First guest-physical address of a GICv2's CPU interfaces.
+    pub interface: u64,
 }

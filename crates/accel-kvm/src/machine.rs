@@ -6,25 +6,26 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use armlet_arm::SysReg;
-use armlet_arm::sysreg::ExternalRegisters;
+use armlet_arm::sysreg::{ExternalRegisters, encoding};
 use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{
-    KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS, KVM_ARM_VCPU_PTRAUTH_GENERIC,
-    KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER,
-    KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_PTRAUTH_ADDRESS, KVM_CAP_ARM_PTRAUTH_GENERIC,
+    KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE,
+    KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_COUNTER_OFFSET,
     KVM_CAP_STEAL_TIME, KVM_MEM_LOG_DIRTY_PAGES, kvm_smccc_filter,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_vcpu_init,
 };
-use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use crate::features::{self, connect_counters, features, has_feature, init_of};
 use crate::identity::Caches;
 use crate::patch::Patches;
 use crate::registers::{OneReg, Registers, system_register};
 use crate::system::{
-    counter, host as host_error, set_call_filter, set_counter_offset, set_memory, set_of_vcpu,
+    counter, duplicate, has, host as host_error, set_call_filter, set_counter_offset, set_memory,
+    set_of_vcpu, set_register,
 };
-use crate::{Calls, GicLayout, KvmConfig, KvmError, KvmGic, host};
+use crate::{Calls, GicLayout, GicVersion, KvmConfig, KvmError, KvmGic, gic, host};
 
 /// Memory slots.
 const SLOT_RAM: u32 = 0;
@@ -34,6 +35,8 @@ const STOLEN_TIME: u64 = 64;
 const STOLEN_TIME_ALIGN: u64 = 0x1_0000;
 /// Where the time is among them.
 const STOLEN: u64 = 8;
+/// `KVM_REG_ARM_TIMER_CNT`: the virtual counter.
+const VIRTUAL_COUNT: u64 = system_register(encoding(3, 3, 14, 3, 2));
 /// PSCI's calls, by the 32-bit convention; by the 64-bit one they have bit 30 set as well.
 const PSCI: u32 = 0x8400_0000;
 const PSCI_CALLS: u32 = 0x20;
@@ -51,7 +54,9 @@ pub struct KvmMachine {
     // In the order in which they are to be dropped: the vCPUs before the memory that they use.
     aside: Mutex<BTreeMap<usize, VcpuFd>>,
     pub(crate) vm: Arc<VmFd>,
-    pub(crate) init: kvm_vcpu_init,
+    init: kvm_vcpu_init,
+    /// See [`Self::keeps_power`].
+    keeps_power: bool,
     pub(crate) mpidrs: Vec<u64>,
     pub(crate) registers: Registers,
     pub(crate) breakpoints: usize,
@@ -62,6 +67,8 @@ pub struct KvmMachine {
     /// Those of the model that the vCPUs have become.
     pub(crate) caches: OnceLock<Caches>,
     time: Mutex<Time>,
+    /// By which vCPU the guest's counter is set, where the virtual machine has no offset (Linux before 6.4).
+    count_by: Option<OwnedFd>,
     memory: OnceLock<Arc<AddressSpace>>,
     stolen_time: Option<Ram>,
 }
@@ -91,8 +98,15 @@ impl KvmMachine {
     pub fn open(config: &KvmConfig) -> Result<Arc<Self>, KvmError> {
         let kvm = host::open()?;
         let vm = Arc::new(host::create(&kvm, config)?);
-        filter_calls(&vm, config.calls)?;
-        let init = features(&kvm, &vm)?;
+        let forwards = has(&vm, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER.into());
+        match (forwards, config.calls) {
+            (true, calls) => filter_calls(&vm, calls)?,
+            (false, Calls::Psci) => {}
+            (false, Calls::All) => {
+                return Err(KvmError::TooOld { what: "forwarding of a guest's calls", since: "6.4" });
+            }
+        }
+        let init = features(&kvm, &vm, config)?;
         let stolen_time =
             config.stolen_time.filter(|_| kvm.check_extension_raw(KVM_CAP_STEAL_TIME.into()) > 0);
         let page =
@@ -102,19 +116,30 @@ impl KvmMachine {
         for (index, mpidr) in config.affinities.iter().enumerate() {
             let no_vcpu = |e| KvmError::Refused { what: "make a vCPU", source: host_error(e) };
             let vcpu = vm.create_vcpu(index as u64).map_err(no_vcpu)?;
-            initialise(&vcpu, &init, *mpidr).map_err(refused("initialise a vCPU"))?;
+            initialise(&vcpu, &init_of(&init, index, !forwards), *mpidr)
+                .map_err(refused("initialise a vCPU"))?;
             if let Some(base) = stolen_time {
                 let address = base + index as u64 * STOLEN_TIME;
                 let (group, attribute) = (KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA.into());
                 set_of_vcpu(&vcpu, group, attribute, &address).map_err(refused("tell of stolen time"))?;
             }
+            if has_feature(&init, KVM_ARM_VCPU_SVE) {
+                // Once for ever, with all lengths that there are.
+                let settled = vcpu.vcpu_finalize(&(KVM_ARM_VCPU_SVE as i32)).map_err(host_error);
+                settled.map_err(refused("give a vCPU scalable vectors"))?;
+            }
             registers.get_or_insert_with(|| Registers::of(&vcpu));
             aside.insert(index, vcpu);
         }
+        let has_offset = kvm.check_extension_raw(KVM_CAP_COUNTER_OFFSET.into()) > 0;
+        let first = aside.get(&0).filter(|_| !has_offset);
+        let count_by = first.map(duplicate).transpose().map_err(refused("set a guest's time"))?;
         Ok(Arc::new(Self {
             aside: Mutex::new(aside),
             vm,
             init,
+            keeps_power: !forwards,
+            count_by,
             mpidrs: config.affinities.clone(),
             registers: registers.unwrap_or_default(),
             breakpoints: usize::try_from(kvm.get_guest_debug_hw_bps()).unwrap_or(0),
@@ -156,13 +181,22 @@ impl KvmMachine {
         log.map_err(|e| KvmError::Refused { what: "tell changes of memory", source: host_error(e) })
     }
 
+    /// What interrupt controller [`Self::create_gic`] makes.
+    pub fn gic_version(&self) -> GicVersion {
+        gic::version(&self.vm)
+    }
+
     /// Puts an interrupt controller into the host's kernel.
     ///
     /// # Errors
-    /// The host's does not serve one of version 3.
+    /// The host's serves no guest, or fewer CPUs.
     pub fn create_gic(self: &Arc<Self>, layout: &GicLayout) -> Result<Arc<KvmGic>, KvmError> {
         let gic = KvmGic::new(&self.vm, &self.mpidrs, layout)?;
         let _ = self.has_gic.set(());
+        if has_feature(&self.init, KVM_ARM_VCPU_PMU_V3) {
+            let all = lock(&self.aside);
+            all.values().try_for_each(connect_counters).map_err(refused("connect performance counters"))?;
+        }
         Ok(Arc::new(gic))
     }
 
@@ -186,7 +220,7 @@ impl KvmMachine {
             (true, Some(since)) => {
                 time.offset = time.offset.wrapping_add(counter().wrapping_sub(since));
                 time.stopped = None;
-                let set = host::when_idle(|| set_counter_offset(&self.vm, time.offset));
+                let set = host::when_idle(|| self.set_offset(time.offset));
                 if let Err(error) = set {
                     tracing::error!(%error, "the guest's time cannot be set: it has gone on during a pause");
                 }
@@ -194,6 +228,30 @@ impl KvmMachine {
             (false, None) => time.stopped = Some(counter()),
             _ => {}
         }
+    }
+
+    fn set_offset(&self, offset: u64) -> io::Result<()> {
+        match &self.count_by {
+            None => set_counter_offset(&self.vm, offset),
+            // One vCPU's is all vCPUs'. The physical counter is the host's then.
+            Some(vcpu) => set_register(vcpu, VIRTUAL_COUNT, counter().wrapping_sub(offset)),
+        }
+    }
+
+    /// The host's kernel answers calls of PSCI itself (Linux before 6.4): it switches CPUs on and off, inside `run`, and
+    /// only what ends the machine comes out. All CPUs are on as far as others know.
+    pub fn keeps_power(&self) -> bool {
+        self.keeps_power
+    }
+
+    /// What of its vCPUs is not in the state that is saved, and how to have vCPUs without it.
+    pub fn unsaved(&self) -> Option<(&'static str, &'static str)> {
+        features::unsaved(&self.init)
+    }
+
+    /// What vCPU `index` is initialised with.
+    pub(crate) fn init(&self, index: usize) -> kvm_vcpu_init {
+        init_of(&self.init, index, self.keeps_power)
     }
 
     /// The guest's counter, while it stands still.
@@ -255,19 +313,6 @@ pub(crate) fn initialise(vcpu: &VcpuFd, init: &kvm_vcpu_init, mpidr: u64) -> io:
         vcpu.set_u64(id, mpidr)?;
     }
     Ok(())
-}
-
-/// The kind of vCPU that the host has, with what it may have besides.
-fn features(kvm: &Kvm, vm: &VmFd) -> Result<kvm_vcpu_init, KvmError> {
-    let mut init = kvm_vcpu_init::default();
-    let refused = |e| KvmError::Refused { what: "tell what vCPUs it makes", source: host_error(e) };
-    vm.get_preferred_target(&mut init).map_err(refused)?;
-    init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
-    let pointers = [KVM_CAP_ARM_PTRAUTH_ADDRESS, KVM_CAP_ARM_PTRAUTH_GENERIC];
-    if pointers.iter().all(|cap| kvm.check_extension_raw((*cap).into()) > 0) {
-        init.features[0] |= 1 << KVM_ARM_VCPU_PTRAUTH_ADDRESS | 1 << KVM_ARM_VCPU_PTRAUTH_GENERIC;
-    }
-    Ok(init)
 }
 
 fn filter_calls(vm: &VmFd, calls: Calls) -> Result<(), KvmError> {

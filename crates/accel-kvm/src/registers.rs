@@ -11,9 +11,12 @@ const ARM64: u64 = 0x6000_0000_0000_0000;
 const SIZE_U32: u64 = 0x0020_0000_0000_0000;
 const SIZE_U64: u64 = 0x0030_0000_0000_0000;
 const SIZE_U128: u64 = 0x0040_0000_0000_0000;
+/// Scalable vector registers, whatever length they have.
+const SIZE_U2048: u64 = 0x0080_0000_0000_0000;
 const SIZE_MASK: u64 = 0x00f0_0000_0000_0000;
 const CORE: u64 = 0x0010 << 16;
 const SYSTEM: u64 = 0x0013 << 16;
+const SVE: u64 = 0x0015 << 16;
 
 /// Byte offsets in `struct kvm_regs`.
 mod core {
@@ -37,6 +40,11 @@ pub const fn system_register(encoding: u16) -> u64 {
 
 const fn core_register(offset: u64, size: u64) -> u64 {
     ARM64 | size | CORE | (offset / 4)
+}
+
+/// Zn, in one slice.
+const fn scalable_register(n: u64) -> u64 {
+    ARM64 | SIZE_U2048 | SVE | n << 5
 }
 
 /// One vCPU's registers by number.
@@ -156,7 +164,13 @@ impl Registers {
             (core_register(core::FPCR, SIZE_U32), Place::Fpcr),
         ];
         all.extend((0..31).map(|n| (core_register(core::X + 8 * n, SIZE_U64), Place::X(n as usize))));
-        all.extend((0..32).map(|n| (core_register(core::V + 16 * n, SIZE_U128), Place::V(n as usize))));
+        // A vCPU with scalable vectors has the others as their low parts only.
+        let scalable = vcpu.get(scalable_register(0), &mut [0; MOST_BYTES]).is_ok();
+        let vector = |n| match scalable {
+            true => scalable_register(n),
+            false => core_register(core::V + 16 * n, SIZE_U128),
+        };
+        all.extend((0..32).map(|n| (vector(n), Place::V(n as usize))));
         let system = SysReg::ALL.iter().filter(|r| is_state(**r));
         let system = system.map(|r| (number(*r), Place::System(*r)));
         all.extend(system.filter(|(id, _)| vcpu.get_u64(*id).is_ok()));
@@ -169,9 +183,9 @@ impl Registers {
     /// The host's, and of which register.
     pub fn load(&self, vcpu: &impl OneReg, state: &mut CpuState) -> io::Result<()> {
         for (id, place) in &self.0 {
-            let mut value = [0; 16];
+            let mut value = [0; MOST_BYTES];
             vcpu.get(*id, &mut value[..size_of(*id)]).map_err(|e| named(&e, *place))?;
-            place.put(state, u128::from_le_bytes(value));
+            place.put(state, low_part(&value));
         }
         Ok(())
     }
@@ -194,11 +208,24 @@ impl Registers {
     pub fn store(&self, vcpu: &impl OneReg, old: &CpuState, new: &CpuState) -> io::Result<()> {
         let changed = self.0.iter().filter(|(_, place)| place.of(old) != place.of(new));
         for (id, place) in changed {
-            let value = place.written(old, new).to_le_bytes();
+            let mut value = [0; MOST_BYTES];
+            if size_of(*id) > LOW {
+                // What is above the part that is known stays.
+                vcpu.get(*id, &mut value).map_err(|e| named(&e, *place))?;
+            }
+            value[..LOW].copy_from_slice(&place.written(old, new).to_le_bytes());
             vcpu.set(*id, &value[..size_of(*id)]).map_err(|e| named(&e, *place))?;
         }
         Ok(())
     }
+}
+
+/// Bytes of the largest register, and of the largest part of one that the shared state has.
+const MOST_BYTES: usize = 256;
+const LOW: usize = 16;
+
+fn low_part(value: &[u8; MOST_BYTES]) -> u128 {
+    value.first_chunk().map_or(0, |low| u128::from_le_bytes(*low))
 }
 
 fn size_of(id: u64) -> usize {
@@ -250,12 +277,16 @@ mod tests {
 
     #[derive(Default)]
     struct Host {
+        scalable: bool,
         values: RefCell<BTreeMap<u64, Vec<u8>>>,
         writes: RefCell<Vec<u64>>,
     }
 
     impl OneReg for Host {
         fn get(&self, id: u64, value: &mut [u8]) -> io::Result<()> {
+            if !self.scalable && id & SIZE_MASK == SIZE_U2048 {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             if let Some(known) = self.values.borrow().get(&id) {
                 value.copy_from_slice(known);
             }
@@ -279,7 +310,8 @@ mod tests {
     impl OneReg for Older {
         fn get(&self, id: u64, _: &mut [u8]) -> io::Result<()> {
             let keys = system_register(SysReg::ApiaKeyLoEl1.encoding());
-            if id & !0x7f == keys & !0x7f { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+            let scalable = id & SIZE_MASK == SIZE_U2048;
+            if scalable || id & !0x7f == keys & !0x7f { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
         }
 
         fn set(&self, _: u64, _: &[u8]) -> io::Result<()> {
@@ -293,6 +325,27 @@ mod tests {
         let keys = SysReg::ALL.iter().filter(|r| r.encoding() >> 7 == SysReg::ApiaKeyLoEl1.encoding() >> 7);
         assert_eq!(Registers::of(&Older).0.len(), all - keys.count());
         assert!(all > 71 + 40);
+    }
+
+    #[test]
+    fn vectors_are_the_low_parts_of_scalable_ones_whose_rest_stays() {
+        let host = Host { scalable: true, ..Host::default() };
+        let registers = Registers::of(&host);
+        // KVM_REG_ARM64_SVE_ZREG(31, 0).
+        let last = 0x6080_0000_0015_03e0;
+        assert!(registers.0.contains(&(last, Place::V(31))));
+        assert!(!registers.0.iter().any(|(id, _)| *id == core_register(core::V, SIZE_U128)));
+        let whole: Vec<u8> = (0..MOST_BYTES).map(|n| n as u8).collect();
+        host.values.borrow_mut().insert(last, whole.clone());
+        let mut state = CpuState::new(0);
+        registers.load(&host, &mut state).unwrap();
+        assert_eq!(state.v[31].to_le_bytes(), whole[..LOW]);
+        let mut new = state.clone();
+        new.v[31] = u128::MAX;
+        registers.store(&host, &state, &new).unwrap();
+        let there = host.values.borrow()[&last].clone();
+        assert_eq!((&there[..LOW], &there[LOW..]), (&[0xff; LOW][..], &whole[LOW..]));
+        assert_eq!(host.writes.take(), [last]);
     }
 
     #[test]

@@ -6,16 +6,19 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use armlet_memory::Ram;
 use kvm_bindings::{
-    KVMIO, kvm_arm_counter_offset, kvm_device_attr, kvm_smccc_filter, kvm_userspace_memory_region,
+    KVM_CREATE_DEVICE_TEST, KVMIO, kvm_arm_counter_offset, kvm_create_device, kvm_device_attr, kvm_one_reg,
+    kvm_smccc_filter, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{DeviceFd, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::ioctl_iow_nr;
+use vmm_sys_util::{ioctl_iow_nr, ioctl_iowr_nr};
 
 use crate::registers::OneReg;
 
 ioctl_iow_nr!(KVM_ARM_SET_COUNTER_OFFSET, KVMIO, 0xb5, kvm_arm_counter_offset);
+ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
+ioctl_iowr_nr!(KVM_CREATE_DEVICE, KVMIO, 0xe0, kvm_create_device);
 
 /// What `kvm-ioctls` returns, as an error of the standard library.
 pub fn host(error: kvm_ioctls::Error) -> io::Error {
@@ -38,6 +41,33 @@ pub fn set_counter_offset(vm: &VmFd, counter_offset: u64) -> io::Result<()> {
     // SAFETY: the structure is the one that this ioctl reads, and outlives the call.
     let result = unsafe { ioctl_with_ref(vm, KVM_ARM_SET_COUNTER_OFFSET(), &offset) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Another descriptor of a vCPU, for whoever does not own it.
+pub fn duplicate(vcpu: &VcpuFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::fcntl(vcpu.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes a register of 64 bits of a vCPU that is not inside the kernel; else it waits until it is not.
+pub fn set_register(vcpu: &OwnedFd, id: u64, value: u64) -> io::Result<()> {
+    let register = kvm_one_reg { id, addr: &raw const value as u64 };
+    // SAFETY: the structure is the one that this ioctl reads, and names a value of the register's size; both outlive the
+    // call.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_ONE_REG(), &register) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Tells whether a virtual machine could have a device; it gets none.
+pub fn could_create(vm: &VmFd, type_: u32) -> bool {
+    let device = kvm_create_device { type_, fd: 0, flags: KVM_CREATE_DEVICE_TEST };
+    // SAFETY: the structure is the one that this ioctl reads, and outlives the call; with that flag no descriptor comes.
+    unsafe { ioctl_with_ref(vm, KVM_CREATE_DEVICE(), &device) == 0 }
 }
 
 /// The host's virtual counter.

@@ -147,7 +147,8 @@ impl KvmVcpu {
     /// Registers as after a reset, then those of `state`.
     fn restart(&mut self, state: CpuState) -> Result<(), String> {
         let mpidr = self.machine.mpidrs[self.shared.index()];
-        initialise(self.fd(), &self.machine.init, mpidr).map_err(|e| format!("KVM cannot reset it: {e}"))?;
+        initialise(self.fd(), &self.machine.init(self.shared.index()), mpidr)
+            .map_err(|e| format!("KVM cannot reset it: {e}"))?;
         if let Some(caches) = self.machine.caches.get() {
             caches.tell(self.fd()).map_err(|e| format!("KVM does not take its caches: {e}"))?;
         }
@@ -195,7 +196,9 @@ impl KvmVcpu {
             Ok(KvmExit::Intr) => Next::Enter,
             Ok(KvmExit::Hypercall(_)) => Next::Call,
             Ok(KvmExit::Debug(arch)) => handle(Exit::Debug { syndrome: arch.hsr, address: arch.far }, bus),
-            Ok(KvmExit::SystemEvent(kind, _)) => handle(Exit::System(kind), bus),
+            Ok(KvmExit::SystemEvent(event, _)) => {
+                handle(Exit::System { event, by_call: self.machine.keeps_power() }, bus)
+            }
             Ok(KvmExit::FailEntry(reason, cpu)) => handle(Exit::FailEntry { reason, cpu }, bus),
             Ok(KvmExit::MemoryFault { gpa, size, .. }) => {
                 handle(Exit::MemoryFault { address: gpa, size }, bus)
@@ -217,7 +220,7 @@ impl KvmVcpu {
                 self.counters.mmio += 1;
                 self.incomplete = true;
             }
-            Next::Call => self.counters.calls += 1,
+            Next::Call | Next::CallOf(_) => self.counters.calls += 1,
             Next::Enter => self.counters.interrupted += 1,
             _ => {}
         }
@@ -341,6 +344,10 @@ impl KvmVcpu {
                 Next::Enter | Next::Complete => {}
                 Next::Abort => self.abort()?,
                 Next::Call => return Ok(VcpuExit::Hypercall(0)),
+                Next::CallOf(function) => {
+                    self.state_mut().x[0] = function;
+                    return Ok(VcpuExit::Hypercall(0));
+                }
                 Next::Debug(stop) => return Ok(VcpuExit::Debug(stop)),
                 Next::Brk(comment) => match self.brk(comment) {
                     Some(stop) => return Ok(VcpuExit::Debug(stop)),

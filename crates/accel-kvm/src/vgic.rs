@@ -67,6 +67,8 @@ pub enum Group {
     Interface,
     /// Levels of 32 inputs from an INTID on; the affinity in the upper half.
     Levels,
+    /// The CPU interface of a GICv2, registers of 32 bits; the CPU's number in the upper half.
+    Interface2,
 }
 
 /// The device, by its attributes. No vCPU is inside the kernel.

@@ -49,7 +49,7 @@ impl Subject for Kvm {
         }
         let memory = Arc::new(AddressSpaceBuilder::new(ram).build());
         let affinities = (0..CPUS).map(|cpu| 1 << 31 | cpu).collect();
-        let config = KvmConfig { affinities, end: ENTRY + MEMORY, calls: Calls::All, stolen_time: None };
+        let config = KvmConfig { affinities, end: ENTRY + MEMORY, calls: Calls::All, ..KvmConfig::default() };
         let machine = KvmMachine::open(&config).expect("the host has KVM");
         let model = Arc::new(machine.host_model().expect("the host tells what it is"));
         let accelerator = KvmAccelerator::new(machine, memory, model).expect("the host takes the memory");

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use armlet_accel_kvm::{Calls, KvmAccelerator, KvmConfig, KvmMachine};
+use armlet_accel_kvm::{KvmAccelerator, KvmConfig, KvmMachine, Wanted};
 use armlet_arm::{CpuModel, CpuState, SysReg};
 use armlet_engine::{Accelerator, VcpuBackend, VcpuExit, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
@@ -19,6 +19,8 @@ const LOAD: u32 = 0xb940_0281;
 const STORE: u32 = 0xb900_0281;
 const LOAD_PAIR: u32 = 0xa940_0a81;
 const COUNT: u32 = 0xd53b_e041;
+/// `MOV V1.16B, V0.16B`
+const MOVE_VECTOR: u32 = 0x4ea0_1c01;
 
 /// Counts accesses, and asks the vCPU out at each, as a device might by its interrupt.
 #[derive(Default)]
@@ -70,8 +72,12 @@ fn bench(program: &[u32]) -> Bench {
     let mut map = AddressSpaceBuilder::new(ram);
     map.map(DEVICE, 0x1000, Arc::clone(&device) as _).expect("is free");
     let memory = Arc::new(map.build());
-    let config =
-        KvmConfig { affinities: vec![1 << 31], end: ENTRY + MEMORY, calls: Calls::Psci, stolen_time: None };
+    let config = KvmConfig {
+        affinities: vec![1 << 31],
+        end: ENTRY + MEMORY,
+        sve: Wanted::IfThere,
+        ..KvmConfig::default()
+    };
     let machine = KvmMachine::open(&config).expect("the host has KVM");
     let model = Arc::new(machine.host_model().expect("the host tells what it is"));
     let accelerator = KvmAccelerator::new(Arc::clone(&machine), Arc::clone(&memory), Arc::clone(&model));
@@ -105,6 +111,17 @@ fn calls_of_psci_come_out_with_pc_behind_them() {
         assert_eq!(b.vcpu.state().pc, ENTRY + 4 * n);
         assert_eq!(b.vcpu.state().x[0], 0x8400_0000);
     }
+}
+
+#[test]
+fn vector_registers_go_in_and_out_also_where_they_are_parts_of_scalable_ones() {
+    const FPEN: u64 = 3 << 20;
+    let mut b = bench(&[MOVE_VECTOR, CALL]);
+    let state = b.vcpu.state_mut();
+    (state.v[0], state.v[31], state.sys[SysReg::CpacrEl1]) = (u128::MAX - 5, 7, FPEN);
+    assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+    let state = b.vcpu.state();
+    assert_eq!((state.v[1], state.v[31]), (u128::MAX - 5, 7));
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use armlet_engine::InstructionCount;
+use armlet_engine::{HostTime, InstructionCount};
 
 /// Frequency of the system counter of boards before v8.6, in Hz: one tick is 16 ns.
 pub const COUNTER_FREQUENCY: u64 = 62_500_000;
@@ -27,8 +26,8 @@ fn since(source: u64, zero: u64) -> u64 {
 
 /// Where nanoseconds come from.
 enum Source {
-    /// The host's monotonic clock, counted from here.
-    Host(Instant),
+    /// The host's monotonic clock.
+    Host(Arc<HostTime>),
     /// Set by hand.
     Manual(AtomicU64),
     /// The guest's instructions, of 2^`shift` ns each.
@@ -38,7 +37,7 @@ enum Source {
 /// Largest [`Clock::counting`] shift: an instruction takes 1.024 µs.
 pub const MAX_SHIFT: u32 = 10;
 
-/// A clock that starts at 0 and can be stopped. Reading it takes no lock: one look at the host's clock, one
+/// A clock that starts at 0 and can be stopped. Reading it mostly takes no lock: one look at the host's time, one
 /// multiplication.
 pub struct Clock {
     source: Source,
@@ -46,22 +45,31 @@ pub struct Clock {
     /// Ticks per nanosecond, as a fraction of 2^32.
     scale: u64,
     /// Running: the source's nanoseconds at our 0, modulo 2^63, since it may have been before the source's. Paused:
-    /// [`PAUSED`] and our nanoseconds.
-    state: AtomicU64,
+    /// [`PAUSED`] and our nanoseconds. A clock on the host's time has it there.
+    own_state: AtomicU64,
 }
 
 impl Clock {
     /// A running clock on the host's monotonic time, whose counter ticks `frequency` times a second (1 Hz to
     /// 4 GHz; taken to the nearest bound outside).
     pub fn new(frequency: u64) -> Self {
-        Self::with_source(frequency, Source::Host(Instant::now()))
+        Self::with_source(frequency, Source::Host(Arc::new(HostTime::new(None))))
     }
 
-    /// The same, but stopped at 0 until [`Self::resume`].
-    pub fn stopped(frequency: u64) -> Self {
-        let clock = Self::new(frequency);
-        clock.state.store(PAUSED, Ordering::Release);
+    /// A clock on `time`, stopped at 0 until [`Self::resume`].
+    pub fn stopped(frequency: u64, time: HostTime) -> Self {
+        let clock = Self::with_source(frequency, Source::Host(Arc::new(time)));
+        clock.state().store(PAUSED, Ordering::Release);
         clock
+    }
+
+    /// The host's time that this clock shows, for others to read the counter as this clock does, if they can: a tick is
+    /// 16 ns, and [`HostTime::state`] is taken off unless its bits 63 or 62 are set.
+    pub fn host_time(&self) -> Option<&Arc<HostTime>> {
+        match &self.source {
+            Source::Host(time) if time.has_counter() && self.scale == 1 << 28 => Some(time),
+            _ => None,
+        }
     }
 
     /// A running clock that stands still until [`Self::advance`] moves it: for tests and for deterministic runs.
@@ -78,7 +86,14 @@ impl Clock {
     fn with_source(frequency: u64, source: Source) -> Self {
         let frequency = frequency.clamp(1, 4_000_000_000);
         let scale = ((u128::from(frequency) << 32) / NANOSECONDS) as u64;
-        Self { source, frequency, scale: scale.max(1), state: AtomicU64::new(0) }
+        Self { source, frequency, scale: scale.max(1), own_state: AtomicU64::new(0) }
+    }
+
+    fn state(&self) -> &AtomicU64 {
+        match &self.source {
+            Source::Host(time) => time.state(),
+            _ => &self.own_state,
+        }
     }
 
     /// Ticks per second (`CNTFRQ_EL0`).
@@ -88,7 +103,7 @@ impl Clock {
 
     fn source_ns(&self) -> u64 {
         match &self.source {
-            Source::Host(start) => start.elapsed().as_nanos() as u64,
+            Source::Host(time) => time.now(),
             Source::Manual(ns) => ns.load(Ordering::Acquire),
             Source::Instructions { count, shift } => {
                 count.now().checked_mul(1 << shift).map_or(!PAUSED, |ns| ns & !PAUSED)
@@ -119,7 +134,7 @@ impl Clock {
 
     /// Nanoseconds that the machine has run.
     pub fn now_ns(&self) -> u64 {
-        let state = self.state.load(Ordering::Acquire);
+        let state = self.state().load(Ordering::Acquire);
         if state & PAUSED != 0 { state & !PAUSED } else { since(self.source_ns(), state) }
     }
 
@@ -141,7 +156,7 @@ impl Clock {
 
     /// True if the clock stands.
     pub fn is_paused(&self) -> bool {
-        self.state.load(Ordering::Acquire) & PAUSED != 0
+        self.state().load(Ordering::Acquire) & PAUSED != 0
     }
 
     /// Stops the clock. Timers are told through [`TimerQueue::pause`](crate::TimerQueue::pause), which calls this.
@@ -150,21 +165,21 @@ impl Clock {
         if self.counts() {
             return;
         }
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             (state & PAUSED == 0).then(|| PAUSED | since(self.source_ns(), state))
         });
     }
 
     /// Lets a stopped clock go on where it stood.
     pub fn resume(&self) {
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             (state & PAUSED != 0).then(|| self.source_ns().wrapping_sub(state) & !PAUSED)
         });
     }
 
     /// Sets a stopped clock to `ns`, where it goes on at [`Self::resume`]; does nothing to one that runs or counts.
     pub fn set(&self, ns: u64) {
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             (state & PAUSED != 0).then_some(PAUSED | ns.min(LATEST))
         });
     }
@@ -281,7 +296,7 @@ mod tests {
 
     #[test]
     fn stopped_it_begins_at_0() {
-        let clock = Clock::stopped(COUNTER_FREQUENCY);
+        let clock = Clock::stopped(COUNTER_FREQUENCY, HostTime::new(None));
         std::thread::sleep(std::time::Duration::from_millis(2));
         assert_eq!(clock.now_ns(), 0);
         clock.resume();

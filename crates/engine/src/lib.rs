@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod event;
 mod gate;
+pub mod host_time;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 pub mod pace;
@@ -40,6 +41,7 @@ pub use control::MachineState;
 pub use engine::{Engine, EngineConfig};
 pub use error::EngineError;
 pub use event::{AfterExit, ExitHandler, MachineEvent, MachineListener};
+pub use host_time::HostTime;
 pub use pace::{InstructionCount, Pace};
 pub use power::{Power, PowerControl, PowerOnError};
 pub use report::{Report, VcpuReport, Wait};

@@ -10,7 +10,7 @@ use armlet_arm::CpuModel;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::MAX_SHIFT;
 use armlet_engine::samples::Samples;
-use armlet_engine::{Accelerator, AcceleratorError, InstructionCount};
+use armlet_engine::{Accelerator, AcceleratorError, HostTime, InstructionCount};
 use armlet_memory::AddressSpace;
 
 use crate::config::{AcceleratorConfig, AcceleratorKind, MachineConfig, Semihosting};
@@ -34,6 +34,8 @@ pub(crate) struct Needs {
     pub(crate) counter: Option<Arc<InstructionCount>>,
     /// Hash what is executed.
     pub(crate) trace: bool,
+    /// What the system counter shows.
+    pub(crate) host_time: Option<Arc<HostTime>>,
     /// The virtual machine, with KVM.
     pub(crate) kvm: Option<Arc<KvmMachine>>,
     /// Where to tell what executes.
@@ -97,6 +99,7 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
     let ram_end = spec::RAM_BASE.saturating_add(config.memory);
     let regions = redistributor_regions(config.places(), ram_end);
     let end = regions.iter().map(|r| r.base.saturating_add(r.size)).fold(ram_end, u64::max);
+    let [sve, pmu] = cpu::host_extensions(&config.cpu);
     let machine = KvmMachine::open(&KvmConfig {
         affinities: (0..config.places())
             .map(|cpu| Ok(config.topology()?.mpidr(cpu)))
@@ -104,8 +107,14 @@ fn with_kvm(config: &MachineConfig) -> Result<Chosen, ConfigError> {
         end,
         calls: Calls::Psci,
         stolen_time: Some(spec::STOLEN_TIME.base),
+        sve,
+        pmu,
     });
     let machine = machine.map_err(|e| ConfigError::NoKvm { why: e.to_string() })?;
+    if machine.keeps_power() && config.places() > config.smp {
+        let why = "CPUs that come later (--smp N,max=M) need Linux 6.4 or later on the host".into();
+        return Err(ConfigError::NoKvm { why });
+    }
     let model = cpu::model_of(&machine, &config.cpu)?;
     Ok(Chosen { kind: AcceleratorKind::Kvm, model, kvm: Some(machine), note: None })
 }
@@ -202,6 +211,7 @@ pub(crate) fn make(
                 semihosting: needs.semihosting,
                 counter: needs.counter.clone(),
                 trace: needs.trace,
+                host_time: needs.host_time.clone(),
                 samples: needs.samples.clone(),
                 avx512: config.value("avx512") != Some("off"),
                 perf: (config.value("perf") == Some("on")).then(|| perf_map(&needs)).transpose()?,

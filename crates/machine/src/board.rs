@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use armlet_accel_jit::cycle_counter;
 use armlet_accel_kvm::KvmMachine;
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_devices::clock::{COUNTER_FREQUENCY, Clock};
 use armlet_devices::{
     Pl011, Pl031, Pl061, TimerQueue, TimerThread, WallClock, host_wall_clock, machine_wall_clock,
 };
-use armlet_engine::{InstructionCount, VcpuShared};
+use armlet_engine::{HostTime, InstructionCount, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
 use armlet_saved::{SavedGic, SavedGpio, SavedRtc, SavedTimers, SavedUart, SavedVirtio, Unfit};
 use armlet_virtio::spec::mmio::QUEUE_NOTIFY;
@@ -73,7 +74,7 @@ impl Times {
     pub(crate) fn new(counted: Option<(&Arc<InstructionCount>, u32)>) -> Self {
         let clock = match counted {
             Some((count, shift)) => Clock::counting(COUNTER_FREQUENCY, Arc::clone(count), shift),
-            None => Clock::stopped(COUNTER_FREQUENCY),
+            None => Clock::stopped(COUNTER_FREQUENCY, HostTime::new(cycle_counter())),
         };
         Self { clock: Arc::new(clock), counted: counted.is_some() }
     }

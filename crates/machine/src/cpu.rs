@@ -1,6 +1,6 @@
 //! What the board needs to know of a CPU model.
 
-use armlet_accel_kvm::KvmMachine;
+use armlet_accel_kvm::{KvmMachine, Wanted};
 use armlet_arm::CpuModel;
 use armlet_arm::feature::Feature;
 use armlet_arm::model::{HOST, PORTABLE};
@@ -43,12 +43,35 @@ pub(crate) fn model_of(machine: &KvmMachine, config: &CpuConfig) -> Result<CpuMo
     Ok(model)
 }
 
+/// Whether the host's own CPU is to have scalable vectors and performance counters: the first unless somebody wants none,
+/// the second only if somebody wants them, since their interrupts and counts are the host's.
+pub(crate) fn host_extensions(config: &CpuConfig) -> [Wanted; 2] {
+    let asked = |name: &str| {
+        let last = config.features.iter().rev().find(|(feature, _)| feature == name);
+        last.map(|(_, on)| if *on { Wanted::Yes } else { Wanted::No })
+    };
+    match is_host(config) {
+        true => [asked(SVE).unwrap_or(Wanted::IfThere), asked(PMU).unwrap_or_default()],
+        false => [Wanted::No; 2],
+    }
+}
+
+/// Features that only the host's own CPU can have: they are chosen before its model is known.
+const SVE: &str = "sve";
+const PMU: &str = "pmu";
+
+fn is_host(config: &CpuConfig) -> bool {
+    [DEFAULT, HOST].contains(&config.model.as_str())
+}
+
 fn with_features(model: CpuModel, config: &CpuConfig) -> Result<CpuModel, ConfigError> {
+    let chosen = |name: &str| model.name() == HOST && [SVE, PMU].contains(&name);
+    let features = config.features.iter().map(|(name, on)| (name.as_str(), *on));
+    let mut features = features.filter(|(name, _)| !chosen(name)).peekable();
     // A host may have features that depend on others in ways that are not known here.
-    if config.features.is_empty() {
+    if features.peek().is_none() {
         return Ok(model);
     }
-    let features = config.features.iter().map(|(name, on)| (name.as_str(), *on));
     Ok(model.with_features(features)?)
 }
 
@@ -60,6 +83,11 @@ pub(crate) fn granules(model: &CpuModel) -> Vec<PageSize> {
         (Feature::Granule64, PageSize::K64),
     ];
     all.into_iter().filter(|(feature, _)| model.has(*feature)).map(|(_, size)| size).collect()
+}
+
+/// True if the model has performance counters.
+pub(crate) fn has_counters(model: &CpuModel) -> bool {
+    model.has(Feature::PmuV3)
 }
 
 /// `compatible` of the model's device tree nodes.

@@ -1,10 +1,11 @@
 //! The device tree that describes the board to the guest.
 //!
-//! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,armv8-timer`, `arm,psci`,
-//! `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
+//! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,cortex-a15-gic`, `arm,armv8-timer`,
+//! `arm,armv8-pmuv3`, `arm,psci`, `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
 
 use vm_fdt::{Error, FdtWriter};
 
+use armlet_accel_kvm::GicVersion;
 use armlet_arm::model::CacheGeometry;
 
 use crate::psci;
@@ -21,6 +22,8 @@ const PHANDLE_L2: u32 = 0x2000;
 const GIC_SPI: u32 = 0;
 const GIC_PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
+/// Where the CPUs of a GICv2's private interrupt are in its flags (`arm,gic.yaml`).
+const GIC_CPUS: u32 = 8;
 /// `KEY_POWER` of the Linux input event codes.
 const KEY_POWER: u32 = 116;
 /// Rate of the clock of the PrimeCell peripherals.
@@ -37,6 +40,10 @@ pub struct Description<'a> {
     pub caches: [CacheGeometry; 3],
     /// Bytes of RAM.
     pub memory: u64,
+    /// The interrupt controller.
+    pub gic: GicVersion,
+    /// CPUs have performance counters.
+    pub counters: bool,
     /// Number of virtio devices; they fill the slots from the highest down.
     pub virtio_devices: usize,
     /// Kernel command line.
@@ -72,7 +79,13 @@ pub fn generate(description: &Description<'_>) -> Result<Vec<u8>, Error> {
     cpus(&mut w, description)?;
     firmware(&mut w)?;
     interrupt_controller(&mut w, description)?;
-    timer(&mut w)?;
+    timer(&mut w, description)?;
+    if description.counters {
+        let node = w.begin_node("pmu")?;
+        w.property_string("compatible", "arm,armv8-pmuv3")?;
+        w.property_array_u32("interrupts", &[GIC_PPI, spec::PPI_PMU, private_level(description)])?;
+        w.end_node(node)?;
+    }
     peripherals(&mut w)?;
     virtio(&mut w, description.virtio_devices)?;
     w.end_node(root)?;
@@ -191,17 +204,25 @@ fn firmware(w: &mut FdtWriter) -> Result<(), Error> {
 
 fn interrupt_controller(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
     let node = w.begin_node(&node_name("intc", spec::GIC_DISTRIBUTOR, ""))?;
-    w.property_string("compatible", "arm,gic-v3")?;
     w.property_u32("#interrupt-cells", 3)?;
     w.property_null("interrupt-controller")?;
     w.property_u32("#address-cells", 2)?;
     w.property_u32("#size-cells", 2)?;
     w.property_null("ranges")?;
-    let regions = redistributor_regions(d.topology.places(), spec::RAM_BASE + d.memory);
-    w.property_u32("#redistributor-regions", regions.len() as u32)?;
-    let mut reg = vec![spec::GIC_DISTRIBUTOR.base, spec::GIC_DISTRIBUTOR.size];
-    reg.extend(regions.iter().flat_map(|r| [r.base, r.size]));
-    w.property_array_u64("reg", &reg)?;
+    let cells = |regions: &[Region]| regions.iter().flat_map(|r| [r.base, r.size]).collect::<Vec<_>>();
+    match d.gic {
+        GicVersion::V2 => {
+            w.property_string("compatible", "arm,cortex-a15-gic")?;
+            w.property_array_u64("reg", &cells(&[spec::GIC_DISTRIBUTOR_V2, spec::GIC_INTERFACE]))?;
+        }
+        GicVersion::V3 => {
+            w.property_string("compatible", "arm,gic-v3")?;
+            let mut regions = redistributor_regions(d.topology.places(), spec::RAM_BASE + d.memory);
+            w.property_u32("#redistributor-regions", regions.len() as u32)?;
+            regions.insert(0, spec::GIC_DISTRIBUTOR);
+            w.property_array_u64("reg", &cells(&regions))?;
+        }
+    }
     w.property_phandle(PHANDLE_GIC)?;
     w.end_node(node)
 }
@@ -217,15 +238,23 @@ pub fn redistributor_regions(cpus: usize, ram_end: u64) -> Vec<Region> {
     regions
 }
 
-fn timer(w: &mut FdtWriter) -> Result<(), Error> {
+fn timer(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Error> {
     let node = w.begin_node("timer")?;
     w.property_string_list("compatible", vec!["arm,armv8-timer".into(), "arm,armv7-timer".into()])?;
     w.property_null("always-on")?;
     let ppis =
         [spec::PPI_TIMER_SECURE, spec::PPI_TIMER_PHYSICAL, spec::PPI_TIMER_VIRTUAL, spec::PPI_TIMER_EL2];
-    let cells: Vec<u32> = ppis.iter().flat_map(|&ppi| [GIC_PPI, ppi, LEVEL_HIGH]).collect();
+    let cells: Vec<u32> = ppis.iter().flat_map(|&ppi| [GIC_PPI, ppi, private_level(d)]).collect();
     w.property_array_u32("interrupts", &cells)?;
     w.end_node(node)
+}
+
+/// Flags of a CPU's own level interrupt. A GICv2's binding has the CPUs in it.
+fn private_level(d: &Description<'_>) -> u32 {
+    match d.gic {
+        GicVersion::V2 => LEVEL_HIGH | ((1 << d.topology.places()) - 1) << GIC_CPUS,
+        GicVersion::V3 => LEVEL_HIGH,
+    }
 }
 
 fn peripherals(w: &mut FdtWriter) -> Result<(), Error> {
@@ -309,18 +338,39 @@ mod tests {
     }
 
     fn arranged(topology: Topology, virtio_devices: usize) -> Vec<u8> {
-        let description = Description {
+        generate(&described(topology, virtio_devices)).unwrap()
+    }
+
+    fn described(topology: Topology, virtio_devices: usize) -> Description<'static> {
+        Description {
             cpu_compatible: "arm,neoverse-n1",
             topology,
             caches: CACHES,
             memory: 2 << 30,
+            gic: GicVersion::V3,
+            counters: false,
             virtio_devices,
             append: "console=ttyAMA0",
             initrd: Some((0x4800_0000, 0x4810_0000)),
             kaslr_seed: Some(7),
             rng_seed: &[1; 32],
-        };
-        generate(&description).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_gicv2_has_its_cpu_interfaces_and_its_private_interrupts_their_cpus() {
+        let v2 = Description { gic: GicVersion::V2, counters: true, ..described(Topology::flat(3), 1) };
+        let blob = generate(&v2).unwrap();
+        let tree = fdt::Fdt::new(&blob).unwrap();
+        let gic = tree.find_compatible(&["arm,cortex-a15-gic"]).unwrap();
+        let regions: Vec<_> =
+            gic.reg().unwrap().map(|r| (r.starting_address as u64, r.size.unwrap() as u64)).collect();
+        assert_eq!(regions, [(0x0800_0000, 0x1000), (0x0801_0000, 0x2000)]);
+        assert!(tree.find_compatible(&["arm,gic-v3"]).is_none());
+        let timer = tree.find_compatible(&["arm,armv8-timer"]).unwrap();
+        assert_eq!(timer.property("interrupts").unwrap().value[8..12], [0, 0, 7, 4]);
+        let counters = tree.find_compatible(&["arm,armv8-pmuv3"]).unwrap().property("interrupts").unwrap();
+        assert_eq!(counters.value, [0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 7, 4]);
     }
 
     #[test]

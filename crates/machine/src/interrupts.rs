@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use armlet_accel_kvm::{GicLayout, KvmGic, KvmMachine, counter_frequency};
+use armlet_accel_kvm::{GicLayout, GicVersion, KvmGic, KvmMachine, counter_frequency};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuState, SysReg};
 use armlet_devices::clock::COUNTER_FREQUENCY;
@@ -24,8 +24,18 @@ use crate::spec;
 /// SPIs that the interrupt controller has.
 const SPIS: u32 = 256;
 
-/// An interrupt controller (GICv3) and the CPUs' timers, which interrupt through it.
+/// An interrupt controller and the CPUs' timers, which interrupt through it.
 pub(crate) trait Interrupts: Send + Sync {
+    /// What it is: a GICv3 wherever the host does not decide.
+    fn version(&self) -> GicVersion {
+        GicVersion::V3
+    }
+
+    /// The host's kernel switches CPUs on and off: all of them are on as far as the engine knows.
+    fn keeps_power(&self) -> bool {
+        false
+    }
+
     /// The input of SPI `n`.
     fn spi(&self, n: u32) -> Result<Arc<dyn InterruptLine>, ConfigError>;
 
@@ -207,9 +217,23 @@ impl InKernel {
     pub(crate) fn new(machine: Arc<KvmMachine>, cpus: usize, ram_end: u64) -> Result<Self, ConfigError> {
         let region = |r: &spec::Region| (r.base, (r.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize);
         let redistributors = redistributor_regions(cpus, ram_end).iter().map(region).collect();
-        let layout = GicLayout { spis: SPIS, distributor: spec::GIC_DISTRIBUTOR.base, redistributors };
+        let (distributor, interface) = (spec::GIC_DISTRIBUTOR.base, spec::GIC_INTERFACE.base);
+        let layout = GicLayout { spis: SPIS, distributor, redistributors, interface };
         let gic = machine.create_gic(&layout)?;
         Ok(Self { machine, gic, cpus })
+    }
+}
+
+impl InKernel {
+    fn check_may_be_saved(&self) -> Result<(), Unfit> {
+        Unfit::unless(!self.machine.keeps_power(), || {
+            "which CPUs are on is known to the host's kernel only: use Linux 6.4 or later on the host".into()
+        })?;
+        self.machine.unsaved().map_or(Ok(()), |(what, option)| {
+            Err(Unfit::new(format!(
+                "its CPUs have {what}, which is not saved yet: use --cpu host,{option}=off"
+            )))
+        })
     }
 }
 
@@ -226,6 +250,14 @@ impl InterruptLine for KernelLine {
 }
 
 impl Interrupts for InKernel {
+    fn keeps_power(&self) -> bool {
+        self.machine.keeps_power()
+    }
+
+    fn version(&self) -> GicVersion {
+        self.gic.version()
+    }
+
     fn spi(&self, spi: u32) -> Result<Arc<dyn InterruptLine>, ConfigError> {
         if spi >= SPIS {
             return Err(ConfigError::Wiring(format!("there is no SPI {spi} on this board")));
@@ -266,6 +298,7 @@ impl Interrupts for InKernel {
     }
 
     fn save(&self) -> Result<(SavedGic, SavedTimers), Unfit> {
+        self.check_may_be_saved()?;
         let (frequency, counter) = (counter_frequency(), self.machine.counter());
         let stolen = |cpu| self.machine.stolen(cpu).unwrap_or(0);
         let cpus = (0..self.cpus).map(|cpu| SavedTimer { stolen: stolen(cpu), ..SavedTimer::default() });
@@ -274,6 +307,7 @@ impl Interrupts for InKernel {
     }
 
     fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
+        self.check_may_be_saved()?;
         check_timers(timers, counter_frequency(), self.cpus)?;
         for (cpu, timer) in timers.cpus.iter().enumerate().filter(|(_, timer)| timer.stolen != 0) {
             Unfit::unless(self.machine.set_stolen(cpu, timer.stolen), || {

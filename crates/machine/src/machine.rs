@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armlet_accel_kvm::GicVersion;
 use armlet_arm::{CpuModel, CpuState};
 use armlet_engine::samples::Samples;
 use armlet_engine::{
@@ -239,6 +240,7 @@ impl Machine {
             count: config.count,
             counter: count.clone(),
             trace: pace.is_some_and(|options| options.trace),
+            host_time: times.clock.host_time().cloned(),
             kvm,
         };
         let accelerator = accelerator::make(kind, &config.accelerator, needs)?;
@@ -302,7 +304,8 @@ impl Machine {
     /// What is wrong with the description.
     pub fn device_tree(config: &MachineConfig) -> Result<Vec<u8>, ConfigError> {
         let opened = Opened::new(config)?;
-        device_tree(config, &opened.chosen.model, &opened.boot)
+        let gic = opened.chosen.kvm.as_ref().map_or(GicVersion::V3, |kvm| kvm.gic_version());
+        device_tree(config, &opened.chosen.model, &opened.boot, gic)
     }
 
     /// What a user should know about the machine, one line each.
@@ -532,7 +535,8 @@ impl Shared {
 
     /// Puts everything into RAM.
     pub(crate) fn load(&self) -> Result<(), ConfigError> {
-        let tree = device_tree(&self.config, &self.model, &self.boot)?;
+        let gic = self.board.interrupts.version();
+        let tree = device_tree(&self.config, &self.model, &self.boot, gic)?;
         Ok(self.boot.load(self.memory.ram(), &tree)?)
     }
 
@@ -540,7 +544,8 @@ impl Shared {
     pub(crate) fn reset_state(&self, index: usize) -> (CpuState, Power) {
         let mut state = self.model.reset_state(index as u32, self.topology.mpidr(index));
         if index != BOOT_CPU {
-            return (state, Power::Off);
+            let on = self.board.interrupts.keeps_power();
+            return (state, if on { Power::On } else { Power::Off });
         }
         let entry = self.boot.entry();
         state.pc = entry.pc;
@@ -602,7 +607,12 @@ fn virtio_devices(
     Ok(devices)
 }
 
-fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<Vec<u8>, ConfigError> {
+fn device_tree(
+    config: &MachineConfig,
+    model: &CpuModel,
+    boot: &Boot,
+    gic: GicVersion,
+) -> Result<Vec<u8>, ConfigError> {
     let seed = seeds(config)?;
     let (kaslr, rng) = seed.split_at(8);
     let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
@@ -611,6 +621,8 @@ fn device_tree(config: &MachineConfig, model: &CpuModel, boot: &Boot) -> Result<
         topology: config.topology()?,
         caches: model.caches(),
         memory: config.memory,
+        gic,
+        counters: cpu::has_counters(model),
         virtio_devices: config.virtio_devices(),
         append: &config.boot.append,
         initrd: boot.initrd_range(),

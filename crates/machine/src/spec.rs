@@ -20,6 +20,10 @@ impl Region {
 
 /// GIC distributor.
 pub const GIC_DISTRIBUTOR: Region = Region::new(0x0800_0000, 0x1_0000);
+/// A GICv2's CPU interfaces, each CPU's at the same place.
+pub const GIC_INTERFACE: Region = Region::new(0x0801_0000, 0x2000);
+/// A GICv2's distributor, which is smaller.
+pub const GIC_DISTRIBUTOR_V2: Region = Region::new(GIC_DISTRIBUTOR.base, 0x1000);
 /// GICv3 redistributors of vCPUs 0 to 122, one after the other.
 pub const GIC_REDISTRIBUTOR: Region = Region::new(0x080a_0000, 123 * GIC_REDISTRIBUTOR_STRIDE);
 /// Lowest place of the redistributors of vCPUs from 123 on; it moves up if RAM reaches it.
@@ -62,6 +66,8 @@ pub const PPI_TIMER_SECURE: u32 = 13;
 pub const PPI_TIMER_PHYSICAL: u32 = 14;
 /// PPI of the virtual timer.
 pub const PPI_TIMER_VIRTUAL: u32 = 11;
+/// PPI of performance counters.
+pub const PPI_PMU: u32 = armlet_accel_kvm::PMU_INTID - 16;
 /// PPI of the EL2 physical timer.
 pub const PPI_TIMER_EL2: u32 = 10;
 

@@ -75,10 +75,10 @@ impl Plan {
     ///
     /// # Errors
     /// They cannot be fetched.
-    pub fn add_guests(&mut self) -> Result<()> {
-        for version in [Version::V6_12, Version::V6_1] {
-            let linux = Linux::prepare(version)?;
-            let folder = folder(version);
+    pub fn add_guests(&mut self, versions: &[Version]) -> Result<()> {
+        for version in versions {
+            let linux = Linux::prepare(*version)?;
+            let folder = folder(*version);
             self.files.push((format!("{folder}/Image"), linux.image));
             self.files.push((format!("{folder}/initrd"), linux.initrd));
         }

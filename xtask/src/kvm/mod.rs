@@ -14,7 +14,7 @@ use crate::boot::{self, PROMPT};
 use crate::build::Target;
 use crate::carry::Luggage;
 use crate::kernel::Version;
-use crate::{gdb, run};
+use crate::{gdb, guests, run};
 
 use host::PROMPT as HOST;
 pub use host::{Host, Plan, folder};
@@ -37,10 +37,16 @@ pub struct Options {
 }
 
 /// A part of the tests.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Only {
     /// Saved machines that go on there, and here
     Carry,
+    /// A host whose interrupt controller is a GICv2
+    Gic2,
+    /// A host with Linux 6.1
+    Old,
+    /// A host with scalable vectors and performance counters
+    Extensions,
 }
 
 /// Runs the command.
@@ -48,9 +54,15 @@ enum Only {
 /// # Errors
 /// Something does not work there.
 pub fn main(o: &Options) -> Result<()> {
-    let only = matches!(o.only, Some(Only::Carry));
+    match o.only {
+        Some(Only::Gic2) => return gic2_host(o.verbose),
+        Some(Only::Old) => return old_host(o.verbose),
+        Some(Only::Extensions) => return extended_host(o.verbose),
+        Some(Only::Carry) | None => {}
+    }
+    let only = o.only.is_some();
     let mut plan = Plan::default();
-    plan.add_guests()?;
+    plan.add_guests(&[Version::V6_12, Version::V6_1])?;
     let target = plan.add_armlet()?;
     if !o.short && !only {
         plan.files.push(("/guests/gdb".into(), gdb::program()?));
@@ -88,36 +100,81 @@ pub fn main(o: &Options) -> Result<()> {
         host.debugger(port)?;
     }
     host.refusals()?;
-    if o.short { Ok(()) } else { lesser_hosts(o.verbose) }
-}
-
-/// A host with a KVM on which armlet's machine cannot be.
-struct Lesser {
-    kernel: Version,
-    cpu: &'static str,
-    gic: u32,
-    /// Of what is told.
-    words: &'static str,
-}
-
-const LESSER: [Lesser; 2] = [
-    Lesser { kernel: Version::V6_12, cpu: "cortex-a53", gic: 2, words: "cannot serve a guest's GICv3" },
-    Lesser { kernel: Version::V6_1, cpu: "neoverse-n1", gic: 3, words: "use Linux 6.4 or later" },
-];
-
-fn lesser_hosts(echo: bool) -> Result<()> {
-    for Lesser { kernel, cpu, gic, words } in LESSER {
-        let mut plan = Plan { kernel, cpu, gic, ..Plan::default() };
-        plan.add_armlet()?;
-        plan.files.push(("/guests/gdb".into(), gdb::program()?));
-        let mut host = Host::start(&plan, echo)?;
-        let told = host.ask("armlet run --accel kvm --kernel /guests/gdb </dev/null", 2)?;
-        if !told.contains(words) {
-            bail!("armlet does not tell of {words:?}, but:\n{told}");
-        }
-        println!("a host with {cpu}, GICv{gic}, Linux {kernel:?}: refused as it should be");
+    if o.short {
+        return Ok(());
     }
-    Ok(())
+    gic2_host(o.verbose)?;
+    old_host(o.verbose)?;
+    extended_host(o.verbose)
+}
+
+/// A host with another KVM than usual.
+fn other_host(plan: Plan, echo: bool) -> Result<Host> {
+    let mut plan = plan;
+    plan.add_guests(&[Version::V6_12])?;
+    if !plan.programs.iter().any(|(name, _)| name == "armlet") {
+        plan.add_armlet()?;
+    }
+    let mut host = Host::start(&plan, echo)?;
+    host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
+    Ok(host)
+}
+
+/// A host that can give its guests a GICv2 only.
+fn gic2_host(echo: bool) -> Result<()> {
+    let mut host = other_host(Plan { cpu: "cortex-a53", gic: 2, ..Plan::default() }, echo)?;
+    println!("a host with GICv2:");
+    host.boot(Version::V6_12, 2)?;
+    host.reset("grep -c GIC-0.*virtio /proc/interrupts", "2")?;
+    host.refuses_to_save("has a GICv2")?;
+    host.refused(&[("", "--accel kvm --smp 9", "give --smp 8 or less")])
+}
+
+/// A host whose CPU has all that the peer can emulate.
+fn extended_host(echo: bool) -> Result<()> {
+    let mut plan = Plan { cpu: "max", ..Plan::default() };
+    plan.files.push(("/guests/extensions".into(), guests::build_kvm("extensions")?));
+    let target = plan.add_armlet()?;
+    plan.programs.push(("exits".into(), build_test(&target, "exits")?));
+    let mut host = other_host(plan, echo)?;
+    println!("a host with SVE and PMUv3:");
+    host.tests("exits", "--test-threads=1")?;
+    let without = "extensions: no vectors";
+    for (cpu, words) in [
+        ("host", ["extensions: vectors of", "extensions: no counters"]),
+        ("host,pmu=on", ["extensions: vectors of", "extensions: counters"]),
+        ("host,sve=off", [without, "extensions: no counters"]),
+    ] {
+        let told = host.ask(&format!("armlet run --cpu {cpu} --kernel /guests/extensions </dev/null"), 0)?;
+        if !words.iter().chain(&["extensions: 0 failures"]).all(|words| told.contains(words)) {
+            bail!("a CPU '{cpu}' does not do as it should:\n{told}");
+        }
+        println!("CPU {cpu}: ok");
+    }
+    let questions = [
+        ("grep -cw sve /proc/cpuinfo", "2"),
+        ("dmesg | grep -c 'PMU driver'", "1"),
+        ("grep -c arm-pmu /proc/interrupts", "1"),
+    ];
+    host.boot_and_ask("host,pmu=on", Version::V6_12, 2, &questions)?;
+    host.refuses_to_save("use --cpu host,sve=off")
+}
+
+/// A host with a kernel that answers PSCI itself, has one counter for all guests, and writes no ID registers.
+fn old_host(echo: bool) -> Result<()> {
+    let mut host = other_host(Plan { kernel: Version::V6_1, ..Plan::default() }, echo)?;
+    println!("a host with Linux 6.1:");
+    host.boot(Version::V6_12, 2)?;
+    host.reset(
+        "echo 0 >/sys/devices/system/cpu/cpu1/online; echo 1 >/sys/devices/system/cpu/cpu1/online; nproc",
+        "2",
+    )?;
+    host.refuses_to_save("use Linux 6.4 or later")?;
+    host.refused(&[
+        ("", "--accel kvm --cpu neoverse-n1,lse=off", "ID_AA64ISAR0_EL1[23:20]"),
+        ("", "--accel kvm --cpu cortex-a53", "MIDR_EL1[15:4]"),
+        ("", "--accel kvm --smp 1,max=2", "need Linux 6.4 or later"),
+    ])
 }
 
 /// The short form, for `cargo xtask test`.
@@ -141,6 +198,11 @@ impl Host {
 
     /// Debian's kernel to a shell, with a disk, and to power-off.
     fn boot(&mut self, version: Version, smp: u32) -> Result<()> {
+        self.boot_and_ask("host", version, smp, &[])
+    }
+
+    /// As [`Self::boot`], with more questions and words of their answers.
+    fn boot_and_ask(&mut self, cpu: &str, version: Version, smp: u32, more: &[(&str, &str)]) -> Result<()> {
         let sum = self.ask("md5sum <disk", 0)?;
         let sum = sum
             .lines()
@@ -149,7 +211,7 @@ impl Host {
             .to_owned();
         let folder = folder(version);
         let line = format!(
-            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --drive disk \
+            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --cpu {cpu} --drive disk \
              --append 'console=ttyAMA0 quiet shell'; echo \"end\"\"=$?=\""
         );
         self.session().send_line(&line)?;
@@ -169,6 +231,7 @@ impl Host {
         let span = "a=$(cut -d. -f1 /proc/uptime) b=$(date +%s); sleep 2; c=$(cut -d. -f1 /proc/uptime) d=$(date +%s); \
                     [ $((c - a)) -ge 2 ] && [ $((d - b)) -ge 2 ] && [ $((c - a)) -le 10 ] && echo clock\" \"goes";
         boot::ask(s, span, "clock goes")?;
+        more.iter().try_for_each(|(question, words)| boot::ask(s, question, words))?;
         s.send_line("poweroff -f")?;
         s.wait_for("end=")?;
         let status = s.wait_for("=")?;
@@ -221,7 +284,7 @@ impl Host {
         if !told.contains("no permission for /dev/kvm") {
             bail!("armlet does not tell of a missing permission, but:\n{told}");
         }
-        let cases = [
+        self.refused(&[
             ("", "--accel jit", "cannot translate"),
             ("", "--accel kvm --cpu cortex-a53", "MIDR_EL1[15:4]"),
             ("", "--accel jit --cpu host", "cannot translate"),
@@ -229,14 +292,56 @@ impl Host {
             ("", "--accel kvm --smp 513", "512"),
             ("mv /dev/kvm /dev/gone;", "--accel kvm", "there is no /dev/kvm"),
             ("", "--accel auto", "there is no /dev/kvm"),
-        ];
+        ])?;
+        println!("refusals: ok");
+        Ok(())
+    }
+
+    /// What is done before, options, and words of what is told of them.
+    fn refused(&mut self, cases: &[(&str, &str, &str)]) -> Result<()> {
+        let image = format!("--kernel {}/Image", folder(Version::V6_12));
         for (before, options, words) in cases {
             let told = self.ask(&format!("{before} armlet run {options} {image} </dev/null"), 2)?;
             if !told.contains(words) {
                 bail!("`{options}` does not tell of {words:?}, but:\n{told}");
             }
         }
-        println!("refusals: ok");
+        Ok(())
+    }
+
+    /// A guest with two CPUs that resets its machine, answers `question` afterwards, and powers off.
+    fn reset(&mut self, question: &str, answer: &str) -> Result<()> {
+        let folder = folder(Version::V6_12);
+        let line = format!(
+            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp 2 --drive disk \
+             --append 'console=ttyAMA0 quiet shell'; echo \"end\"\"=$?=\""
+        );
+        let s = self.session();
+        s.send_line(&line)?;
+        s.wait_for(PROMPT).context("no shell in the guest")?;
+        s.send_line("reboot -f")?;
+        s.wait_for("armlet-init: user space").context("no user space after a reset")?;
+        s.wait_for(PROMPT).context("no shell in the guest after a reset")?;
+        boot::ask(s, question, answer)?;
+        s.send_line("poweroff -f")?;
+        s.wait_for("end=0=").context("no power-off")?;
+        s.wait_for(HOST)?;
+        println!("a reset: ok");
+        Ok(())
+    }
+
+    /// A guest of this host cannot be saved, and goes on.
+    fn refuses_to_save(&mut self, words: &str) -> Result<()> {
+        let folder = folder(Version::V6_12);
+        let run =
+            format!("armlet run --accel kvm --kernel {folder}/Image --qmp unix:q </dev/null >log 2>&1 &");
+        self.ask(&format!("{run} while ! [ -S q ] && kill -0 $!; do sleep 0.1; done"), 0)?;
+        let told = self.ask("armlet ctl q save state", 1)?;
+        if !told.contains(words) {
+            bail!("`save` does not tell of {words:?}, but:\n{told}");
+        }
+        self.ask("! [ -e state ] && kill -0 $! && kill $!; wait $!; true", 0)?;
+        println!("a state that cannot be saved: ok");
         Ok(())
     }
 }

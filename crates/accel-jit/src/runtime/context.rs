@@ -165,6 +165,7 @@ impl JitCore {
             pauth: self.machine.model.has(Feature::PAuth),
             pauth_inline: pauth::is_fast(&self.machine.model),
             lse2: self.machine.model.has(Feature::Lse2),
+            ecv: self.machine.model.has(Feature::Ecv),
             marks: self.machine.options.samples.is_some(),
         }
     }

@@ -181,7 +181,8 @@ impl JitCore {
         let mut memory = CodeMemory::new(machine.options.code_size).map_err(no_memory)?;
         let mut asm = Asm::default();
         asm.reset(memory.next_address());
-        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, machine.model.has(Feature::Bti));
+        let time = machine.options.host_time.as_deref();
+        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, machine.model.has(Feature::Bti), time);
         memory.append(asm.code());
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);

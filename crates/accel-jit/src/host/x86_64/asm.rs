@@ -661,6 +661,13 @@ impl Asm {
 
     // ---- flags and single bytes ----
 
+    /// Reads the cycle counter into edx:eax, after everything that was read before.
+    pub fn lfence_rdtsc(&mut self) {
+        for x in [0x0f, 0xae, 0xe8, 0x0f, 0x31] {
+            self.b(x);
+        }
+    }
+
     /// movzx eax, ah
     pub fn movzx_ah(&mut self) {
         self.b(0x0f);

@@ -1,5 +1,10 @@
 //! Shared pieces of host code: entering and leaving translated code, and calling Rust from it.
 
+use armlet_arm::SysReg;
+use armlet_arm::model::COUNTER_FREQUENCY;
+use armlet_arm::spec::cntkctl;
+use armlet_engine::HostTime;
+
 use super::asm::*;
 use super::generate::pointer::BTYPE_SHIFT;
 use super::regs::*;
@@ -51,6 +56,8 @@ pub struct Thunks {
     pub pauth: u64,
     pub mops: u64,
     pub vector: u64,
+    /// As `system`, for MRS of the physical and of the virtual count.
+    pub counters: [u64; 2],
     /// Calls the vector helper in rax; operands and an input on the stack; its result is in rax.
     pub helper: u64,
     /// `fn(state, code, virtual address)`: enters translated code.
@@ -84,8 +91,9 @@ fn load_pinned(a: &mut Asm) {
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// Emits all thunks into `a`, which must be reset to where they will execute. With `bti`, PSTATE.BTYPE is in rdx
-/// where a block is entered, and wherever a branch leaves from.
-pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
+/// where a block is entered, and wherever a branch leaves from. `time` is what the system counter shows, if it may be
+/// read there; it must stay where it is.
+pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, time: Option<&HostTime>) -> Thunks {
     let mut t = Thunks { enter: emit_enter(a, bti), ..Thunks::default() };
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
@@ -123,6 +131,13 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool) -> Thunks {
     }
     t.access = emit_access(a, slow.access, leave_saved);
     t.helper = emit_helper(a);
+    t.counters = match time {
+        Some(time) => {
+            let address = std::ptr::from_ref(time) as u64;
+            [cntkctl::EL0PCTEN, cntkctl::EL0VCTEN].map(|allowed| emit_counter(a, address, allowed, t.system))
+        }
+        None => [t.system; 2],
+    };
     t
 }
 
@@ -274,5 +289,65 @@ fn emit_helper(a: &mut Asm) -> u64 {
         a.load(true, *g, temp_slot(i));
     }
     a.ret();
+    here
+}
+
+/// A tick is 2^4 ns.
+const TICK_SHIFT: u8 = 4;
+const _: () = assert!(COUNTER_FREQUENCY << TICK_SHIFT == 1_000_000_000);
+
+/// The system counter in rax, as [`HostTime::now`] and the machine's clock have it; keeps everything else. By `system` if
+/// EL0 is not allowed to read it, if there is no line or the clock stands. `call`ed as that is.
+fn emit_counter(a: &mut Asm, time: u64, allowed: u64, system: u64) -> u64 {
+    let here = a.here();
+    let layout = HostTime::LAYOUT;
+    let part = |offset: usize| M::at(R9, offset as i32);
+    let mut slow = Vec::new();
+    for g in [RCX, RDX, R9, R12] {
+        a.push(g);
+    }
+    // PSTATE.M: the exception level.
+    a.test_imm(false, at!(cpu.pstate), 0b1100);
+    let el1 = a.jcc(Cc::NE);
+    let control = field(std::mem::offset_of!(JitState, cpu.sys) + SysReg::CntkctlEl1 as usize * 8);
+    a.test_imm(false, control, allowed as i32);
+    slow.push(a.jcc(Cc::E));
+    a.bind(el1);
+    a.mov_imm(R9, time as i64);
+    a.load(true, R12, part(layout.version));
+    a.test_imm(false, R12, 1);
+    slow.push(a.jcc(Cc::NE));
+    a.lfence_rdtsc();
+    a.shift_imm(Shift::Shl, true, RDX, 32);
+    a.op(Op2::Or, true, RAX, RDX);
+    // Nothing below is read before the counter is.
+    a.mov(RCX, RAX);
+    a.op_imm(Op2::And, true, RCX, 0);
+    a.op(Op2::Add, true, R9, RCX);
+    a.op(Op2::Sub, true, RAX, part(layout.cycles));
+    a.op(Op2::Cmp, true, RAX, part(layout.span));
+    slow.push(a.jcc(Cc::AE));
+    const MUL: u8 = 4;
+    a.group3(MUL, true, part(layout.rate));
+    a.op(Op2::Add, true, RDX, part(layout.ns));
+    a.load(true, RAX, part(layout.state));
+    a.op(Op2::Cmp, true, R12, part(layout.version));
+    slow.push(a.jcc(Cc::NE));
+    a.mov(RCX, RAX);
+    a.shift_imm(Shift::Shr, true, RCX, 62);
+    slow.push(a.jcc(Cc::NE));
+    a.op(Op2::Sub, true, RDX, RAX);
+    slow.push(a.jcc(Cc::B));
+    a.shift_imm(Shift::Shr, true, RDX, TICK_SHIFT);
+    a.mov(RAX, RDX);
+    for g in [R12, R9, RDX, RCX] {
+        a.pop(g);
+    }
+    a.ret();
+    slow.into_iter().for_each(|f| a.bind(f));
+    for g in [R12, R9, RDX, RCX] {
+        a.pop(g);
+    }
+    a.jmp_to(system);
     here
 }

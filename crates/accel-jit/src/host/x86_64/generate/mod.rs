@@ -81,6 +81,8 @@ pub struct Options {
     pub pauth_inline: bool,
     /// Atomic accesses need not be aligned inside 16 bytes, pairs are accessed at once (FEAT_LSE2).
     pub lse2: bool,
+    /// The system counter has its self-synchronised names (FEAT_ECV).
+    pub ecv: bool,
     /// Note where each instruction begins.
     pub marks: bool,
 }

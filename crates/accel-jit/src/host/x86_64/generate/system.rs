@@ -95,10 +95,23 @@ impl Generator {
         if self.options.fp && (enc == FPCR || enc == FPSR) {
             return self.read_fp(d, enc);
         }
-        self.system_slow(None);
+        self.system_by(self.counter(enc).unwrap_or(self.thunks.system), None);
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);
+    }
+
+    /// What reads the system counter, if that is what is to be read.
+    fn counter(&self, enc: u16) -> Option<u64> {
+        let [physical, virtual_] = self.thunks.counters;
+        let is = |r: SysReg| enc == r.encoding();
+        match () {
+            () if is(SysReg::CntpctEl0) => Some(physical),
+            () if is(SysReg::CntvctEl0) => Some(virtual_),
+            () if self.options.ecv && is(SysReg::CntpctssEl0) => Some(physical),
+            () if self.options.ecv && is(SysReg::CntvctssEl0) => Some(virtual_),
+            () => None,
+        }
     }
 
     /// FPCR and FPSR; the host's flags are part of the latter.
@@ -214,13 +227,17 @@ impl Generator {
 
     /// The instruction word tells the slow path everything; the value goes in rax, the result comes in rax.
     fn system_slow(&mut self, s: Option<Opnd>) {
+        self.system_by(self.thunks.system, s);
+    }
+
+    fn system_by(&mut self, thunk: u64, s: Option<Opnd>) {
         self.clobber_flags();
         if let Some(s) = s {
             self.move_into(Width::X, RAX, s);
         }
         self.asm.push_imm(self.word as i32);
         self.asm.push_imm(i32::from(self.offset));
-        self.call_thunk(self.thunks.system);
+        self.call_thunk(thunk);
         self.pop_words(2);
         self.vectors.clear();
     }
