@@ -34,6 +34,7 @@ fn run(words: &[u32], strict: bool, x: &[(usize, u64)]) -> CpuState {
     let jit = jit.expect("the host can run it");
     let mut state = model.reset_state(0, armlet_arm::model::mpidr(0));
     state.pc = ENTRY;
+    state.sys[SysReg::CpacrEl1] = 3 << 20;
     for (register, value) in x {
         state.x[*register] = *value;
     }
@@ -93,4 +94,30 @@ fn a_bit_as_a_mask_is_the_bit_of_the_old_value() {
             }
         }
     }
+}
+
+#[test]
+fn fpsr_has_the_flags_of_what_was_before_wherever_that_was() {
+    const DZC: u64 = 1 << 1;
+    const IXC: u64 = 1 << 4;
+    // Each `adr x10, .+8; br x10` begins another block.
+    const NEXT: [u32; 2] = [0x1000_004a, 0xd61f_0140];
+    const CLEAR: u32 = 0xd51b_443f;
+    let mrs = |x: u32| 0xd53b_4420 | x;
+    let mut words = vec![CLEAR];
+    words.extend(NEXT);
+    // fmov s1, #1.0; fmov s2, #3.0; fdiv s0, s1, s2
+    words.extend([mrs(0), 0x1e2e_1001, 0x1e21_1002, 0x1e22_1820, mrs(1), CLEAR]);
+    // fmov d3, x20; fmov d4, x21; fdiv d5, d3, d4
+    words.extend([0x9e67_0283, 0x9e67_02a4, 0x1e64_1865]);
+    words.extend(NEXT);
+    // mov w11, #0x7f7fffff; fmov s1, w11; fmov s2, #1.0; fsub s0, s1, s2
+    words.extend([mrs(2), mrs(3), 0x12b0_100b, 0x1e27_0161, 0x1e2e_1002, 0x1e22_3820]);
+    words.extend(NEXT);
+    words.extend([mrs(4), CLEAR]);
+    words.extend(NEXT);
+    // fsub d6, d3, d3; fdiv d7, d6, d4
+    words.extend([mrs(5), 0x1e63_3866, mrs(6), 0x1e64_18c7, mrs(7), HLT]);
+    let s = run(&words, false, &[(20, 1f64.to_bits()), (21, 0f64.to_bits())]);
+    assert_eq!(s.x[..8], [0, IXC, DZC, DZC, DZC | IXC, 0, 0, 1]);
 }

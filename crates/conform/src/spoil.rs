@@ -183,6 +183,11 @@ pub static HOST_MISTAKES: &[Mistake] = &[
         encodings: "CMGT_asimdsame_only",
         spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0x66), 0x76), reg)),
     },
+    Mistake {
+        what: "sums of doublewords are sums of words",
+        encodings: "ADD_asimdsame_only",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0xd4), 0xfe), reg)),
+    },
 ];
 
 /// Another opcode instead of the one of this prefix and map.

@@ -152,6 +152,7 @@ impl JitCore {
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
             avx512: self.machine.options.avx512,
+            upper_first: self.machine.options.upper_first,
             // Strict tracking of code may withhold a page at any access.
             watch: false,
             windows: !on(bit::ALIGN) && !self.machine.options.strict,

@@ -9,6 +9,7 @@ pub mod carry;
 mod control;
 mod count;
 mod crypto;
+mod cumulative;
 mod float;
 mod int;
 mod known;
@@ -37,7 +38,7 @@ use crate::runtime::exit::Exit;
 use carry::Carried;
 use locate::Locations;
 use sites::{Elsewhere, Sites};
-use vector::VectorCache;
+use vector::{VectorCache, vector_names};
 use windows::{Effect, Plan};
 
 /// What code generation depends on, besides the block.
@@ -57,6 +58,8 @@ pub struct Options {
     pub sha: bool,
     /// The host's AVX-512 instructions may be used.
     pub avx512: bool,
+    /// With `avx512`: the registers that only it reaches are used first.
+    pub upper_first: bool,
     /// Several accesses may share one probe of the TLB.
     pub windows: bool,
     /// Ask before each access whether it is watched.
@@ -220,6 +223,8 @@ pub struct Generator {
     accesses: u32,
     /// SP is known to be a multiple of 16.
     sp_aligned: bool,
+    /// It is noted that MXCSR may have flags that FPSR lacks.
+    exceptions_noted: bool,
     /// With the number of the instruction that each belongs to, and what names of vector registers mean there.
     cold: Vec<(Cold, u32, VectorNames, Carried)>,
     numbers: Numbers,
@@ -261,6 +266,7 @@ impl Generator {
             sites: Sites::default(),
             accesses: 0,
             sp_aligned: false,
+            exceptions_noted: false,
             cold: Vec::new(),
             numbers: Numbers::default(),
             index: 0,
@@ -273,7 +279,7 @@ impl Generator {
     /// Generates code for `block`, to execute at `base`; its exits and side table entries get numbers from
     /// `numbers` on. The result is in the public fields.
     pub fn generate(&mut self, block: &Block, base: u64, numbers: Numbers, options: Options) {
-        self.asm.reset(base);
+        self.asm.reset_named(base, vector_names(&options));
         self.exits.clear();
         self.side_table.clear();
         self.numbers = numbers;
@@ -281,7 +287,7 @@ impl Generator {
         self.marks.clear();
         self.options = options;
         self.nzcv = Nzcv::Slot;
-        self.vectors = VectorCache::default();
+        self.vectors = VectorCache::new(&options);
         self.carried.clear();
         self.carried.push(Carried::NOTHING);
         self.cold_carried = None;
@@ -289,6 +295,7 @@ impl Generator {
         self.look_ahead(block);
         self.sites.prepare(block);
         self.sp_aligned = false;
+        self.exceptions_noted = false;
         self.count = 0;
         self.entries(block);
         let mut fused = 0;
@@ -306,6 +313,7 @@ impl Generator {
             self.vectors.next_instruction();
             self.carried_before = None;
             if i >= fused {
+                self.note_exceptions(&block.insts, i);
                 match self.fuse(&block.insts[i..]) {
                     Some(count) => fused = i + count,
                     None => self.inst(inst),
