@@ -10,6 +10,7 @@ mod control;
 mod count;
 mod crypto;
 mod cumulative;
+mod flagless;
 mod float;
 mod int;
 mod known;
