@@ -63,8 +63,10 @@ impl JitCore {
             // Branch targets found under another context lead to blocks made for it.
             if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.clear_el1_jumps() }
         }
-        self.context = context;
-        self.lift_base = self.lift_context();
+        if self.context != context {
+            self.context = context;
+            self.lift_base = self.lift_context();
+        }
         let el1: *mut _ = self.sets.el1();
         let el0: *mut _ = self.sets.el0();
         let uao = self.state().cpu.pstate.contains(Pstate::UAO);

@@ -202,11 +202,10 @@ impl Generator {
             }
             self.clobber_flags();
             let g = self.dest_over(d, a, RAX);
-            // Shifting clears the upper half, too.
-            if n == 0 || !self.is_in(a, g) {
+            if n == 0 {
                 self.move_into(w, g, a);
-            }
-            if n != 0 {
+            } else {
+                self.move_to_change(w, g, a);
                 self.asm.shift_imm(host, x(w), g, n);
             }
             return self.done(d, g);
@@ -297,7 +296,8 @@ impl Generator {
         {
             let a = self.loc(r);
             match (a, b) {
-                (a, Source::Imm(v)) => return self.asm.test_imm(x(w), a, v),
+                // The result has no more bits than the constant, and is not negative either way.
+                (a, Source::Imm(v)) => return self.asm.test_imm(x(w) && v < 0, a, v),
                 (Loc::Host(ga), Source::Rm(rm)) => return self.asm.test(x(w), rm, ga),
                 (Loc::Memory(m), Source::Rm(Rm::R(gb))) => return self.asm.test(x(w), m, Gpr(gb)),
                 _ => {}
@@ -511,10 +511,7 @@ impl Generator {
         }
         self.clobber_flags();
         let g = self.dest_over(d, s, RAX);
-        // Whatever follows clears the upper half.
-        if !self.is_in(s, g) {
-            self.move_into(w, g, s);
-        }
+        self.move_to_change(w, g, s);
         let up = bits - lsb - width;
         if signed {
             if up != 0 {

@@ -517,6 +517,13 @@ impl Generator {
         }
     }
 
+    /// Moves the operand into `d`, to be changed there by an instruction of this width, which clears the upper half.
+    pub(super) fn move_to_change(&mut self, w: Width, d: Gpr, o: Opnd) {
+        if !self.is_in(o, d) {
+            self.move_into(w, d, o);
+        }
+    }
+
     /// The operand as register, memory or 32-bit immediate of a two-operand instruction; a constant that
     /// does not fit goes through `s`.
     pub(super) fn source(&mut self, w: Width, o: Opnd, s: Gpr) -> Source {

@@ -220,6 +220,8 @@ pub struct Generator {
     /// The register of the guest's that each instruction's temporary may be in: that of the next one's result, which nobody
     /// asks for any more.
     early: Vec<Option<Gpr>>,
+    /// Whether nobody needs it at all.
+    dead: Vec<bool>,
     effects: Vec<Effect>,
     plan: Plan,
     sites: Sites,
@@ -266,6 +268,7 @@ impl Generator {
             next_condition: Vec::new(),
             replaced: Vec::new(),
             early: Vec::new(),
+            dead: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
             sites: Sites::default(),
@@ -317,7 +320,7 @@ impl Generator {
             self.locations.at = i;
             self.vectors.next_instruction();
             self.carried_before = None;
-            if i >= fused {
+            if i >= fused && !self.dead[i] {
                 self.note_exceptions(&block.insts, i);
                 match self.fuse(&block.insts[i..]) {
                     Some(count) => fused = i + count,
@@ -379,9 +382,13 @@ impl Generator {
         self.early.clear();
         self.early.resize(block.insts.len(), None);
         let mut next = None;
+        self.dead.clear();
+        self.dead.resize(block.insts.len(), false);
         // Guest registers whose values somebody may see before they are replaced.
         let everybody_looks = self.options.counted || self.options.trace || self.options.watch;
         let mut seen = u32::MAX;
+        // Those that an instruction reads before they are replaced.
+        let mut read = u32::MAX;
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 self.nzcv_wanted[i] = wanted;
@@ -391,6 +398,16 @@ impl Generator {
             let facts = inst.facts();
             self.early[i] = next.and_then(|next| self.locations.early_place(i, &facts, &next));
             next = Some(facts);
+            let (definitions, change, leaves) = (facts.definitions, facts.change, facts.leaves);
+            self.effects[i] = Effect { definitions, change, leaves };
+            if let [Reg(d @ 0..32), Reg::NONE] = definitions
+                && (seen | read) & 1 << d == 0
+                && inst.is_pure()
+            {
+                self.dead[i] = true;
+                (self.nzcv_wanted[i], self.next_condition[i]) = (wanted, condition);
+                continue;
+            }
             wanted = match (inst, inst.condition()) {
                 (Inst::Branch { target }, _) if block.flags_dead.contains(target) => Wanted::Nothing,
                 (Inst::BranchIf { target, .. }, asked) if block.flags_dead.contains(target) => {
@@ -419,8 +436,8 @@ impl Generator {
             } else if facts.reads_flags || facts.writes_flags {
                 condition = None;
             }
-            let (definitions, change) = (facts.definitions, facts.change);
-            self.effects[i] = Effect { definitions, change, leaves: facts.leaves };
+            let bits = |all: &[Reg]| all.iter().filter(|r| r.0 < 32).fold(0, |bits, r| bits | 1 << r.0);
+            read = if facts.leaves { u32::MAX } else { read & !bits(&definitions) | bits(&facts.uses) };
             self.locations.note_uses(i, &facts.uses);
             if self.options.windows {
                 self.plan.add(i, &facts);
