@@ -90,6 +90,7 @@ impl Generator {
         let (x, y, w) = (self.vector_value(abcd), self.vector_value(efgh), self.vector_value(words));
         self.vector_copy(copy, x);
         if !self.take_sha([abcd, efgh]) {
+            [X1, X2].into_iter().for_each(|x| self.lower(x));
             self.sha_form(X1, false, [y, x]);
             self.sha_form(X2, true, [y, x]);
         }
@@ -111,6 +112,7 @@ impl Generator {
 
     /// Four rounds: X1 and X2 have the state as the host wants it, afterwards.
     fn sha256_rounds(&mut self, abcd: Xmm, efgh: Xmm, w: Xmm) {
+        [X1, X2].into_iter().for_each(|x| self.lower(x));
         self.sha_form(X1, false, [efgh, abcd]);
         self.sha_form(X2, true, [efgh, abcd]);
         self.sha256_four_rounds(w);
@@ -150,6 +152,7 @@ impl Generator {
             }
             V3Op::Sha256su1 => {
                 let (rd, rn, rm) = (self.vector_value(d), self.vector_value(n), self.vector_value(m));
+                self.lower(X0);
                 self.asm.vex_imm(PALIGNR, X0.0, rm.0, rn, 4);
                 self.asm.vex(PADD[2], X0.0, X0.0, rd);
                 self.asm.sse(SHA256MSG2, X0.0, rm);
@@ -173,6 +176,7 @@ impl Generator {
     /// guest's words already contain.
     fn sha1_rounds(&mut self, function: u8, constant: u32, (d, n, m): (VReg, VReg, VReg)) {
         let (rd, rn, rm) = (self.vector_value(d), self.vector_value(n), self.vector_value(m));
+        [X0, X1].into_iter().for_each(|x| self.lower(x));
         self.asm.mov_imm(RAX, i64::from(constant));
         self.asm.vex(MOVD, X2.0, 0, RAX);
         self.asm.vex(PBROADCASTD, X2.0, 0, X2);
@@ -198,6 +202,7 @@ impl Generator {
         match op {
             V2Op::Sha256su0 if self.options.sha => {
                 let (rd, rn) = (self.vector_value(d), self.vector_value(n));
+                self.lower(X0);
                 self.asm.vex(MOVDQA, X0.0, 0, rd);
                 self.asm.sse(SHA256MSG1, X0.0, rn);
             }

@@ -288,12 +288,22 @@ impl Generator {
     pub(super) fn lower(&mut self, x: Xmm) {
         let name = usize::from(x.0 - Xmm::NAMED);
         let now = self.asm.names[name];
-        // The last names are not in use, and the first are scratch, too.
-        let lower = (4..4 + self.vectors.count).find(|i| self.asm.names[*i] < 16);
-        if let Some(other) = lower.filter(|_| now >= 16) {
-            self.asm.vex(opc(1, 1, 0x6f), now, 0, Xmm(self.asm.names[other]));
-            self.asm.names.swap(name, other);
+        if now < 16 {
+            return;
         }
+        let first = usize::from(FIRST_COPY - Xmm::NAMED);
+        let (v, names) = (&self.vectors, &self.asm.names);
+        let lower = |i: &usize| names[first + i] < 16;
+        let free = (0..v.count).filter(lower).find(|i| v.holds[*i].is_none() && v.busy >> i & 1 == 0);
+        // Those that such instructions have in mind stay.
+        let other = |i: &usize| {
+            v.busy >> i & 1 == 0 && !matches!(v.holds[*i], Some((held, _)) if SHA.contains(&held))
+        };
+        let Some(i) = free.or_else(|| (0..v.count).filter(lower).find(other)) else { return };
+        if free.is_none() {
+            self.asm.vex(opc(1, 1, 0x6f), now, 0, Xmm(self.asm.names[first + i]));
+        }
+        self.asm.names.swap(name, first + i);
     }
 
     /// An address at which `inst` stays, for slow paths.
