@@ -92,6 +92,11 @@ impl Target {
         run::target().join(if self.fixed { "static" } else { "foreign" })
     }
 
+    /// What tests have as `CARGO_TARGET_TMPDIR`.
+    pub fn temporary(&self) -> PathBuf {
+        self.target().join("tmp")
+    }
+
     /// Where programs are that were built.
     pub fn folder(&self) -> PathBuf {
         self.target().join(self.triple()).join("release")

@@ -4,6 +4,7 @@
 //! folder ([`cache`]) and is made once; a second run needs no network.
 
 mod apt;
+mod arm64;
 mod bench;
 mod boot;
 mod build;
@@ -77,6 +78,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Test armlet with KVM for arm64, on a host that the peer emulates
     TestKvm(kvm::Options),
+    /// Run the tests of all crates on an arm64 host that the peer emulates
+    TestArm64(arm64::Options),
     /// Fetch and build everything that the other commands need
     Setup,
     /// Build the bare-metal guests from their sources
@@ -111,6 +114,7 @@ fn work() -> Result<()> {
         Command::Litmus(o) => litmus::main(&o),
         Command::Fuzz(o) => fuzz::main(&o),
         Command::TestKvm(o) => kvm::main(&o),
+        Command::TestArm64(o) => arm64::main(&o),
         Command::Setup => setup(),
         Command::Guests(o) => guests::main(&o),
     }

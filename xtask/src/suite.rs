@@ -12,7 +12,7 @@ use crate::bench::soak;
 use crate::boot::{Linux, scripted};
 use crate::kernel::Version;
 use crate::{
-    cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, saved, topology,
+    arm64, cache, drivers, gdb, guests, host, kvm, litmus, oracle, profile, qmp, repeat, run, saved, topology,
 };
 
 /// How much to test.
@@ -80,6 +80,7 @@ pub fn main(o: &Options) -> Result<()> {
     cargo_check(&mut tally, "format", &["fmt", "--all", "--check"]);
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     cargo_check(&mut tally, "lints", &clippy);
+    tally.check("all of it compiles for arm64 hosts", arm64::check);
     tally.check("licences and sources of dependencies", deny);
     cargo_check(&mut tally, "documentation", &["doc", "--quiet", "--workspace", "--no-deps"]);
     tally.tests("tests", &mut run::command(&cargo, ["test", "--workspace", "--no-fail-fast"]));
@@ -228,7 +229,7 @@ fn count(c: &mut Command) -> Result<(u64, u64, bool)> {
 }
 
 /// Passed and failed in `test result: ok. 3 passed; 0 failed; …`.
-fn result_line(line: &str) -> Option<(u64, u64)> {
+pub fn result_line(line: &str) -> Option<(u64, u64)> {
     let mut parts = line.strip_prefix("test result: ")?.split_once(". ")?.1.split("; ");
     let mut number = |word: &str| parts.next()?.strip_suffix(word)?.trim().parse().ok();
     Some((number(" passed")?, number(" failed")?))

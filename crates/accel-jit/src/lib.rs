@@ -63,6 +63,8 @@ pub struct JitOptions {
     pub host_sha: bool,
     /// Use the host's AVX-512 instructions if it has them.
     pub avx512: bool,
+    /// With `avx512`: begin with those vector registers that only AVX-512 reaches, for tests.
+    pub upper_first: bool,
     /// Count instructions here, exactly; all vCPUs run on one thread.
     pub counter: Option<Arc<InstructionCount>>,
     /// With `counter`: make a hash of the instructions that each vCPU executes (`trace_hash` in the statistics).
@@ -88,6 +90,7 @@ impl Default for JitOptions {
             code_size: 128 << 20,
             host_sha: true,
             avx512: true,
+            upper_first: false,
             counter: None,
             trace: false,
             host_time: None,

@@ -34,6 +34,7 @@ fn run(words: &[u32], strict: bool, x: &[(usize, u64)]) -> CpuState {
     let jit = jit.expect("the host can run it");
     let mut state = model.reset_state(0, armlet_arm::model::mpidr(0));
     state.pc = ENTRY;
+    state.sys[SysReg::CpacrEl1] = 3 << 20;
     for (register, value) in x {
         state.x[*register] = *value;
     }
@@ -90,6 +91,102 @@ fn a_bit_as_a_mask_is_the_bit_of_the_old_value() {
                     let expected = if wide { masked } else { masked & 0xffff_ffff };
                     assert_eq!(run(&words, false, &x).x[d as usize], expected, "{words:08x?} from {x:x?}");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn fpsr_has_the_flags_of_what_was_before_wherever_that_was() {
+    const DZC: u64 = 1 << 1;
+    const IXC: u64 = 1 << 4;
+    // Each `adr x10, .+8; br x10` begins another block.
+    const NEXT: [u32; 2] = [0x1000_004a, 0xd61f_0140];
+    const CLEAR: u32 = 0xd51b_443f;
+    let mrs = |x: u32| 0xd53b_4420 | x;
+    let mut words = vec![CLEAR];
+    words.extend(NEXT);
+    // fmov s1, #1.0; fmov s2, #3.0; fdiv s0, s1, s2
+    words.extend([mrs(0), 0x1e2e_1001, 0x1e21_1002, 0x1e22_1820, mrs(1), CLEAR]);
+    // fmov d3, x20; fmov d4, x21; fdiv d5, d3, d4
+    words.extend([0x9e67_0283, 0x9e67_02a4, 0x1e64_1865]);
+    words.extend(NEXT);
+    // mov w11, #0x7f7fffff; fmov s1, w11; fmov s2, #1.0; fsub s0, s1, s2
+    words.extend([mrs(2), mrs(3), 0x12b0_100b, 0x1e27_0161, 0x1e2e_1002, 0x1e22_3820]);
+    words.extend(NEXT);
+    words.extend([mrs(4), CLEAR]);
+    words.extend(NEXT);
+    // fsub d6, d3, d3; fdiv d7, d6, d4
+    words.extend([mrs(5), 0x1e63_3866, mrs(6), 0x1e64_18c7, mrs(7), HLT]);
+    let s = run(&words, false, &[(20, 1f64.to_bits()), (21, 0f64.to_bits())]);
+    assert_eq!(s.x[..8], [0, IXC, DZC, DZC, DZC | IXC, 0, 0, 1]);
+}
+
+/// Registers of which some have host registers and some are in memory: destination, and two sources.
+const REGISTERS: [[u32; 3]; 7] =
+    [[5, 6, 7], [5, 5, 7], [5, 6, 5], [0, 1, 2], [0, 0, 20], [20, 1, 0], [1, 20, 21]];
+const NUMBERS: [u64; 5] = [0, 1, 0x8000_0000, 0xffff_ffff_8765_4321, 0x0123_4567_89ab_cdef];
+
+#[test]
+fn flags_are_the_comparison_s_after_what_leaves_them_alone() {
+    type Operation = (u32, fn(u64, u64) -> u64);
+    // lsr, lsl, asr, mul, umull, and with masks, add; then those of 32 bits.
+    let operations: [Operation; 14] = [
+        (0xd340_fc00 | 32 << 16, |n, _| n >> 32),
+        (0xd340_fc00 | 63 << 16, |n, _| n >> 63),
+        (0xd340_0000 | 51 << 16 | 50 << 10, |n, _| n << 13),
+        (0x9340_fc00 | 9 << 16, |n, _| (n as i64 >> 9) as u64),
+        (0x9b00_7c00, u64::wrapping_mul),
+        (0x9ba0_7c00, |n, m| (n & 0xffff_ffff) * (m & 0xffff_ffff)),
+        (0x9240_0000 | 7 << 10, |n, _| n & 0xff),
+        (0x9240_0000 | 15 << 10, |n, _| n & 0xffff),
+        (0x9240_0000 | 31 << 10, |n, _| n & 0xffff_ffff),
+        (0x8b00_0000, u64::wrapping_add),
+        (0x5300_7c00 | 7 << 16, |n, _| u64::from(n as u32 >> 7)),
+        (0x1300_7c00 | 7 << 16, |n, _| (n as i32 >> 7) as u32 as u64),
+        (0x1b00_7c00, |n, m| u64::from((n as u32).wrapping_mul(m as u32))),
+        (0x1200_0000 | 7 << 10, |n, _| n & 0xff),
+    ];
+    for (word, operation) in operations {
+        // One that has no second source must have none there.
+        let two = matches!(word >> 24 & 0x1f, 0x1b | 0x0b);
+        for [d, n, m] in REGISTERS {
+            for (a, b) in NUMBERS.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+                let second = if two { m << 16 } else { 0 };
+                // cmp x3, x4; the operation; cset x8, lo; cset x9, gt
+                let words = [0xeb04_007f, word | second | n << 5 | d, 0x9a9f_27e8, 0x9a9f_d7e9, HLT];
+                let mut x = vec![(n as usize, a), (3, a), (4, b)];
+                x.extend((m != n).then_some((m as usize, b)));
+                let s = run(&words, false, &x);
+                let m = if m == n { a } else { b };
+                let what = format!("{words:08x?} from {x:x?}");
+                assert_eq!(s.x[d as usize], operation(a, m), "{what}");
+                assert_eq!((s.x[8], s.x[9]), (u64::from(a < b), u64::from(a as i64 > b as i64)), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_register_may_be_chosen_over_itself() {
+    type Change = (u32, fn(u64) -> u64);
+    let changes: [Change; 4] = [
+        (0x1a80_0000, |m| m),
+        (0x1a80_0400, |m| m.wrapping_add(1)),
+        (0x5a80_0000, |m| !m),
+        (0x5a80_0400, u64::wrapping_neg),
+    ];
+    for (word, change) in changes {
+        for ([d, n, m], wide) in REGISTERS.into_iter().flat_map(|r| [(r, false), (r, true)]) {
+            for (a, b) in NUMBERS.into_iter().flat_map(|a| NUMBERS.map(|b| (a, b))) {
+                // cmp x3, x4; csel and its kind, lo
+                let select = word | u32::from(wide) << 31 | m << 16 | 3 << 12 | n << 5 | d;
+                let words = [0xeb04_007f, select, HLT];
+                let x = [(n as usize, a), (m as usize, b), (3, a), (4, b)];
+                let mask = if wide { u64::MAX } else { 0xffff_ffff };
+                let n = if n == m { b } else { a };
+                let expected = if a < b { n } else { change(b) } & mask;
+                assert_eq!(run(&words, false, &x).x[d as usize], expected, "{words:08x?} from {x:x?}");
             }
         }
     }

@@ -100,14 +100,14 @@ impl Random {
     }
 }
 
-fn translated(steps: &[Step], v: Vectors, host_sha: bool, avx512: bool) -> Vectors {
+fn translated(steps: &[Step], v: Vectors, host_sha: bool, avx512: bool, upper_first: bool) -> Vectors {
     let ram = Ram::new(ENTRY, 1 << 20).expect("the host has a megabyte");
     for (i, word) in steps.iter().map(|s| s.word()).chain([END]).enumerate() {
         ram.write(ENTRY + 4 * i as u64, &word.to_le_bytes()).expect("fits");
     }
     let memory = Arc::new(AddressSpaceBuilder::new(ram).build());
     let model = Arc::new(CpuModel::by_name("max").expect("a known model"));
-    let options = JitOptions { code_size: 1 << 20, host_sha, avx512, ..JitOptions::default() };
+    let options = JitOptions { code_size: 1 << 20, host_sha, avx512, upper_first, ..JitOptions::default() };
     let mut cpu = model.reset_state(0, armlet_arm::model::mpidr(0));
     cpu.pc = ENTRY;
     cpu.v = v;
@@ -124,10 +124,14 @@ fn check(steps: &[Step], v: Vectors) {
         s.apply(&mut expected);
     }
     let words: Vec<String> = steps.iter().map(|s| format!("{:#010x}", s.word())).collect();
-    for (host_sha, avx512) in [(true, true), (false, true), (true, false)] {
-        let got = translated(steps, v, host_sha, avx512);
+    let choices = [(true, true, false), (true, true, true), (false, true, false), (true, false, false)];
+    for (host_sha, avx512, upper_first) in choices {
+        let got = translated(steps, v, host_sha, avx512, upper_first);
         for i in 0..32 {
-            assert_eq!(got[i], expected[i], "V{i}, host's SHA: {host_sha}, AVX-512: {avx512}, {words:?}");
+            assert_eq!(
+                got[i], expected[i],
+                "V{i}, host's SHA: {host_sha}, AVX-512: {avx512}, upper half first: {upper_first}, {words:?}"
+            );
         }
     }
 }

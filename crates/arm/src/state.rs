@@ -64,16 +64,19 @@ impl Pstate {
     pub const DAIF: Self = Self::D.union(Self::A).union(Self::I).union(Self::F);
 
     /// Current exception level, 0 to 3.
+    #[inline]
     pub const fn el(self) -> usize {
         ((self.bits() >> 2) & 3) as usize
     }
 
     /// True if an interrupt whose line is up would be taken: its own mask is clear.
+    #[inline]
     pub const fn takes(self, irq: bool, fiq: bool) -> bool {
         (irq && !self.contains(Self::I)) || (fiq && !self.contains(Self::F))
     }
 
     /// The same state at exception level `el` with the stack pointer chosen by `sp`.
+    #[inline]
     pub const fn with_el(self, el: usize, sp: bool) -> Self {
         Self::from_bits_retain((self.bits() & !0x1f) | ((el as u32) << 2) | sp as u32)
     }
@@ -148,6 +151,7 @@ impl CpuState {
     }
 
     /// Current exception level.
+    #[inline]
     pub fn el(&self) -> usize {
         self.pstate.el()
     }
@@ -163,6 +167,7 @@ impl CpuState {
     }
 
     /// Changes PSTATE, switching the stack pointer if EL or SP select changes.
+    #[inline]
     pub fn set_pstate(&mut self, new: Pstate) {
         self.bank_sp();
         self.pstate = new;

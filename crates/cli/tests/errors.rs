@@ -174,9 +174,16 @@ const BAD: &[(&str, &str, &str)] = &[
 fn every_mistake_is_told_in_one_line_and_changes_nothing() {
     let folder = Folder::new("errors");
     let before = folder.listing();
-    for (arguments, cause, mend) in BAD {
+    // A host that does not translate has other words for these, and takes its own CPU if nothing is said.
+    let translates = cfg!(target_arch = "x86_64");
+    let here =
+        |arguments: &str| translates || !["--accel jit", "--accel kvm"].iter().any(|a| arguments.contains(a));
+    for (arguments, cause, mend) in BAD.iter().filter(|(arguments, ..)| here(arguments)) {
         let mut all = vec!["run"];
         all.extend(arguments.split(' '));
+        if !translates && !arguments.contains("--accel") {
+            all.extend(["--accel", "dummy"]);
+        }
         if !arguments.contains("--serial") {
             all.extend(["--serial", "file:console.log"]);
         }
@@ -326,13 +333,15 @@ fn limits_of_the_host_are_told_like_other_mistakes() {
 #[test]
 fn output_that_goes_nowhere_ends_the_run_and_is_told() {
     let output = Command::new(env!("CARGO_BIN_EXE_armlet"))
-        .args(["run", "--timeout", "20"])
+        .args(["run", "--timeout", "60"])
         .stdin(Stdio::null())
         .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+    // Where there is KVM, a line says so.
+    let lines = text.lines().filter(|line| !line.contains("KVM executes")).count();
+    assert_eq!((output.status.code(), lines), (Some(1), 1), "{text}");
     assert!(text.contains("standard output") && text.contains("No space"), "{text}");
 }
 

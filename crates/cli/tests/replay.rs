@@ -1,4 +1,5 @@
 //! Runs that are recorded and repeated: the built-in demonstration, which answers what is typed.
+#![cfg(target_arch = "x86_64")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

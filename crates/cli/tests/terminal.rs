@@ -55,9 +55,9 @@ impl Session {
         let path = name.to_str().unwrap().to_owned();
         let terminal = File::options().read(true).write(true).open(&path).unwrap();
         let before = tcgetattr(&terminal).unwrap();
-        // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
+        // `setsid -c` makes the terminal the controlling one, as a shell's is.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_armlet"), "run", "--accel", "dummy"]);
+        command.args(["-c", env!("CARGO_BIN_EXE_armlet"), "run", "--accel", "dummy"]);
         let kernel = Kernel::new();
         command.args(["--memory", "64M", "--kernel"]).arg(&kernel.0).args(arguments);
         let copy = || OwnedFd::from(terminal.try_clone().unwrap());

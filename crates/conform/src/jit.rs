@@ -326,7 +326,9 @@ fn run(
     avx512: bool,
     mistake: Option<Mistake>,
 ) -> Result<()> {
-    let options = JitOptions { code_size: 64 << 20, avx512, mistake, ..Default::default() };
+    // Without AVX-512, all are of the lower half.
+    let upper_first = avx512;
+    let options = JitOptions { code_size: 64 << 20, avx512, upper_first, mistake, ..Default::default() };
     let jit = JitAccelerator::new(memory.clone(), model.clone(), Arc::new(NoExternal), 1, options)?;
     let shared = Arc::new(VcpuShared::new(0));
     let mut vcpu = jit.create_vcpu(shared, initial_state(model))?;

@@ -1,8 +1,8 @@
 //! Mistakes for the self-test: each changes what lifts say, as a wrong lift would, or which host instructions are made of
 //! it, as a wrong code generator would, and must be found. Nothing but the self-test gives them to the executors.
 
-#[cfg(target_arch = "x86_64")]
 use armlet_accel_jit::helpers::vector::Shape;
+#[cfg(target_arch = "x86_64")]
 use armlet_accel_jit::host::x86_64::asm::{Misemit, Opc};
 use armlet_accel_jit::ir::{
     AluOp, Block, Extend, F1Op, F2Op, FlagOp, Inst, Opnd, Reg, RmwOp, UnaryOp, V3Op, VName, VOperands,
@@ -182,6 +182,11 @@ pub static HOST_MISTAKES: &[Mistake] = &[
         what: "vectors are greater if they are equal",
         encodings: "CMGT_asimdsame_only",
         spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0x66), 0x76), reg)),
+    },
+    Mistake {
+        what: "sums of doublewords are sums of words",
+        encodings: "ADD_asimdsame_only",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0xd4), 0xfe), reg)),
     },
 ];
 

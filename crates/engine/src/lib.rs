@@ -18,6 +18,7 @@ mod error;
 mod event;
 mod gate;
 pub mod host_time;
+mod linger;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 pub mod pace;

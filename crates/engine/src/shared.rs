@@ -77,16 +77,19 @@ impl VcpuShared {
     }
 
     /// Level of the IRQ line.
+    #[inline]
     pub fn irq(&self) -> bool {
         self.irq.load(Ordering::Acquire)
     }
 
     /// Level of the FIQ line.
+    #[inline]
     pub fn fiq(&self) -> bool {
         self.fiq.load(Ordering::Acquire)
     }
 
     /// True if WFI has something to wake up for.
+    #[inline]
     pub fn interrupt_pending(&self) -> bool {
         self.irq() || self.fiq()
     }
@@ -126,11 +129,13 @@ impl VcpuShared {
     }
 
     /// Sets the event register from the vCPU's own thread, where nobody sleeps (SEVL, exception return).
+    #[inline]
     pub fn set_event(&self) {
         self.event.store(true, Ordering::Release);
     }
 
     /// Clears the event register and tells whether it was set (WFE).
+    #[inline]
     pub fn take_event(&self) -> bool {
         self.event.swap(false, Ordering::AcqRel)
     }
@@ -182,6 +187,7 @@ impl VcpuShared {
     /// True if the engine wants the vCPU's thread back: an accelerator that has seen a kick must then leave
     /// `run` with [`VcpuExit::Kicked`](crate::VcpuExit::Kicked). If it is false the kick was for an
     /// interrupt line, and `run` may go on after looking at the lines.
+    #[inline]
     pub fn exit_requested(&self) -> bool {
         self.exit_request.load(Ordering::Acquire)
     }

@@ -15,6 +15,7 @@ use crate::accel::{AcceleratorError, Halt, VcpuBackend, VcpuExit};
 use crate::access::{Body, Seat, VcpuAccess, panic_message};
 use crate::engine::Core;
 use crate::event::{AfterExit, MachineEvent};
+use crate::linger::Linger;
 use crate::power::{Power, PowerControl};
 use crate::reply::Promise;
 use crate::single::Pool;
@@ -158,6 +159,7 @@ pub(crate) struct VcpuThread {
     pub(crate) halt_limit: Option<Duration>,
     /// When the halt ends by itself. Fixed as it begins: work and kicks do not put it off.
     wake_at: Option<Instant>,
+    linger: Linger,
 }
 
 impl VcpuThread {
@@ -171,6 +173,7 @@ impl VcpuThread {
             monitor_waits: 0,
             halt_limit: None,
             wake_at: None,
+            linger: Linger::new(),
         }
     }
 
@@ -262,8 +265,10 @@ impl VcpuThread {
             // Completing WFI and WFE early is allowed, so nothing needs to be remembered.
             return VcpuState::Stopped(Then::Run);
         }
-        let shared = &self.vcpu.shared;
-        let woken = shared.sleep_until(self.wake_at, || self.is_awake(halt) || self.attention());
+        let (shared, begin) = (&self.vcpu.shared, Instant::now());
+        let ready = || self.is_awake(halt) || self.attention();
+        let woken = self.linger.look(self.wake_at, ready) || shared.sleep_until(self.wake_at, ready);
+        self.linger.learn(begin.elapsed());
         if woken && !self.is_awake(halt) {
             return VcpuState::Halted(halt);
         }

@@ -29,6 +29,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    #[cfg(target_arch = "x86_64")]
     Target {
         name: "execute",
         about: "decode, lift, both executors: the same result on any instructions and state",

@@ -7,6 +7,16 @@ use thiserror::Error;
 use crate::recording::RecordingError;
 use crate::spec;
 
+/// What helps against a refusal of memory.
+fn more_memory(source: &std::io::Error) -> &'static str {
+    match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+            "raise the limit on open files (ulimit -n)"
+        }
+        _ => "give less with --memory",
+    }
+}
+
 /// Bytes as people write them: `512M`, `2G`, or the number if it is not round.
 pub fn size(bytes: u64) -> String {
     match bytes {
@@ -42,7 +52,7 @@ pub enum ConfigError {
     MemoryTooLarge { asked: u64, host: u64 },
     #[error("memory of {} ends beyond the {bits}-bit physical addresses of CPU '{cpu}': give less with --memory or another --cpu", size(*asked))]
     MemoryBeyondCpu { asked: u64, bits: u32, cpu: String },
-    #[error("the host refuses {} of memory for the guest ({source}): give less with --memory", size(*asked))]
+    #[error("the host refuses {} of memory for the guest ({source}): {}", size(*asked), more_memory(source))]
     MemoryRefused { asked: u64, source: std::io::Error },
     #[error("{0} virtio devices, but the machine has {slots} slots: leave some out", slots = spec::VIRTIO_MMIO_SLOTS)]
     TooManyDevices(usize),

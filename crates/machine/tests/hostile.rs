@@ -252,6 +252,7 @@ fn programs() -> u64 {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "needs the translator")]
 fn random_instructions_never_end_the_program() {
     let folder = Folder::new("code");
     folder.file("disk", &vec![7; 1 << 20]);

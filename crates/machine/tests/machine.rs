@@ -245,6 +245,7 @@ fn deterministic(folder: &Folder) -> MachineConfig {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "needs the translator")]
 fn a_machine_that_is_recorded_keeps_its_cpus() {
     let folder = Folder::new("recorded");
     let mut config = deterministic(&folder);
@@ -257,6 +258,7 @@ fn a_machine_that_is_recorded_keeps_its_cpus() {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "needs the translator")]
 fn the_seeds_of_a_deterministic_machine_are_the_same_every_time() {
     let folder = Folder::new("seeds");
     let tree = |config: &MachineConfig| Machine::device_tree(config).unwrap();

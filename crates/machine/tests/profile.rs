@@ -1,4 +1,5 @@
 //! Profiles: the function that a guest is in, and who called it.
+#![cfg(target_arch = "x86_64")]
 
 use std::time::Duration;
 

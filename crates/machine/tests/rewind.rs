@@ -1,4 +1,5 @@
 //! Back in time: the past is lived through as it was, and the present goes on from where it was left.
+#![cfg(target_arch = "x86_64")]
 
 use std::time::Duration;
 

@@ -119,6 +119,7 @@ pub struct AddressSpace {
 
 impl AddressSpace {
     /// The machine's RAM.
+    #[inline]
     pub fn ram(&self) -> &Ram {
         &self.ram
     }

@@ -91,6 +91,7 @@ impl Ram {
 
     /// Host address of `[gpa, gpa + len)`, if all of it is RAM. It stays valid as long as a clone of this
     /// `Ram` lives; the guest may change what is there at any moment.
+    #[inline]
     pub fn host_address(&self, gpa: Gpa, len: u64) -> Option<*mut u8> {
         self.contains(gpa, len).then(|| (self.host + (gpa - self.base) as usize) as *mut u8)
     }
@@ -113,6 +114,7 @@ impl Ram {
 
     /// Single-copy atomic load of an aligned 1, 2, 4 or 8 byte value (little-endian), sequentially consistent.
     /// `None` if it is not aligned or not RAM.
+    #[inline]
     pub fn load(&self, gpa: Gpa, size: AccessSize) -> Option<u64> {
         let p = self.aligned(gpa, size)?;
         // SAFETY: `aligned` returned a live, aligned address inside the RAM mapping of the access's size;

@@ -16,8 +16,8 @@ use crate::carry::Luggage;
 use crate::kernel::Version;
 use crate::{gdb, guests, run};
 
-pub use host::{Host, folder};
-use host::{PROMPT as HOST, Plan};
+use host::PROMPT as HOST;
+pub use host::{Host, Plan, folder};
 
 /// Sectors of the guests' disk, of 1 MiB.
 const DISK: u32 = 4;

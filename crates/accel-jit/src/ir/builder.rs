@@ -79,7 +79,7 @@ impl Builder {
     }
 
     /// Goes on with a block that has been taken.
-    #[cfg(feature = "mistakes")]
+    #[cfg(all(feature = "mistakes", target_arch = "x86_64"))]
     pub(crate) fn resume(&mut self, block: Block) {
         self.block = block;
     }

@@ -73,6 +73,25 @@ const NOTHING: Facts = Facts {
 };
 
 impl Inst {
+    /// Does nothing but set a general register: without anybody who needs that, it need not be done.
+    pub fn is_pure(&self) -> bool {
+        matches!(
+            self,
+            Self::Mov { .. }
+                | Self::Alu { .. }
+                | Self::Unary { .. }
+                | Self::Extract { .. }
+                | Self::Insert { .. }
+                | Self::Extr { .. }
+                | Self::MulHigh { .. }
+                | Self::Div { .. }
+                | Self::MinMax { .. }
+                | Self::Crc32 { .. }
+                | Self::Select { .. }
+                | Self::PcRel { .. }
+        )
+    }
+
     /// The condition that it asks NZCV for, if it asks for nothing else.
     pub fn condition(&self) -> Option<Cond> {
         match *self {

@@ -63,8 +63,10 @@ impl JitCore {
             // Branch targets found under another context lead to blocks made for it.
             if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.clear_el1_jumps() }
         }
-        self.context = context;
-        self.lift_base = self.lift_context();
+        if self.context != context {
+            self.context = context;
+            self.lift_base = self.lift_context();
+        }
         let el1: *mut _ = self.sets.el1();
         let el0: *mut _ = self.sets.el0();
         let uao = self.state().cpu.pstate.contains(Pstate::UAO);
@@ -152,6 +154,7 @@ impl JitCore {
             el0: !on(bit::EL1),
             sha: self.machine.options.host_sha && std::arch::is_x86_feature_detected!("sha"),
             avx512: self.machine.options.avx512,
+            upper_first: self.machine.options.upper_first,
             // Strict tracking of code may withhold a page at any access.
             watch: false,
             windows: !on(bit::ALIGN) && !self.machine.options.strict,

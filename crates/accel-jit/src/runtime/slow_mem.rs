@@ -62,11 +62,9 @@ impl JitCore {
         let as_el1 = el1 && !unprivileged;
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan };
-        let machine = self.machine.clone();
-        let ram = machine.memory.ram();
-        let t = mmu::translate(&self.mmu, &Walker(ram), va, request)
+        let t = mmu::translate(&self.mmu, &Walker(self.machine.memory.ram()), va, request)
             .map_err(|f| self.data_abort(f, va, access, request))?;
-        let Some(host) = ram.host_address(t.pa & !(PAGE - 1), PAGE) else {
+        let Some(host) = self.machine.memory.ram().host_address(t.pa & !(PAGE - 1), PAGE) else {
             return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
         // SAFETY: the offset stays inside the page that `host_address` vouched for.
@@ -404,8 +402,7 @@ impl JitCore {
 
     /// The Read (Write) translation of `va`, for cache maintenance and DC ZVA.
     pub(super) fn probe_address(&mut self, va: u64, request: Access) -> Result<u64, Fault> {
-        let machine = self.machine.clone();
-        mmu::translate(&self.mmu, &Walker(machine.memory.ram()), va, request).map(|t| t.pa)
+        mmu::translate(&self.mmu, &Walker(self.machine.memory.ram()), va, request).map(|t| t.pa)
     }
 }
 

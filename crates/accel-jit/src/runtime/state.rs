@@ -43,6 +43,8 @@ pub struct JitState {
     pub mxcsr_guest: u32,
     /// Room to look at MXCSR.
     pub mxcsr_now: u32,
+    /// Nonzero: MXCSR may have flags that FPSR lacks.
+    pub mxcsr_ahead: u32,
     /// Why translated code was left; see [`Exit`](super::exit::Exit).
     pub exit_code: u32,
     /// What goes with it.
@@ -105,6 +107,7 @@ impl JitState {
             mxcsr_host: 0x1f80,
             mxcsr_guest: 0x1f80,
             mxcsr_now: 0,
+            mxcsr_ahead: 1,
             exit_code: 0,
             exit_arg: 0,
             result: 0,

@@ -26,6 +26,7 @@ use crate::MachineShared;
 use crate::cache::{CodeCache, CodeMemory};
 use crate::host::x86_64::asm::Asm;
 use crate::host::x86_64::generate::Generator;
+use crate::host::x86_64::regs::VECTOR_COPIES;
 use crate::host::x86_64::thunks::{self, SlowPaths, Thunks};
 use crate::ir::Builder;
 use crate::lift::LiftContext;
@@ -182,7 +183,9 @@ impl JitCore {
         let mut asm = Asm::default();
         asm.reset(memory.next_address());
         let time = machine.options.host_time.as_deref();
-        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, machine.model.has(Feature::Bti), time);
+        let vectors = if machine.options.avx512 { VECTOR_COPIES } else { VECTOR_COPIES / 2 };
+        let bti = machine.model.has(Feature::Bti);
+        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, bti, vectors, time);
         memory.append(asm.code());
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);

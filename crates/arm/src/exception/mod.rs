@@ -130,6 +130,7 @@ impl Exception {
     }
 
     /// `SVC #imm`.
+    #[inline]
     pub const fn svc(imm: u16) -> Self {
         Self { return_to: ReturnTo::Next, ..Self::new(ExceptionClass::Svc, imm as u32) }
     }
@@ -268,6 +269,7 @@ impl Exception {
 
     /// ESR_ELx when taken from the same exception level (`same`) or a lower one. IL is always set: all
     /// A64 instructions have 32 bits.
+    #[inline]
     pub const fn syndrome(&self, same: bool) -> u64 {
         (self.class.ec(same) as u64) << 26 | 1 << 25 | self.iss as u64
     }

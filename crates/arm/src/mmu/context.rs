@@ -103,15 +103,18 @@ impl Context {
     }
 
     /// The current address space identifier.
+    #[inline]
     pub fn asid(&self) -> u16 {
         self.asid
     }
 
     /// SCTLR_EL1.EPAN, for [`Permissions::allow`](super::Permissions::allow).
+    #[inline]
     pub fn epan(&self) -> bool {
         self.epan
     }
 
+    #[inline]
     pub(super) fn half(&self, va: u64) -> &Half {
         &self.halves[(va >> 55 & 1) as usize]
     }
@@ -134,6 +137,7 @@ impl Context {
     }
 
     /// What PC becomes on a branch to `va` (`AArch64.BranchAddr` at EL0 and EL1).
+    #[inline]
     pub fn branch_target(&self, va: u64) -> u64 {
         if self.half(va).fetch_top == 55 { sign_extend_from_55(va) } else { va }
     }
@@ -141,6 +145,7 @@ impl Context {
 
 /// [`Context::branch_target`] for when there is no context at hand; `tcr` is TCR_EL1, of which only bits
 /// that exist in the model can be set.
+#[inline]
 pub(crate) fn branch_target(tcr: u64, va: u64) -> u64 {
     let (ignored, data_only) =
         if va >> 55 & 1 == 0 { (tcr::TBI0, tcr::TBID0) } else { (tcr::TBI1, tcr::TBID1) };
@@ -267,6 +272,7 @@ impl Half {
     }
 
     /// True if the address is one that this half maps; `top` is the highest bit that counts.
+    #[inline]
     pub(super) fn in_range(&self, va: u64, top: u8) -> bool {
         let upper = va >> 55 & 1 != 0;
         let rest = if upper { !va } else { va };

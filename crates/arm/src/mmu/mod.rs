@@ -39,6 +39,7 @@ bitflags::bitflags! {
 impl Permissions {
     /// True if the access is allowed. With `access.pan`, EL1's data accesses to what EL0 can access are
     /// not; with `epan` (SCTLR_EL1.EPAN) to what EL0 can only execute neither.
+    #[inline]
     pub const fn allow(self, access: Access, epan: bool) -> bool {
         let bit = match access.kind {
             AccessKind::Read => Self::EL0_R,
@@ -56,6 +57,7 @@ impl Permissions {
     }
 
     /// True if PSTATE.PAN forbids EL1's data accesses: EL0 can read or write here, or with `epan` execute.
+    #[inline]
     pub const fn is_protected(self, epan: bool) -> bool {
         let unprivileged = Self::EL0_R.union(Self::EL0_W);
         self.intersects(if epan { unprivileged.union(Self::EL0_X) } else { unprivileged })

@@ -152,6 +152,7 @@ fn finish<M: PhysicalMemory + ?Sized>(
 }
 
 /// Permissions of a leaf (Arm ARM D8.4), `clean` meaning that a write may make it dirty.
+#[inline]
 fn permissions(ctx: &Context, descriptor: u64, tables: u64, clean: bool) -> Permissions {
     let el0 = descriptor & d::AP1 != 0 && tables & d::AP_TABLE_NO_EL0 == 0;
     let writable = (descriptor & d::AP2 == 0 || clean) && tables & d::AP_TABLE_READ_ONLY == 0;

@@ -286,6 +286,7 @@ impl CpuModel {
     }
 
     /// All features of the model.
+    #[inline]
     pub fn features(&self) -> &FeatureSet {
         &self.features
     }
@@ -349,6 +350,7 @@ impl CpuModel {
     }
 
     /// Bits of SPSR_EL1 that exist.
+    #[inline]
     pub fn spsr_mask(&self) -> u32 {
         self.spsr_mask
     }

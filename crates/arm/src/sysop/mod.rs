@@ -101,6 +101,7 @@ pub struct SysEncoding {
 
 impl SysEncoding {
     /// From bits `[18:5]` of the instruction; higher bits are ignored.
+    #[inline]
     pub const fn unpack(bits: u16) -> Self {
         Self {
             op1: (bits >> 11 & 7) as u8,

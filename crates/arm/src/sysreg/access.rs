@@ -91,6 +91,7 @@ pub(super) fn exists(model: &CpuModel, reg: SysReg) -> bool {
 }
 
 /// True if CPACR_EL1.FPEN traps floating-point and SIMD instructions at the current exception level.
+#[inline]
 pub fn fp_access_trapped(state: &CpuState) -> bool {
     match (state.sys[SysReg::CpacrEl1] & cpacr::FPEN) >> cpacr::FPEN_SHIFT {
         0b11 => false,

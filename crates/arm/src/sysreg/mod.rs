@@ -43,12 +43,14 @@ impl Default for SysRegs {
 
 impl Index<SysReg> for SysRegs {
     type Output = u64;
+    #[inline]
     fn index(&self, r: SysReg) -> &u64 {
         &self.0[r as usize]
     }
 }
 
 impl IndexMut<SysReg> for SysRegs {
+    #[inline]
     fn index_mut(&mut self, r: SysReg) -> &mut u64 {
         &mut self.0[r as usize]
     }

@@ -14,7 +14,7 @@ use armlet_machine::{Cause, End, Machine, MachineConfig, MachineHandle, spec};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// A machine with a control socket, running on a thread of its own.
 pub struct Rig {

@@ -14,7 +14,7 @@ use armlet_machine::{Cause, End, Machine, MachineConfig, MachineHandle, spec};
 use armlet_memory::AccessSize;
 
 /// Longest wait for anything.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Where the program's loop is: `ADD X2, X2, #1`, the store of X2, and the branch back.
 pub const LOOP: u64 = spec::RAM_BASE + 68;
@@ -55,7 +55,7 @@ impl Rig {
 
     /// Not started.
     pub fn paused(cpus: usize) -> Self {
-        Self::with(cpus, AcceleratorKind::Jit)
+        Self::with(cpus, AcceleratorKind::Auto)
     }
 
     pub fn with(cpus: usize, accelerator: AcceleratorKind) -> Self {

@@ -12,16 +12,24 @@ pub struct Xmm(pub u8);
 
 impl Xmm {
     /// The first name: exchanging two of them takes no instruction.
-    pub const NAMED: u8 = 16;
+    pub const NAMED: u8 = 64;
     /// How many names there are.
-    pub const NAMES: usize = 16;
+    pub const NAMES: usize = 32;
 }
 
 /// Hardware numbers by name.
 pub type VectorNames = [u8; Xmm::NAMES];
 
-/// Each its own.
-pub const NO_NAMES: VectorNames = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// Each its own; hosts without AVX-512 have the first half.
+pub const NO_NAMES: VectorNames = {
+    let mut names = [0; Xmm::NAMES];
+    let mut i = 0;
+    while i < Xmm::NAMES {
+        names[i] = i as u8;
+        i += 1;
+    }
+    names
+};
 
 #[expect(missing_docs, reason = "register names")]
 mod names {
@@ -186,6 +194,12 @@ impl Front {
     }
 }
 
+/// True for a vector register that only EVEX reaches.
+#[inline(always)]
+const fn is_upper(register: u8) -> bool {
+    register >= 16
+}
+
 /// Longest instruction, and then some: what one `put` may write.
 const SLACK: usize = 32;
 
@@ -215,9 +229,14 @@ pub const fn opcw(pp: u8, map: u8, op: u8) -> Opc {
 impl Asm {
     /// Starts over at `base`.
     pub fn reset(&mut self, base: u64) {
+        self.reset_named(base, NO_NAMES);
+    }
+
+    /// The same with these names.
+    pub fn reset_named(&mut self, base: u64, names: VectorNames) {
         self.len = 0;
         self.base = base;
-        self.names = NO_NAMES;
+        self.names = names;
     }
 
     /// The code so far.
@@ -268,7 +287,13 @@ impl Asm {
 
     /// Appends the instruction `front` with its ModRM, SIB and displacement: two stores, whatever its length.
     #[inline(always)]
-    pub(super) fn put(&mut self, mut front: Front, reg: u8, rm: Rm) {
+    pub(super) fn put(&mut self, front: Front, reg: u8, rm: Rm) {
+        self.put_far(front, reg, rm, false);
+    }
+
+    /// The same; with `far`, a displacement has no short form.
+    #[inline(always)]
+    pub(super) fn put_far(&mut self, mut front: Front, reg: u8, rm: Rm, far: bool) {
         let reg = (reg & 7) << 3;
         let (mut disp, mut disp_len) = (0, 0);
         match rm {
@@ -277,7 +302,7 @@ impl Asm {
                 let base = m.base.0 & 7;
                 let mode = if m.disp == 0 && base != 5 {
                     0
-                } else if m.disp == i32::from(m.disp as i8) {
+                } else if m.disp == i32::from(m.disp as i8) && !far {
                     disp_len = 1;
                     0x40
                 } else {
@@ -323,7 +348,7 @@ impl Asm {
     }
 
     #[inline(always)]
-    fn rex_bits(reg: u8, rm: Rm) -> u8 {
+    pub(super) fn rex_bits(reg: u8, rm: Rm) -> u8 {
         let r = (reg >> 3) << 2;
         match rm {
             Rm::R(x) => r | (x >> 3),
@@ -333,7 +358,7 @@ impl Asm {
 
     /// The opcode and ModRM.reg that are emitted: those that are meant, but for a mistake on purpose.
     #[inline(always)]
-    fn emitted(&self, o: Opc, reg: u8) -> (Opc, u8) {
+    pub(super) fn emitted(&self, o: Opc, reg: u8) -> (Opc, u8) {
         #[cfg(feature = "mistakes")]
         if let Some(mistake) = self.mistake {
             return mistake(o, reg);
@@ -343,7 +368,7 @@ impl Asm {
 
     /// Legacy encoding: prefix, map (0 = one byte), opcode, ModRM. `byte` asks for a REX that makes
     /// SPL..DIL reachable as byte registers.
-    fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
+    pub(super) fn legacy(&mut self, o: Opc, reg: u8, rm: Rm, byte: bool) {
         const PREFIX: [u8; 4] = [0, 0x66, 0xf3, 0xf2];
         const MAP: [(u64, u32); 4] = [(0, 0), (0x0f, 8), (0x380f, 16), (0x3a0f, 16)];
         let (o, reg) = self.emitted(o, reg);
@@ -360,13 +385,24 @@ impl Asm {
         self.put(e, reg, rm);
     }
 
-    /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`.
+    /// VEX encoding, 128-bit (or scalar): `op reg, vvvv, rm`. EVEX where a register is one of the upper half.
+    #[inline]
     pub fn vex(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>) {
-        let (reg, vvvv) = (self.hardware(reg), self.hardware(vvvv));
-        self.vex_l(o, reg, vvvv, self.hardware_rm(rm.into()), 0);
+        self.vex_any(o, reg, vvvv, rm.into(), None);
     }
 
-    fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
+    fn vex_any(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, imm: Option<u8>) {
+        let (reg, vvvv, rm) = (self.hardware(reg), self.hardware(vvvv), self.hardware_rm(rm));
+        if is_upper(reg) || is_upper(vvvv) || matches!(rm, Rm::R(r) if is_upper(r)) {
+            return self.upper(o, [reg, vvvv], rm, imm);
+        }
+        self.vex_l(o, reg, vvvv, rm, 0);
+        if let Some(imm) = imm {
+            self.b(imm);
+        }
+    }
+
+    pub(super) fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
         let (o, reg) = self.emitted(o, reg);
         let mut e = Front { bytes: 0, bits: 0 };
         let rex = Self::rex_bits(reg, rm);
@@ -385,8 +421,7 @@ impl Asm {
 
     /// VEX with an immediate byte.
     pub fn vex_imm(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>, imm: u8) {
-        self.vex(o, reg, vvvv, rm);
-        self.b(imm);
+        self.vex_any(o, reg, vvvv, rm.into(), Some(imm));
     }
 
     /// VEX on 256-bit registers.
@@ -396,14 +431,23 @@ impl Asm {
 
     /// Legacy SSE/system instruction `op reg, rm`.
     pub fn sse(&mut self, o: Opc, reg: u8, rm: impl Into<Rm>) {
-        let (reg, rm) = (self.hardware(reg), self.hardware_rm(rm.into()));
+        self.sse_any(o, reg, rm.into(), None);
+    }
+
+    fn sse_any(&mut self, o: Opc, reg: u8, rm: Rm, imm: Option<u8>) {
+        let (reg, rm) = (self.hardware(reg), self.hardware_rm(rm));
+        if is_upper(reg) || matches!(rm, Rm::R(r) if is_upper(r)) {
+            return self.upper_legacy(o, reg, rm, imm);
+        }
         self.legacy(o, reg, rm, false);
+        if let Some(imm) = imm {
+            self.b(imm);
+        }
     }
 
     /// Legacy SSE with an immediate byte.
     pub fn sse_imm(&mut self, o: Opc, reg: u8, rm: impl Into<Rm>, imm: u8) {
-        self.sse(o, reg, rm);
-        self.b(imm);
+        self.sse_any(o, reg, rm.into(), Some(imm));
     }
 
     // ---- moves ----

@@ -19,5 +19,6 @@ pub fn has_avx512() -> bool {
     macro_rules! all {
         ($($name:tt)*) => { [$(std::arch::is_x86_feature_detected!($name)),*].iter().all(|there| *there) };
     }
-    all!("avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512cd" "avx512vbmi" "avx512bitalg" "gfni")
+    all!("avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512cd" "avx512vbmi" "avx512bitalg" "gfni" "vaes"
+        "vpclmulqdq")
 }

@@ -7,3 +7,4 @@ pub mod features;
 pub mod generate;
 pub mod regs;
 pub mod thunks;
+mod upper;

@@ -7,7 +7,7 @@
 //! | rax | scratch inside one IR instruction; virtual address at a block's outer entry |
 //! | rcx, rdx, r9, r12, r14 | temporaries, and copies of guest registers that live in memory |
 //! | rbx, rsi, rdi, r8, r10, r11, r13 | seven guest registers, see [`PINNED`] |
-//! | xmm0 to xmm15 | four of them scratch inside one IR instruction, the others copies of vector registers, which the |
+//! | xmm0 to xmm15, with AVX-512 to xmm31 | four of them scratch inside one IR instruction, the others copies of vector registers, which the |
 //! | | state has when somebody may look; at a block's inner entry none is, at its warm entry those that it wants |
 
 use super::asm::*;
@@ -38,8 +38,8 @@ pub const fn pinned(r: Reg) -> Option<Gpr> {
 /// Host registers that hold temporaries and copies, in the order of preference.
 pub const TEMPS: [Gpr; 5] = [RCX, RDX, R14, R9, R12];
 
-/// Host vector registers, each of which may hold a copy.
-pub const VECTOR_COPIES: usize = 16;
+/// Host vector registers, each of which may hold a copy; hosts without AVX-512 have half of them.
+pub const VECTOR_COPIES: usize = 32;
 
 /// Where a host register is while a slow path runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -91,9 +91,9 @@ fn load_pinned(a: &mut Asm) {
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// Emits all thunks into `a`, which must be reset to where they will execute. With `bti`, PSTATE.BTYPE is in rdx
-/// where a block is entered, and wherever a branch leaves from. `time` is what the system counter shows, if it may be
-/// read there; it must stay where it is.
-pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, time: Option<&HostTime>) -> Thunks {
+/// where a block is entered, and wherever a branch leaves from. `vectors` host vector registers are in use. `time` is what
+/// the system counter shows, if it may be read there; it must stay where it is.
+pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, vectors: usize, time: Option<&HostTime>) -> Thunks {
     let mut t = Thunks { enter: emit_enter(a, bti), ..Thunks::default() };
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
@@ -129,7 +129,7 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, time: Option<&HostTime>) -
     ] {
         *address = emit_slow(a, f, leave_saved);
     }
-    t.access = emit_access(a, slow.access, leave_saved);
+    t.access = emit_access(a, slow.access, leave_saved, vectors);
     t.helper = emit_helper(a);
     t.counters = match time {
         Some(time) => {
@@ -151,6 +151,7 @@ fn emit_enter(a: &mut Asm, bti: bool) -> u64 {
     a.store(true, at!(host_sp), RSP);
     a.stmxcsr(at!(mxcsr_host));
     a.ldmxcsr(at!(mxcsr_guest));
+    a.store_imm(false, at!(mxcsr_ahead), 1);
     a.mov(RAX, RDX);
     a.mov(RCX, RSI);
     a.load(true, R15, at!(tlb));
@@ -238,14 +239,14 @@ fn vector_slot(i: usize) -> M {
 
 /// The slow path of an access: everything that translated code holds in registers is where
 /// [`saved_at`] says while Rust runs, and comes back from there.
-fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
+fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64, vectors: usize) -> u64 {
     let here = a.here();
     save_pinned(a);
     a.store(true, at!(result), RAX);
     for (i, g) in TEMPS.iter().enumerate() {
         a.store(true, temp_slot(i), *g);
     }
-    for i in 0..VECTOR_COPIES {
+    for i in 0..vectors {
         a.vex(opc(1, 1, 0x7f), i as u8, 0, vector_slot(i));
     }
     // What is behind the call is the number.
@@ -260,7 +261,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
     for (i, g) in TEMPS.iter().enumerate() {
         a.load(true, *g, temp_slot(i));
     }
-    for i in 0..VECTOR_COPIES {
+    for i in 0..vectors {
         a.vex(opc(1, 1, 0x6f), i as u8, 0, vector_slot(i));
     }
     a.load(true, R15, at!(tlb));

@@ -14,8 +14,11 @@ use crate::ir::vectors::NO_VECTOR;
 /// Vector registers that a warm entry expects, at most.
 pub const MOST_CARRIED: usize = 10;
 
+/// The same on hosts with AVX-512, which have twice as many.
+pub const MOST_CARRIED_WIDE: usize = 22;
+
 /// Host vector registers.
-const HOST: usize = 16;
+const HOST: usize = VECTOR_COPIES;
 
 /// What vector registers host registers hold: [`NO_VECTOR`] if none.
 pub type Held = [VReg; HOST];
@@ -26,7 +29,7 @@ pub struct Carried {
     /// The vector registers.
     pub held: Held,
     /// One bit for each host register.
-    pub dirty: u16,
+    pub dirty: u32,
 }
 
 impl Carried {
@@ -139,7 +142,8 @@ impl Generator {
         if self.options.counted || self.options.count || self.options.watch {
             return;
         }
-        let (first, dirty) = expected(block);
+        let most = if self.options.avx512 { MOST_CARRIED_WIDE } else { MOST_CARRIED };
+        let (first, dirty) = expected(block, most);
         if first.is_empty() {
             return;
         }
@@ -191,19 +195,19 @@ impl Generator {
 
 /// The vector registers that the block expects in host registers, those that it reads before it writes them first; and of
 /// which of them memory need not have the values, as bits: those that it writes. A loop expects all that it writes.
-fn expected(block: &Block) -> (Vec<VReg>, u64) {
+fn expected(block: &Block, most: usize) -> (Vec<VReg>, u64) {
     let (mut written, mut any) = (0u64, 0u64);
     let mut first = Vec::new();
     let body = block.loop_body();
     for inst in body.unwrap_or(&block.insts) {
         // Whatever runs Rust code takes registers from memory.
         let forgets = matches!(inst, Inst::VHelper { .. } | Inst::VHelperGpr { .. });
-        if forgets || first.len() == MOST_CARRIED {
+        if forgets || first.len() == most {
             break;
         }
         let used = inst.vector_use();
         for v in used.reads.into_iter().filter(|v| *v < 32) {
-            if any & 1 << v == 0 && first.len() < MOST_CARRIED {
+            if any & 1 << v == 0 && first.len() < most {
                 any |= 1 << v;
                 first.push(v);
             }
@@ -215,7 +219,7 @@ fn expected(block: &Block) -> (Vec<VReg>, u64) {
     }
     if body.is_some() {
         let others: Vec<VReg> = (0..32).filter(|v| written & 1 << v != 0 && !first.contains(v)).collect();
-        first.extend(others.into_iter().take(MOST_CARRIED - first.len()));
+        first.extend(others.into_iter().take(most - first.len()));
     }
     (first, written)
 }
@@ -225,7 +229,7 @@ mod tests {
     use super::*;
 
     /// Host registers that hold vector registers, and those of them that are dirty.
-    fn carried(pairs: &[(usize, VReg)], dirty: u16) -> Carried {
+    fn carried(pairs: &[(usize, VReg)], dirty: u32) -> Carried {
         let mut c = Carried { dirty, ..Carried::NOTHING };
         for (host, v) in pairs {
             c.held[*host] = *v;
@@ -271,7 +275,7 @@ mod tests {
                     w.held[random(16) as usize] = v;
                 }
             }
-            (h.dirty, w.dirty) = (random(1 << 16) as u16, random(1 << 16) as u16);
+            (h.dirty, w.dirty) = (random(1 << 16), random(1 << 16));
             let (now, wrong) = after(&h, &plan(&h, &w));
             for (host, v) in w.held.iter().enumerate().filter(|(_, v)| **v != NO_VECTOR) {
                 assert_eq!(now[host], *v, "register {host}: from {h:?} to {w:?}");
@@ -297,8 +301,8 @@ mod tests {
         let f2 = |d, n, m| Inst::F2 { op: F2Op::Add, double: true, d, n, m };
         block.insts.extend([f2(3, 5, 3), f2(7, 3, 9), f2(5, 7, 7), f2(1, 7, 2)]);
         let written = 1 << 3 | 1 << 7 | 1 << 5 | 1 << 1;
-        assert_eq!(expected(&block), (vec![5, 3, 9, 2], written));
+        assert_eq!(expected(&block, 10), (vec![5, 3, 9, 2], written));
         block.insts.push(Inst::Branch { target: 0 });
-        assert_eq!(expected(&block), (vec![5, 3, 9, 2, 1, 7], written), "a loop");
+        assert_eq!(expected(&block, 10), (vec![5, 3, 9, 2, 1, 7], written), "a loop");
     }
 }

@@ -5,7 +5,6 @@ use super::vector_ops::*;
 use super::*;
 
 const MOVD: Opc = opc(1, 1, 0x6e);
-const INSERTPS: Opc = opc(1, 3, 0x21);
 const PBROADCASTD: Opc = opc(1, 2, 0x58);
 const SHA1RNDS4: Opc = opc(0, 3, 0xcc);
 /// Takes its two schedule words from the low half of xmm0.

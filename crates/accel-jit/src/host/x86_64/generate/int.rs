@@ -63,18 +63,23 @@ impl Generator {
             AluOp::Add | AluOp::Sub if self.lea(op, w, d, a, b) => {}
             AluOp::Add => self.two(Op2::Add, true, w, d, (a, b)),
             AluOp::Sub => self.two(Op2::Sub, false, w, d, (a, b)),
+            AluOp::And if self.low_bits(w, d, a, b) => {}
             AluOp::And => self.two(Op2::And, true, w, d, (a, b)),
             AluOp::Or => self.two(Op2::Or, true, w, d, (a, b)),
             AluOp::Xor => self.two(Op2::Xor, true, w, d, (a, b)),
             AluOp::AndNot | AluOp::OrNot | AluOp::XorNot => self.logic_not(op, w, d, a, b),
             AluOp::Shl | AluOp::Shr | AluOp::Sar | AluOp::Ror => self.shift(op, w, d, a, b),
+            AluOp::Mul if self.flags_wanted() => self.mul_keeping_flags(w, d, a, b),
             AluOp::Mul => {
                 self.clobber_flags();
                 let s = self.scratch();
-                let g = self.dest(d, RAX);
+                let (a, b) = if self.ends_here(b) { (b, a) } else { (a, b) };
+                let g = self.dest_over(d, a, RAX);
                 let t = if g == RAX || !self.is_in(b, g) { g } else { RAX };
                 let b = self.value(b, s);
-                self.move_into(w, t, a);
+                if !self.is_in(a, t) {
+                    self.move_into(w, t, a);
+                }
                 self.asm.imul(x(w), t, b);
                 self.done(d, t);
             }
@@ -122,8 +127,9 @@ impl Generator {
     fn two(&mut self, op: Op2, commutes: bool, w: Width, d: Reg, (a, b): (Opnd, Opnd)) {
         self.clobber_flags();
         let s = self.scratch_for_constant(w, b);
-        let g = self.dest(d, RAX);
-        let (a, b) = if commutes && self.is_in(b, g) { (b, a) } else { (a, b) };
+        let (a, b) = if commutes && self.ends_here(b) { (b, a) } else { (a, b) };
+        let g = self.dest_over(d, a, RAX);
+        let (a, b) = if commutes && self.is_in(b, g) && !self.is_in(a, g) { (b, a) } else { (a, b) };
         // Subtraction into its own second operand goes through rax.
         let t = if self.is_in(b, g) && !self.is_in(a, g) { RAX } else { g };
         let s = if matches!(b, Opnd::Imm(_)) { s } else { RAX };
@@ -190,10 +196,17 @@ impl Generator {
                 self.asm.rorx(x(w), g, a, n);
                 return self.done(d, g);
             }
+            if n != 0
+                && let (Opnd::Reg(a), true) = (a, self.flags_wanted())
+            {
+                return self.shift_keeping_flags(host, w, d, a, n);
+            }
             self.clobber_flags();
-            let g = self.dest(d, RAX);
-            self.move_into(w, g, a);
-            if n != 0 {
+            let g = self.dest_over(d, a, RAX);
+            if n == 0 {
+                self.move_into(w, g, a);
+            } else {
+                self.move_to_change(w, g, a);
                 self.asm.shift_imm(host, x(w), g, n);
             }
             return self.done(d, g);
@@ -284,7 +297,8 @@ impl Generator {
         {
             let a = self.loc(r);
             match (a, b) {
-                (a, Source::Imm(v)) => return self.asm.test_imm(x(w), a, v),
+                // The result has no more bits than the constant, and is not negative either way.
+                (a, Source::Imm(v)) => return self.asm.test_imm(x(w) && v < 0, a, v),
                 (Loc::Host(ga), Source::Rm(rm)) => return self.asm.test(x(w), rm, ga),
                 (Loc::Memory(m), Source::Rm(Rm::R(gb))) => return self.asm.test(x(w), m, Gpr(gb)),
                 _ => {}
@@ -498,7 +512,7 @@ impl Generator {
         }
         self.clobber_flags();
         let g = self.dest(d, RAX);
-        self.move_into(w, g, s);
+        self.move_to_change(w, g, s);
         let up = bits - lsb - width;
         if signed {
             if up != 0 {
@@ -730,32 +744,38 @@ impl Generator {
         let g = self.dest(d, RAX);
         // cset and csetm
         if a == Opnd::Imm(0) && b == Opnd::Imm(0) && matches!(op, SelectOp::Increment | SelectOp::Invert) {
-            self.asm.mov_imm(RAX, 0);
-            self.asm.setcc(cc.invert(), RAX);
+            self.asm.mov_imm(g, 0);
+            self.asm.setcc(cc.invert(), g);
             if op == SelectOp::Invert {
                 // -1 or 0; the flags must survive, so no NEG: 0 - x by LEA of NOT.
-                self.asm.lea(true, RAX, M::at(RAX, -1));
-                self.asm.group3(2, x(w), RAX);
+                self.asm.lea(true, g, M::at(g, -1));
+                self.asm.group3(2, x(w), g);
             }
-            self.asm.mov(g, RAX);
             return self.done(d, g);
         }
-        self.move_into(w, RAX, b);
+        // Whichever is in the destination already stays there unless the other one is chosen.
+        let stays = op == SelectOp::None && self.is_in(a, g);
+        let (cc, a, b) = if stays { (cc.invert(), b, a) } else { (cc, a, b) };
+        let t = if self.is_in(a, g) { RAX } else { g };
+        if !self.is_in(b, t) {
+            self.move_into(w, t, b);
+        }
         match op {
             SelectOp::None => {}
-            SelectOp::Increment => self.asm.lea(x(w), RAX, M::at(RAX, 1)),
-            SelectOp::Invert => self.asm.group3(2, x(w), RAX),
+            SelectOp::Increment => self.asm.lea(x(w), t, M::at(t, 1)),
+            SelectOp::Invert => self.asm.group3(2, x(w), t),
             SelectOp::Negate => {
-                self.asm.group3(2, x(w), RAX);
-                self.asm.lea(x(w), RAX, M::at(RAX, 1));
+                self.asm.group3(2, x(w), t);
+                self.asm.lea(x(w), t, M::at(t, 1));
             }
         }
         let a = match a {
             Opnd::Imm(_) => self.value(a, s).into(),
             Opnd::Reg(r) => Rm::from(self.loc(r)),
         };
-        self.asm.cmov(cc, x(w), RAX, a);
-        self.asm.mov(g, RAX);
+        // Clears the upper half of a 32-bit result, whatever it chooses.
+        self.asm.cmov(cc, x(w), t, a);
+        self.asm.mov(g, t);
         self.done(d, g);
     }
 

@@ -11,6 +11,8 @@ use armlet_arm::fp::FPSR_QC;
 
 const PBLENDD: Opc = opc(1, 3, 0x02);
 const PBLENDVB: Opc = opc(1, 3, 0x4c);
+const PBLENDMB: Opc = opc(1, 2, 0x66);
+const PMOVB2M: Opc = opc(2, 2, 0x29);
 const PMULDQ: Opc = opc(1, 2, 0x28);
 const PMULLW: Opc = opc(1, 1, 0xd5);
 const PMULHW: Opc = opc(1, 1, 0xe5);
@@ -141,7 +143,11 @@ impl Generator {
     }
 
     /// `d` = `a` where `mask`'s bytes are clear, else `b`.
-    fn blend(&mut self, d: Xmm, a: Xmm, b: Xmm, mask: Xmm) {
+    pub(super) fn blend(&mut self, d: Xmm, a: Xmm, b: Xmm, mask: Xmm) {
+        if [d, a, b, mask].iter().any(|x| self.asm.hardware(x.0) >= 16) {
+            self.asm.evex(PMOVB2M, 1, 0, mask);
+            return self.asm.evex_with(PBLENDMB, d.0, a.0, b, Evex { mask: 1, ..Evex::default() });
+        }
         let mask = self.asm.hardware(mask.0) << 4;
         self.asm.vex_imm(PBLENDVB, d.0, a.0, b, mask);
     }

@@ -346,6 +346,7 @@ impl Generator {
     fn known_estimate(&mut self, root: bool, k: Known, inst: &Inst) {
         const GATHERD: Opc = opc(1, 2, 0x90);
         self.clobber_flags();
+        [X1, X2, X3].into_iter().for_each(|x| self.lower(x));
         let n = self.vector_value(k.op.n);
         let (field_of, sum, last) = if root {
             (std::mem::offset_of!(JitState, consts.rsqrt), 380, 254)

@@ -400,6 +400,41 @@ impl Generator {
         }
     }
 
+    /// True if `o` is a temporary in a host register that nobody asks for after the current instruction.
+    pub(super) fn ends_here(&self, o: Opnd) -> bool {
+        self.ending_holder(o).is_some()
+    }
+
+    fn ending_holder(&self, o: Opnd) -> Option<usize> {
+        let Opnd::Reg(r) = o else { return None };
+        let l = &self.locations;
+        let holder = l.holders.iter().position(|h| *h == Holder::Temp(r.0))?;
+        (usize::from(l.last_use[usize::from(r.0)]) <= l.at).then_some(holder)
+    }
+
+    /// The register of `o`, which [`Generator::ends_here`] is true for, may be written by the current instruction.
+    pub(super) fn becomes_scratch(&mut self, o: Opnd) {
+        if let Some(i) = self.ending_holder(o) {
+            self.locations.holders[i] = Holder::Scratch;
+            self.locations.transient = true;
+        }
+    }
+
+    /// As [`Generator::dest`], but in the register of `a` if nobody asks for that afterwards.
+    pub(super) fn dest_over(&mut self, d: Reg, a: Opnd, other: Gpr) -> Gpr {
+        let fresh = d != Reg::NONE && pinned(d).is_none() && self.locations.copy_of(d).is_none();
+        let Some(i) = self.ending_holder(a).filter(|_| fresh) else { return self.dest(d, other) };
+        self.locations.transient = true;
+        self.locations.lock(i);
+        if d.is_guest() {
+            self.locations.holders[i] = Holder::Pending(d.0);
+        } else {
+            self.locations.holders[i] = Holder::Temp(d.0);
+            self.locations.place[usize::from(d.0)] = Some(Loc::Host(TEMPS[i]));
+        }
+        TEMPS[i]
+    }
+
     /// Stores a result that [`Generator::dest`] put into a scratch register.
     pub(super) fn done(&mut self, d: Reg, g: Gpr) {
         if d == Reg::NONE {
@@ -464,6 +499,13 @@ impl Generator {
                 Loc::Host(g) => self.asm.mov(d, g),
                 Loc::Memory(m) => self.asm.load(w == Width::X, d, m),
             },
+        }
+    }
+
+    /// Moves the operand into `d`, to be changed there by an instruction of this width, which clears the upper half.
+    pub(super) fn move_to_change(&mut self, w: Width, d: Gpr, o: Opnd) {
+        if !self.is_in(o, d) {
+            self.move_into(w, d, o);
         }
     }
 

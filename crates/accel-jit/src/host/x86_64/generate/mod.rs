@@ -9,6 +9,8 @@ pub mod carry;
 mod control;
 mod count;
 mod crypto;
+mod cumulative;
+mod flagless;
 mod float;
 mod int;
 mod known;
@@ -37,7 +39,7 @@ use crate::runtime::exit::Exit;
 use carry::Carried;
 use locate::Locations;
 use sites::{Elsewhere, Sites};
-use vector::VectorCache;
+use vector::{VectorCache, vector_names};
 use windows::{Effect, Plan};
 
 /// What code generation depends on, besides the block.
@@ -57,6 +59,8 @@ pub struct Options {
     pub sha: bool,
     /// The host's AVX-512 instructions may be used.
     pub avx512: bool,
+    /// With `avx512`: the registers that only it reaches are used first.
+    pub upper_first: bool,
     /// Several accesses may share one probe of the TLB.
     pub windows: bool,
     /// Ask before each access whether it is watched.
@@ -213,6 +217,8 @@ pub struct Generator {
     next_condition: Vec<Option<Cond>>,
     /// Whether the result of each instruction is replaced before anybody can look at memory.
     replaced: Vec<bool>,
+    /// Whether nobody needs it at all.
+    dead: Vec<bool>,
     effects: Vec<Effect>,
     plan: Plan,
     sites: Sites,
@@ -220,6 +226,8 @@ pub struct Generator {
     accesses: u32,
     /// SP is known to be a multiple of 16.
     sp_aligned: bool,
+    /// It is noted that MXCSR may have flags that FPSR lacks.
+    exceptions_noted: bool,
     /// With the number of the instruction that each belongs to, and what names of vector registers mean there.
     cold: Vec<(Cold, u32, VectorNames, Carried)>,
     numbers: Numbers,
@@ -256,11 +264,13 @@ impl Generator {
             flags_dead: Vec::new(),
             next_condition: Vec::new(),
             replaced: Vec::new(),
+            dead: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
             sites: Sites::default(),
             accesses: 0,
             sp_aligned: false,
+            exceptions_noted: false,
             cold: Vec::new(),
             numbers: Numbers::default(),
             index: 0,
@@ -273,7 +283,7 @@ impl Generator {
     /// Generates code for `block`, to execute at `base`; its exits and side table entries get numbers from
     /// `numbers` on. The result is in the public fields.
     pub fn generate(&mut self, block: &Block, base: u64, numbers: Numbers, options: Options) {
-        self.asm.reset(base);
+        self.asm.reset_named(base, vector_names(&options));
         self.exits.clear();
         self.side_table.clear();
         self.numbers = numbers;
@@ -281,7 +291,7 @@ impl Generator {
         self.marks.clear();
         self.options = options;
         self.nzcv = Nzcv::Slot;
-        self.vectors = VectorCache::default();
+        self.vectors = VectorCache::new(&options);
         self.carried.clear();
         self.carried.push(Carried::NOTHING);
         self.cold_carried = None;
@@ -289,6 +299,7 @@ impl Generator {
         self.look_ahead(block);
         self.sites.prepare(block);
         self.sp_aligned = false;
+        self.exceptions_noted = false;
         self.count = 0;
         self.entries(block);
         let mut fused = 0;
@@ -305,7 +316,8 @@ impl Generator {
             self.locations.at = i;
             self.vectors.next_instruction();
             self.carried_before = None;
-            if i >= fused {
+            if i >= fused && !self.dead[i] {
+                self.note_exceptions(&block.insts, i);
                 match self.fuse(&block.insts[i..]) {
                     Some(count) => fused = i + count,
                     None => self.inst(inst),
@@ -363,15 +375,29 @@ impl Generator {
         let (mut wanted, mut condition) = (Wanted::All, None);
         self.replaced.clear();
         self.replaced.resize(block.insts.len(), false);
+        self.dead.clear();
+        self.dead.resize(block.insts.len(), false);
         // Guest registers whose values somebody may see before they are replaced.
         let everybody_looks = self.options.counted || self.options.trace || self.options.watch;
         let mut seen = u32::MAX;
+        // Those that an instruction reads before they are replaced.
+        let mut read = u32::MAX;
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 self.nzcv_wanted[i] = wanted;
                 continue;
             }
             let facts = inst.facts();
+            let (definitions, change, leaves) = (facts.definitions, facts.change, facts.leaves);
+            self.effects[i] = Effect { definitions, change, leaves };
+            if let [Reg(d @ 0..32), Reg::NONE] = definitions
+                && (seen | read) & 1 << d == 0
+                && inst.is_pure()
+            {
+                self.dead[i] = true;
+                (self.nzcv_wanted[i], self.next_condition[i]) = (wanted, condition);
+                continue;
+            }
             wanted = match (inst, inst.condition()) {
                 (Inst::Branch { target }, _) if block.flags_dead.contains(target) => Wanted::Nothing,
                 (Inst::BranchIf { target, .. }, asked) if block.flags_dead.contains(target) => {
@@ -400,8 +426,8 @@ impl Generator {
             } else if facts.reads_flags || facts.writes_flags {
                 condition = None;
             }
-            let (definitions, change) = (facts.definitions, facts.change);
-            self.effects[i] = Effect { definitions, change, leaves: facts.leaves };
+            let bits = |all: &[Reg]| all.iter().filter(|r| r.0 < 32).fold(0, |bits, r| bits | 1 << r.0);
+            read = if facts.leaves { u32::MAX } else { read & !bits(&definitions) | bits(&facts.uses) };
             self.locations.note_uses(i, &facts.uses);
             if self.options.windows {
                 self.plan.add(i, &facts);

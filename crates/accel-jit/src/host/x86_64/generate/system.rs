@@ -12,10 +12,6 @@ const CURRENT_EL: u16 = encoding(3, 0, 4, 2, 2);
 const SP_EL0: u16 = encoding(3, 0, 4, 1, 0);
 const FPCR: u16 = encoding(3, 3, 4, 4, 0);
 const FPSR: u16 = encoding(3, 3, 4, 4, 1);
-/// Bits of FPSR that can be written: QC and the cumulative exception flags.
-const FPSR_BITS: i32 = 0x0800_009f;
-/// Flags of MXCSR.
-const MXCSR_FLAGS: i32 = 0x3f;
 const DAIF_BITS: i32 = 0x3c0;
 
 fn register(r: SysReg) -> M {
@@ -92,8 +88,13 @@ impl Generator {
             self.asm.op_imm(Op2::And, false, g, mask);
             return self.done(d, g);
         }
-        if self.options.fp && (enc == FPCR || enc == FPSR) {
-            return self.read_fp(d, enc);
+        if self.options.fp && enc == FPSR {
+            return self.read_fpsr(d);
+        }
+        if self.options.fp && enc == FPCR {
+            let g = self.dest(d, RAX);
+            self.asm.load(false, g, field(std::mem::offset_of!(JitState, cpu.fp.fpcr)));
+            return self.done(d, g);
         }
         self.system_by(self.counter(enc).unwrap_or(self.thunks.system), None);
         let g = self.dest(d, RAX);
@@ -112,43 +113,6 @@ impl Generator {
             () if self.options.ecv && is(SysReg::CntvctssEl0) => Some(virtual_),
             () => None,
         }
-    }
-
-    /// FPCR and FPSR; the host's flags are part of the latter.
-    fn read_fp(&mut self, d: Reg, enc: u16) {
-        let fpcr = field(std::mem::offset_of!(JitState, cpu.fp.fpcr));
-        let fpsr = field(std::mem::offset_of!(JitState, cpu.fp.fpsr));
-        if enc == FPCR {
-            let g = self.dest(d, RAX);
-            self.asm.load(false, g, fpcr);
-            return self.done(d, g);
-        }
-        self.clobber_flags();
-        let t = self.scratch();
-        let now = field(std::mem::offset_of!(JitState, mxcsr_now));
-        self.asm.stmxcsr(now);
-        // IE stays bit 0; ZE, OE, UE, PE move down over the denormal flag.
-        self.asm.load(false, RAX, now);
-        self.asm.mov32(t, RAX);
-        self.asm.op_imm(Op2::And, false, RAX, 1);
-        self.asm.shift_imm(Shift::Shr, false, t, 1);
-        self.asm.op_imm(Op2::And, false, t, 0x1e);
-        self.asm.op(Op2::Or, false, RAX, t);
-        self.asm.op(Op2::Or, false, RAX, fpsr);
-        let g = self.dest(d, RAX);
-        self.asm.mov(g, RAX);
-        self.done(d, g);
-    }
-
-    fn write_fpsr(&mut self, s: Opnd) {
-        self.clobber_flags();
-        self.move_into(Width::W, RAX, s);
-        self.asm.op_imm(Op2::And, false, RAX, FPSR_BITS);
-        self.asm.store(false, field(std::mem::offset_of!(JitState, cpu.fp.fpsr)), RAX);
-        let now = field(std::mem::offset_of!(JitState, mxcsr_now));
-        self.asm.stmxcsr(now);
-        self.asm.op_imm(Op2::And, false, now, !MXCSR_FLAGS);
-        self.asm.ldmxcsr(now);
     }
 
     /// FPCR: mostly the value that it has already.

@@ -3,11 +3,14 @@
 //! A result stays in its copy, *dirty*, until somebody may look at its home; see [`carry`].
 
 use super::*;
+use crate::host::x86_64::upper::{LOWER_FIRST, UPPER_FIRST, UPPER_NAMES};
 use crate::runtime::state::JitState;
 
 /// Names of host registers: four for scratch, the others for copies.
 const FIRST_COPY: u8 = Xmm::NAMED + 4;
-const COPIES: usize = Xmm::NAMES - 4;
+const COPIES: usize = UPPER_NAMES - 4;
+/// How many there are without AVX-512.
+const FEW_COPIES: usize = 16 - 4;
 /// Vector registers of the guest; the others are scratch, and always in memory.
 const GUEST_VECTORS: VReg = 32;
 /// No vector register: the copy is zero.
@@ -19,11 +22,13 @@ const SHA: [VReg; 2] = [252, 253];
 #[derive(Clone, Copy, Default)]
 pub(super) struct VectorCache {
     holds: [Option<(VReg, u8)>; COPIES],
+    /// How many of these the host has.
+    count: usize,
     next: usize,
     /// Copies that the current IR instruction works with, as bits: they stay.
-    busy: u16,
+    busy: u32,
     /// Copies whose values their homes do not have, as bits.
-    dirty: u16,
+    dirty: u32,
     /// The registers whose state [`SHA`] is.
     sha: [VReg; 2],
 }
@@ -32,7 +37,22 @@ pub(super) struct VectorCache {
 #[derive(Clone, Copy)]
 pub(super) struct Snapshot([Option<(VReg, u8)>; COPIES], [VReg; 2]);
 
+/// The registers that are meant at first.
+pub(super) fn vector_names(options: &Options) -> VectorNames {
+    match options {
+        Options { avx512: false, .. } => NO_NAMES,
+        Options { upper_first: false, .. } => LOWER_FIRST,
+        _ => UPPER_FIRST,
+    }
+}
+
 impl VectorCache {
+    /// No copies yet.
+    pub fn new(options: &Options) -> Self {
+        let count = if options.avx512 { COPIES } else { FEW_COPIES };
+        Self { count, ..Self::default() }
+    }
+
     /// Forgets all copies.
     pub fn clear(&mut self) {
         debug_assert!(self.dirty == 0, "a value would be lost");
@@ -80,12 +100,12 @@ impl VectorCache {
     }
 
     fn next_victim(&mut self) -> usize {
-        if let Some(free) = (0..COPIES).find(|i| self.holds[*i].is_none() && self.busy >> i & 1 == 0) {
+        if let Some(free) = (0..self.count).find(|i| self.holds[*i].is_none() && self.busy >> i & 1 == 0) {
             return free;
         }
         // An instruction works with far fewer registers than there are.
-        for _ in 0..COPIES {
-            self.next = (self.next + 1) % COPIES;
+        for _ in 0..self.count {
+            self.next = (self.next + 1) % self.count;
             if self.busy >> self.next & 1 == 0 {
                 break;
             }
@@ -261,6 +281,18 @@ impl Generator {
         {
             self.asm.vex(opc(1, 1, 0x6f), now, 0, Xmm(0));
             self.asm.names.swap(0, holder);
+        }
+    }
+
+    /// Makes a scratch register whose value nobody wants one of the lower half, which some instructions only reach.
+    pub(super) fn lower(&mut self, x: Xmm) {
+        let name = usize::from(x.0 - Xmm::NAMED);
+        let now = self.asm.names[name];
+        // The last names are not in use, and the first are scratch, too.
+        let lower = (4..4 + self.vectors.count).find(|i| self.asm.names[*i] < 16);
+        if let Some(other) = lower.filter(|_| now >= 16) {
+            self.asm.vex(opc(1, 1, 0x6f), now, 0, Xmm(self.asm.names[other]));
+            self.asm.names.swap(name, other);
         }
     }
 

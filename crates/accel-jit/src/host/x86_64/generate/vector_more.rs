@@ -162,8 +162,7 @@ impl Generator {
             }
             self.asm.vex(PXOR, X3.0, X3.0, X1);
         }
-        let mask = self.asm.hardware(X2.0) << 4;
-        self.asm.vex_imm(opc(1, 3, 0x4c), X0.0, X3.0, X0, mask);
+        self.blend(X0, X3, X0, X2);
         self.saturated_unless(X2, true);
         if q {
             let rd = self.vector_value(d);

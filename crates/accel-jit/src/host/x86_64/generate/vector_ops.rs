@@ -14,6 +14,8 @@ pub(super) const PSHUFB: Opc = opc(1, 2, 0x00);
 pub(super) const PUNPCKLQDQ: Opc = opc(1, 1, 0x6c);
 pub(super) const PUNPCKHQDQ: Opc = opc(1, 1, 0x6d);
 pub(super) const PSHUFD: Opc = opc(1, 1, 0x70);
+const SHUFPD: Opc = opc(1, 1, 0xc6);
+pub(super) const INSERTPS: Opc = opc(1, 3, 0x21);
 pub(super) const PALIGNR: Opc = opc(1, 3, 0x0f);
 pub(super) const PTEST: Opc = opc(1, 2, 0x17);
 pub(super) const MOVDQA: Opc = opc(1, 1, 0x6f);
@@ -102,6 +104,7 @@ impl Generator {
         if self.v3_unsupported(op, es, q) {
             return self.vector_slow(inst);
         }
+        let low = self.bits_of(n) <= 64 && self.bits_of(m) <= 64;
         let (rn, rm) = (self.vector_value(n), self.vector_value(m));
         match op {
             V3Op::And => self.vv(PAND, X0, rn, rm),
@@ -195,6 +198,9 @@ impl Generator {
                 return self.vector_result(d, X0, true);
             }
             _ => return self.vector_slow(inst),
+        }
+        if !q && low && keeps_zeros(op) {
+            return self.vector_adopt(d, X0, 64);
         }
         self.vector_result(d, X0, q);
     }
@@ -601,12 +607,31 @@ impl Generator {
 
     pub(super) fn v_dup_lane(&mut self, es: u8, q: bool, d: VReg, n: VReg, lane: u8) {
         let mut s = self.vector_value(n);
-        if lane != 0 {
-            self.psrldq(X0, s, lane << es);
-            s = X0;
+        match (es, q, lane) {
+            (3, false, 0) => return self.vector_result_of(d, s),
+            (3, false, _) => {
+                // Nothing is above it then.
+                self.psrldq(X0, s, 8);
+                return self.vector_adopt(d, X0, 64);
+            }
+            (3, true, 0) => self.vv(PUNPCKLQDQ, X0, s, s),
+            (3, true, _) => self.vv(PUNPCKHQDQ, X0, s, s),
+            (2, true, _) => self.asm.vex_imm(PSHUFD, X0.0, 0, s, lane * 0x55),
+            _ => {
+                if lane != 0 {
+                    self.psrldq(X0, s, lane << es);
+                    s = X0;
+                }
+                self.splat(es, s);
+            }
         }
-        self.splat(es, s);
         self.vector_result(d, X0, q);
+    }
+
+    /// The low half of `x` becomes the value of `d`.
+    fn vector_result_of(&mut self, d: VReg, x: Xmm) {
+        self.asm.vex(MOVQ, X0.0, 0, x);
+        self.vector_adopt(d, X0, 64);
     }
 
     pub(super) fn v_dup_gpr(&mut self, es: u8, q: bool, d: VReg, s: Opnd) {
@@ -616,13 +641,15 @@ impl Generator {
         self.vector_result(d, X0, q);
     }
 
+    /// X0 = `x` with `g` in `lane`.
     fn insert_gpr(&mut self, es: u8, x: Xmm, g: Gpr, lane: u8) {
-        match es {
-            0 => self.asm.vex_imm(opc(1, 3, 0x20), x.0, x.0, g, lane),
-            1 => self.asm.vex_imm(opc(1, 1, 0xc4), x.0, x.0, g, lane),
-            2 => self.asm.vex_imm(opc(1, 3, 0x22), x.0, x.0, g, lane),
-            _ => self.asm.vex_imm(opcw(1, 3, 0x22), x.0, x.0, g, lane),
-        }
+        let o = match es {
+            0 => opc(1, 3, 0x20),
+            1 => opc(1, 1, 0xc4),
+            2 => opc(1, 3, 0x22),
+            _ => opcw(1, 3, 0x22),
+        };
+        self.asm.vex_imm(o, X0.0, x.0, g, lane);
     }
 
     fn extract_gpr(&mut self, es: u8, g: Gpr, x: Xmm, lane: u8) {
@@ -637,17 +664,24 @@ impl Generator {
     pub(super) fn v_ins_lane(&mut self, es: u8, d: VReg, dl: u8, n: VReg, nl: u8) {
         let rn = self.vector_value(n);
         let rd = self.vector_value(d);
-        self.extract_gpr(es, RAX, rn, nl);
-        self.vmov(X0, rd);
-        self.insert_gpr(es, X0, RAX, dl);
+        match (es, dl, nl) {
+            (3, 1, 0) => self.vv(PUNPCKLQDQ, X0, rd, rn),
+            (3, 0, 1) => self.vv(PUNPCKHQDQ, X0, rn, rd),
+            (3, 1, _) => self.asm.vex_imm(SHUFPD, X0.0, rd.0, rn, 2),
+            (3, ..) => self.asm.vex_imm(SHUFPD, X0.0, rn.0, rd, 2),
+            (2, ..) => self.asm.vex_imm(INSERTPS, X0.0, rd.0, rn, nl << 6 | dl << 4),
+            _ => {
+                self.extract_gpr(es, RAX, rn, nl);
+                self.insert_gpr(es, rd, RAX, dl);
+            }
+        }
         self.vector_result(d, X0, true);
     }
 
     pub(super) fn v_ins_gpr(&mut self, es: u8, d: VReg, lane: u8, s: Opnd) {
         let rd = self.vector_value(d);
         let g = self.value(s, RAX);
-        self.vmov(X0, rd);
-        self.insert_gpr(es, X0, g, lane);
+        self.insert_gpr(es, rd, g, lane);
         self.vector_result(d, X0, true);
     }
 
@@ -682,4 +716,9 @@ impl Generator {
         }
         self.vector_store(d, r, 8 << es);
     }
+}
+
+/// True if elements of zero and zero give zero.
+fn keeps_zeros(op: V3Op) -> bool {
+    matches!(op, V3Op::And | V3Op::Bic | V3Op::Orr | V3Op::Eor | V3Op::Add | V3Op::Sub)
 }
