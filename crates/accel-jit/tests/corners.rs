@@ -191,3 +191,16 @@ fn a_register_may_be_chosen_over_itself() {
         }
     }
 }
+
+#[test]
+fn flags_live_on_if_one_way_behind_a_branch_asks_for_them() {
+    // cmp x3, x4; cbz x5, .+12; mov x0, #0; hlt; tbz w6, #0, .+12; cmp x0, x0; hlt; cset x8, lo; hlt
+    let words = [0xeb04_007f, 0xb400_0065, 0xd280_0000, HLT, 0x3600_0066, 0xeb00_001f, HLT, 0x9a9f_27e8, HLT];
+    for (a, b) in [(1, 2), (2, 1), (2, 2)] {
+        for bit in [0, 1] {
+            let s = run(&words, false, &[(3, a), (4, b), (6, bit), (8, 7)]);
+            let expected = if bit == 0 { u64::from(a < b) } else { 7 };
+            assert_eq!(s.x[8], expected, "comparing {a} with {b}, bit {bit}");
+        }
+    }
+}

@@ -17,8 +17,8 @@ use crate::mmu::Fetch;
 /// Guest instructions in one block, at most.
 const MAX_INSTRUCTIONS: usize = 64;
 const PAGE: u64 = 4096;
-/// Guest instructions at a branch's target that are asked what they do with NZCV, at most.
-const LOOK: u32 = 6;
+/// Guest instructions at a branch's target, and behind branches there, that are asked what they do with NZCV, at most.
+const LOOK: u32 = 12;
 
 impl JitCore {
     /// The block at virtual address `pc`, translated if need be; a careful one if so wanted.
@@ -151,31 +151,45 @@ impl JitCore {
             }
         }
         for target in targets {
-            if self.flags_are_dead_at(words, target as u32) {
+            if self.flags_are_dead_at(words, target, &mut { LOOK }) {
                 self.builder.flags_are_dead_at(target);
             }
         }
     }
 
-    /// True if the instructions at `offset` replace NZCV before anything asks for it, may fault or may leave.
-    fn flags_are_dead_at(&mut self, words: &mut PageWords<'_>, offset: u32) -> bool {
-        let mut ctx = LiftContext { offset, ..self.lift_base };
-        for _ in 0..LOOK {
+    /// True if the instructions at `offset`, which is to be in the page, replace NZCV before anything asks for it, may fault
+    /// or may leave, whichever way branches in between go. `left` of them are looked at.
+    fn flags_are_dead_at(&mut self, words: &mut PageWords<'_>, offset: i64, left: &mut u32) -> bool {
+        if !(0..PAGE as i64).contains(&offset) {
+            return false;
+        }
+        let mut ctx = LiftContext { offset: offset as u32, ..self.lift_base };
+        while *left > 0 {
+            *left -= 1;
             let Some(word) = words.get(ctx.offset) else { return false };
             self.ahead.clear();
-            if !matches!(lift(&mut self.ahead, &ctx, word), Flow::Next) {
-                return false;
-            }
+            let flow = lift(&mut self.ahead, &ctx, word);
+            let mut branch = None;
             for inst in &self.ahead.block().insts {
                 let facts = inst.facts();
-                if facts.reads_flags || facts.leaves {
+                if let (Inst::BranchIf { target, .. }, false) = (inst, facts.reads_flags) {
+                    branch = Some(*target);
+                } else if facts.reads_flags || facts.leaves {
                     return false;
-                }
-                if facts.writes_flags {
+                } else if facts.writes_flags {
                     return true;
                 }
             }
-            ctx.offset += 4;
+            if let Some(target) = branch
+                && !self.flags_are_dead_at(words, target, left)
+            {
+                return false;
+            }
+            match flow {
+                Flow::Next => ctx.offset += 4,
+                Flow::Goto(target) => return self.flags_are_dead_at(words, target, left),
+                Flow::End => return false,
+            }
         }
         false
     }

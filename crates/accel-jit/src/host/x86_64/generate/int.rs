@@ -92,11 +92,7 @@ impl Generator {
         let ga = match self.loc(ra) {
             Loc::Host(ga) => ga,
             // Whatever changes the flags would have to save them first.
-            Loc::Memory(_)
-                if matches!(self.nzcv, Nzcv::Host { .. } | Nzcv::Float { .. }) && self.nzcv_needed() =>
-            {
-                self.value(a, RAX)
-            }
+            Loc::Memory(_) if self.flags_wanted() => self.value(a, RAX),
             Loc::Memory(_) => return false,
         };
         let m = match b {
@@ -107,14 +103,17 @@ impl Generator {
                 M::at(ga, disp)
             }
             Opnd::Reg(rb) if op == AluOp::Add => {
-                let Loc::Host(gb) = self.loc(rb) else { return false };
+                let gb = match self.loc(rb) {
+                    Loc::Host(gb) => gb,
+                    Loc::Memory(_) if self.flags_wanted() && ga != RAX => self.value(b, RAX),
+                    Loc::Memory(_) => return false,
+                };
                 M::indexed(ga, gb, 0, 0)
             }
             Opnd::Reg(_) => return false,
         };
         let g = self.dest(d, RAX);
-        let flags_free = matches!(self.nzcv, Nzcv::Slot | Nzcv::One { .. }) || !self.nzcv_needed();
-        if g == ga && flags_free && m.index.is_none() {
+        if g == ga && !self.flags_wanted() && m.index.is_none() {
             self.flags_lost();
             self.asm.op_imm(Op2::Add, x(w), g, m.disp);
         } else {
@@ -511,7 +510,7 @@ impl Generator {
             return self.unary(op, w, d, s);
         }
         self.clobber_flags();
-        let g = self.dest(d, RAX);
+        let g = self.dest_over(d, s, RAX);
         self.move_to_change(w, g, s);
         let up = bits - lsb - width;
         if signed {
@@ -555,10 +554,10 @@ impl Generator {
             Opnd::Reg(r) => Rm::from(self.loc(r)),
             Opnd::Imm(_) => self.value(b, t).into(),
         };
-        self.asm.mov_imm(RAX, 0);
-        self.asm.cmov(if bit < 31 { Cc::NE } else { Cc::B }, x(w), RAX, masked);
-        self.asm.mov(g, RAX);
-        self.done(d, g);
+        let t = if self.is_in(b, g) { RAX } else { g };
+        self.asm.mov_imm(t, 0);
+        self.asm.cmov(if bit < 31 { Cc::NE } else { Cc::B }, x(w), t, masked);
+        self.done(d, t);
     }
 
     fn insert(&mut self, w: Width, d: Reg, into: Opnd, s: Opnd, (lsb, width): (u8, u8)) {
@@ -753,10 +752,34 @@ impl Generator {
             }
             return self.done(d, g);
         }
-        // Whichever is in the destination already stays there unless the other one is chosen.
-        let stays = op == SelectOp::None && self.is_in(a, g);
-        let (cc, a, b) = if stays { (cc.invert(), b, a) } else { (cc, a, b) };
-        let t = if self.is_in(a, g) { RAX } else { g };
+        if self.is_in(a, g) {
+            // It stays unless the other one is chosen. A 32-bit move clears the upper half in both cases.
+            let other = match (op, b) {
+                (SelectOp::None, Opnd::Reg(r)) => self.loc(r).into(),
+                _ => {
+                    self.changed(op, w, RAX, b);
+                    Rm::from(RAX)
+                }
+            };
+            self.asm.cmov(cc.invert(), x(w), g, other);
+            return self.done(d, g);
+        }
+        self.changed(op, w, g, b);
+        let a = match a {
+            Opnd::Imm(_) => self.value(a, s).into(),
+            Opnd::Reg(r) => Rm::from(self.loc(r)),
+        };
+        self.asm.cmov(cc, x(w), g, a);
+        self.done(d, g);
+    }
+
+    /// t = `b`, changed as a select changes its second input; keeps the flags.
+    fn changed(&mut self, op: SelectOp, w: Width, t: Gpr, b: Opnd) {
+        if let (SelectOp::Increment, Opnd::Reg(r)) = (op, b)
+            && let Loc::Host(g) = self.loc(r)
+        {
+            return self.asm.lea(x(w), t, M::at(g, 1));
+        }
         if !self.is_in(b, t) {
             self.move_into(w, t, b);
         }
@@ -769,14 +792,6 @@ impl Generator {
                 self.asm.lea(x(w), t, M::at(t, 1));
             }
         }
-        let a = match a {
-            Opnd::Imm(_) => self.value(a, s).into(),
-            Opnd::Reg(r) => Rm::from(self.loc(r)),
-        };
-        // Clears the upper half of a 32-bit result, whatever it chooses.
-        self.asm.cmov(cc, x(w), t, a);
-        self.asm.mov(g, t);
-        self.done(d, g);
     }
 
     fn cond_compare(&mut self, add: bool, w: Width, (a, b): (Opnd, Opnd), cond: Cond, nzcv: u8) {

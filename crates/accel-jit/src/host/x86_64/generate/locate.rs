@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::ir::visit::Facts;
 use crate::runtime::state::{JitState, SPILL_SLOTS};
 
 /// Where a value is.
@@ -128,6 +129,15 @@ impl Locations {
             let last = &mut self.last_use[usize::from(r.0)];
             *last = (*last).max(i as u16);
         }
+    }
+
+    /// The host register of what the next instruction defines, if the result of instruction `i` is a temporary for that
+    /// one alone, which has no use for what it replaces and cannot fail.
+    pub fn early_place(&self, i: usize, facts: &Facts, next: &Facts) -> Option<Gpr> {
+        let ([t, Reg::NONE], [d, Reg::NONE]) = (facts.definitions, next.definitions) else { return None };
+        let alone = t.is_temp() && usize::from(self.last_use[usize::from(t.0)]) == i + 1;
+        let free = next.uses.contains(&t) && !next.uses.contains(&d) && !next.leaves && !facts.leaves;
+        pinned(d).filter(|_| alone && free)
     }
 
     /// The first register that is taken as scratch, if one is.
@@ -385,6 +395,10 @@ impl Generator {
                 None => other,
             };
         }
+        if let Some(g) = self.early[self.index] {
+            self.locations.place[usize::from(d.0)] = Some(Loc::Host(g));
+            return g;
+        }
         let place = match self.locations.available() {
             Some(i) => {
                 self.locations.holders[i] = Holder::Temp(d.0);
@@ -423,6 +437,7 @@ impl Generator {
     /// As [`Generator::dest`], but in the register of `a` if nobody asks for that afterwards.
     pub(super) fn dest_over(&mut self, d: Reg, a: Opnd, other: Gpr) -> Gpr {
         let fresh = d != Reg::NONE && pinned(d).is_none() && self.locations.copy_of(d).is_none();
+        let fresh = fresh && self.early[self.index].is_none();
         let Some(i) = self.ending_holder(a).filter(|_| fresh) else { return self.dest(d, other) };
         self.locations.transient = true;
         self.locations.lock(i);

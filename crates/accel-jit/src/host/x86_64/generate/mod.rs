@@ -217,6 +217,9 @@ pub struct Generator {
     next_condition: Vec<Option<Cond>>,
     /// Whether the result of each instruction is replaced before anybody can look at memory.
     replaced: Vec<bool>,
+    /// The register of the guest's that each instruction's temporary may be in: that of the next one's result, which nobody
+    /// asks for any more.
+    early: Vec<Option<Gpr>>,
     /// Whether nobody needs it at all.
     dead: Vec<bool>,
     effects: Vec<Effect>,
@@ -264,6 +267,7 @@ impl Generator {
             flags_dead: Vec::new(),
             next_condition: Vec::new(),
             replaced: Vec::new(),
+            early: Vec::new(),
             dead: Vec::new(),
             effects: Vec::new(),
             plan: Plan::default(),
@@ -375,6 +379,9 @@ impl Generator {
         let (mut wanted, mut condition) = (Wanted::All, None);
         self.replaced.clear();
         self.replaced.resize(block.insts.len(), false);
+        self.early.clear();
+        self.early.resize(block.insts.len(), None);
+        let mut next = None;
         self.dead.clear();
         self.dead.resize(block.insts.len(), false);
         // Guest registers whose values somebody may see before they are replaced.
@@ -385,9 +392,12 @@ impl Generator {
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 self.nzcv_wanted[i] = wanted;
+                next = None;
                 continue;
             }
             let facts = inst.facts();
+            self.early[i] = next.and_then(|next| self.locations.early_place(i, &facts, &next));
+            next = Some(facts);
             let (definitions, change, leaves) = (facts.definitions, facts.change, facts.leaves);
             self.effects[i] = Effect { definitions, change, leaves };
             if let [Reg(d @ 0..32), Reg::NONE] = definitions
