@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, icc};
 use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
@@ -16,7 +17,7 @@ use kvm_bindings::{
 use kvm_ioctls::{DeviceFd, VmFd};
 
 use crate::system::{command, could_create, get, host, set};
-use crate::vgic::{Attributes, Group, PRIVATE, SGI_FRAME, Shape, attribute_affinity, frame, icc};
+use crate::vgic::{Attributes, Group, Shape, attribute_affinity};
 use crate::{GicLayout, GicVersion, KvmError, vgic2};
 
 /// `KVM_IRQ_LINE`: an SPI.
@@ -83,7 +84,7 @@ impl KvmGic {
         let device = vm.create_device(&mut asked).map_err(|e| KvmError::Gic(host(e)))?;
         let refused = |source| KvmError::Refused { what: "place an interrupt controller", source };
         place(&device, &kind, layout).map_err(refused)?;
-        let interrupts = layout.spis + PRIVATE;
+        let interrupts = layout.spis + PRIVATE_INTIDS;
         set(&device, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &interrupts).map_err(refused)?;
         let refused = |source| KvmError::Refused { what: "start an interrupt controller", source };
         command(&device, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT.into()).map_err(refused)?;
@@ -100,7 +101,7 @@ impl KvmGic {
 
     /// Drives the input of SPI `n` (INTID `n + 32`).
     pub fn set_spi(&self, n: u32, level: bool) {
-        if let Err(error) = self.vm.set_irq_line(TYPE_SPI | (n + PRIVATE), level) {
+        if let Err(error) = self.vm.set_irq_line(TYPE_SPI | (n + PRIVATE_INTIDS), level) {
             tracing::error!(spi = n, level, %error, "the host's kernel does not take an interrupt");
         }
     }
@@ -144,19 +145,19 @@ impl KvmGic {
 
     fn reset_v3(&self, shape: &Shape) -> io::Result<()> {
         let distributor = |at: u64, value: u32| set(&self.device, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, at, &value);
-        distributor(frame::CTLR, 0)?;
+        distributor(gicd::CTLR, 0)?;
         // Each frame has the registers of the private ones too, which the redistributors hold.
-        reset_frame(1..(shape.spis + PRIVATE) / 32, distributor)?;
-        for n in u64::from(PRIVATE)..u64::from(shape.spis + PRIVATE) {
-            distributor(frame::IROUTER + 8 * n, 0)?;
-            distributor(frame::IROUTER + 8 * n + 4, 0)?;
+        reset_frame(1..(shape.spis + PRIVATE_INTIDS) / 32, distributor)?;
+        for n in u64::from(PRIVATE_INTIDS)..u64::from(shape.spis + PRIVATE_INTIDS) {
+            distributor(gicd::IROUTER + 8 * n, 0)?;
+            distributor(gicd::IROUTER + 8 * n + 4, 0)?;
         }
         shape.affinities.iter().try_for_each(|affinity| self.reset_cpu(*affinity))
     }
 
     fn reset_cpu(&self, affinity: u64) -> io::Result<()> {
         let private = |at: u64, value: u32| {
-            set(&self.device, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, affinity | (SGI_FRAME + at), &value)
+            set(&self.device, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, affinity | (SGI_BASE + at), &value)
         };
         reset_frame(0..1, private)?;
         let group = KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS;
@@ -193,19 +194,19 @@ fn place(device: &DeviceFd, kind: &Kind, layout: &GicLayout) -> io::Result<()> {
 fn reset_frame(words: std::ops::Range<u32>, write: impl Fn(u64, u32) -> io::Result<()>) -> io::Result<()> {
     for word in words.map(u64::from) {
         for (register, value) in [
-            (frame::ICENABLER, u32::MAX),
-            (frame::ISPENDR, 0),
-            (frame::ICACTIVER, u32::MAX),
-            (frame::IGROUPR, 0),
+            (common::ICENABLER, u32::MAX),
+            (common::ISPENDR, 0),
+            (common::ICACTIVER, u32::MAX),
+            (common::IGROUPR, 0),
         ] {
             write(register + 4 * word, value)?;
         }
         for byte in 0..8 {
-            write(frame::IPRIORITYR + 32 * word + 4 * byte, 0)?;
+            write(common::IPRIORITYR + 32 * word + 4 * byte, 0)?;
         }
         // SGIs are always edges; writes to theirs are ignored.
-        write(frame::ICFGR + 8 * word, 0)?;
-        write(frame::ICFGR + 8 * word + 4, 0)?;
+        write(common::ICFGR + 8 * word, 0)?;
+        write(common::ICFGR + 8 * word + 4, 0)?;
     }
     Ok(())
 }

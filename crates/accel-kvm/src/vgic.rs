@@ -3,58 +3,21 @@
 //!
 //! The kernel's has less than the architecture: groups are on or off together, no interrupt goes to whatever CPU is free
 //! (1-of-N), affinity 3 is 0, and nobody sleeps (`GICR_WAKER`). What was saved and needs more is refused by name: all is
-//! written, then read back and compared.
+//! written, then read back and compared. `ISPENDR` is the latch there, without the levels, and what is written replaces it,
+//! zeroes as well.
 
 use std::io;
 
-use armlet_arm::sysreg::encoding;
+use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, icc};
 use armlet_saved::{SavedGic, SavedGicCpu, SavedInterrupts, Unfit};
 
-/// INTIDs below are a CPU's own.
-pub(crate) const PRIVATE: u32 = 32;
-/// The second frame of a redistributor.
-pub(crate) const SGI_FRAME: u64 = 0x1_0000;
-
-/// Registers of the distributor, and of the second frame of a redistributor, by the number of their first (IHI 0069, 12.9).
-pub(crate) mod frame {
-    pub const CTLR: u64 = 0;
-    pub const PROPBASER: u64 = 0x70;
-    pub const PENDBASER: u64 = 0x78;
-    pub const IGROUPR: u64 = 0x80;
-    pub const ISENABLER: u64 = 0x100;
-    pub const ICENABLER: u64 = 0x180;
-    /// The kernel tells and takes the latch here, without the levels; what is written replaces it, zeroes as well.
-    pub const ISPENDR: u64 = 0x200;
-    pub const ISACTIVER: u64 = 0x300;
-    pub const ICACTIVER: u64 = 0x380;
-    pub const IPRIORITYR: u64 = 0x400;
-    pub const ICFGR: u64 = 0xc00;
-    pub const IROUTER: u64 = 0x6000;
-}
-
 /// `GICD_CTLR`: the groups.
-const GROUPS: u32 = 3;
-const GROUP1: u32 = 2;
+const GROUPS: u32 = gicd::CTLR_WRITABLE;
+const GROUP1: u32 = gicd::CTLR_ENABLE_GRP1;
 
 /// Where the tables are and how large. How they are cached is the kernel's business.
 const PROPBASER_TABLE: u64 = 0xf_ffff_ffff_f01f;
 const PENDBASER_TABLE: u64 = 0xf_ffff_ffff_0000;
-
-/// Registers of the CPU interface.
-pub(crate) mod icc {
-    use super::encoding;
-    pub const PMR: u16 = encoding(3, 0, 4, 6, 0);
-    pub const BPR0: u16 = encoding(3, 0, 12, 8, 3);
-    pub const AP0R0: u16 = encoding(3, 0, 12, 8, 4);
-    pub const AP1R0: u16 = encoding(3, 0, 12, 9, 0);
-    pub const BPR1: u16 = encoding(3, 0, 12, 12, 3);
-    pub const CTLR: u16 = encoding(3, 0, 12, 12, 4);
-    pub const IGRPEN0: u16 = encoding(3, 0, 12, 12, 6);
-    pub const IGRPEN1: u16 = encoding(3, 0, 12, 12, 7);
-    /// CTLR: what software may change: CBPR and EOImode.
-    pub const CTLR_WRITABLE: u64 = 3;
-    pub const CTLR_CBPR: u64 = 1;
-}
 
 /// Attributes of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,15 +83,15 @@ impl<D: Attributes> Frame<'_, D> {
         let bits = |register: u64| self.get(register + 4 * word);
         let mut priority = Vec::with_capacity(32);
         for four in 0..8 {
-            priority.extend(self.get(frame::IPRIORITYR + 32 * word + 4 * four)?.to_le_bytes());
+            priority.extend(self.get(common::IPRIORITYR + 32 * word + 4 * four)?.to_le_bytes());
         }
-        let edges = |half: u64| self.get(frame::ICFGR + 8 * word + 4 * half).map(edges_of);
+        let edges = |half: u64| self.get(common::ICFGR + 8 * word + 4 * half).map(edges_of);
         Ok(SavedInterrupts {
-            group: bits(frame::IGROUPR)?,
-            enabled: bits(frame::ISENABLER)?,
-            latched: bits(frame::ISPENDR)?,
+            group: bits(common::IGROUPR)?,
+            enabled: bits(common::ISENABLER)?,
+            latched: bits(common::ISPENDR)?,
             line: self.device.get(Group::Levels, self.levels + 32 * word)? as u32,
-            active: bits(frame::ISACTIVER)?,
+            active: bits(common::ISACTIVER)?,
             edge: edges(0)? | edges(1)? << 16,
             priority,
         })
@@ -137,19 +100,19 @@ impl<D: Attributes> Frame<'_, D> {
     fn restore(&self, word: u64, saved: &SavedInterrupts) -> io::Result<()> {
         let configuration = [saved.edge & 0xffff, saved.edge >> 16];
         for (half, edges) in (0..).zip(configuration) {
-            self.set(frame::ICFGR + 8 * word + 4 * half, configuration_of(edges))?;
+            self.set(common::ICFGR + 8 * word + 4 * half, configuration_of(edges))?;
         }
         for (four, bytes) in (0..).zip(saved.priority.chunks_exact(4)) {
             let value = bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            self.set(frame::IPRIORITYR + 32 * word + 4 * four, value)?;
+            self.set(common::IPRIORITYR + 32 * word + 4 * four, value)?;
         }
         for (register, value) in [
-            (frame::IGROUPR, saved.group),
-            (frame::ICENABLER, u32::MAX),
-            (frame::ISENABLER, saved.enabled),
-            (frame::ISPENDR, saved.latched),
-            (frame::ICACTIVER, u32::MAX),
-            (frame::ISACTIVER, saved.active),
+            (common::IGROUPR, saved.group),
+            (common::ICENABLER, u32::MAX),
+            (common::ISENABLER, saved.enabled),
+            (common::ISPENDR, saved.latched),
+            (common::ICACTIVER, u32::MAX),
+            (common::ISACTIVER, saved.active),
         ] {
             self.set(register + 4 * word, value)?;
         }
@@ -174,7 +137,7 @@ struct Cpu<'a, D> {
 
 impl<'a, D: Attributes> Cpu<'a, D> {
     fn private(&self) -> Frame<'a, D> {
-        let base = self.affinity | SGI_FRAME;
+        let base = self.affinity | SGI_BASE;
         Frame { device: self.device, group: Group::Redistributor, base, levels: self.affinity }
     }
 
@@ -227,8 +190,8 @@ impl<'a, D: Attributes> Cpu<'a, D> {
             private: self.private().save(0)?,
             redistributor_ctlr: 0,
             asleep: false,
-            propbaser: self.table(frame::PROPBASER)? & PROPBASER_TABLE,
-            pendbaser: self.table(frame::PENDBASER)? & PENDBASER_TABLE,
+            propbaser: self.table(gicr::PROPBASER)? & PROPBASER_TABLE,
+            pendbaser: self.table(gicr::PENDBASER)? & PENDBASER_TABLE,
             pmr: self.get(icc::PMR)? as u8 & priority_mask(bits),
             bpr0: least(self.get(icc::BPR0)?, 7_u32.saturating_sub(bits)),
             bpr1: least(bpr1, 8_u32.saturating_sub(bits)),
@@ -242,7 +205,7 @@ impl<'a, D: Attributes> Cpu<'a, D> {
 
     fn restore(&self, saved: &SavedGicCpu) -> io::Result<()> {
         self.private().restore(0, &saved.private)?;
-        for (register, value) in [(frame::PROPBASER, saved.propbaser), (frame::PENDBASER, saved.pendbaser)] {
+        for (register, value) in [(gicr::PROPBASER, saved.propbaser), (gicr::PENDBASER, saved.pendbaser)] {
             self.own().set(register, value as u32)?;
             self.own().set(register + 4, (value >> 32) as u32)?;
         }
@@ -278,7 +241,7 @@ impl Shape {
     }
 
     fn routes(&self) -> impl Iterator<Item = u64> {
-        (u64::from(PRIVATE)..u64::from(self.spis + PRIVATE)).map(|n| frame::IROUTER + 8 * n)
+        (u64::from(PRIVATE_INTIDS)..u64::from(self.spis + PRIVATE_INTIDS)).map(|n| gicd::IROUTER + 8 * n)
     }
 
     /// All registers, and the levels of the inputs that are not edge-triggered.
@@ -294,7 +257,7 @@ impl Shape {
         Ok(SavedGic {
             version: 3,
             // The kernel's switch is one for both groups.
-            ctlr: if distributor.get(frame::CTLR)? & GROUP1 != 0 { GROUPS } else { 0 },
+            ctlr: if distributor.get(gicd::CTLR)? & GROUP1 != 0 { GROUPS } else { 0 },
             shared: self.words().map(|word| distributor.save(word)).collect::<io::Result<_>>()?,
             routes: self.routes().map(route).collect::<io::Result<_>>()?,
             cpus: cpus.collect::<io::Result<_>>()?,
@@ -319,7 +282,7 @@ impl Shape {
     fn write(&self, device: &impl Attributes, saved: &SavedGic) -> io::Result<()> {
         let distributor = self.distributor(device);
         // First: what becomes pending while it is off is not looked at when it is switched on.
-        distributor.set(frame::CTLR, saved.ctlr & GROUP1)?;
+        distributor.set(gicd::CTLR, saved.ctlr & GROUP1)?;
         for (word, saved) in self.words().zip(&saved.shared) {
             distributor.restore(word, saved)?;
         }

@@ -3,26 +3,12 @@
 
 use std::io;
 
-use crate::vgic::{Attributes, Group, PRIVATE, frame};
+use armlet_arm::gic::{PRIVATE_INTIDS, common, gicc, gicd, gicd2};
+
+use crate::vgic::{Attributes, Group};
 
 /// Most CPUs that it serves (IHI 0048, 2.2.1).
 pub const MOST_CPUS: usize = 8;
-
-/// Registers of the distributor that only version 2 has (IHI 0048, 4.3).
-mod distributor {
-    pub const ICPENDR: u64 = 0x280;
-    pub const ITARGETSR: u64 = 0x800;
-    pub const CPENDSGIR: u64 = 0xf10;
-}
-
-/// Registers of the CPU interface (IHI 0048, 4.4).
-mod interface {
-    pub const CTLR: u64 = 0;
-    pub const PMR: u64 = 4;
-    pub const BPR: u64 = 8;
-    pub const ABPR: u64 = 0x1c;
-    pub const APR: u64 = 0xd0;
-}
 
 /// What of the device was given when it was made.
 #[derive(Clone, Copy, Debug)]
@@ -42,16 +28,15 @@ impl Shape {
         let of = |cpu: usize| Cpu { device, cpu: (cpu as u64) << 32 };
         // The first CPU's view has the shared ones too.
         let shared = of(0);
-        shared.set(frame::CTLR, 0)?;
-        for word in 1..u64::from((self.spis + PRIVATE) / 32) {
+        shared.set(gicd::CTLR, 0)?;
+        for word in 1..u64::from((self.spis + PRIVATE_INTIDS) / 32) {
             shared.reset_word(word)?;
-            (0..8).try_for_each(|n| shared.set(distributor::ITARGETSR + 32 * word + 4 * n, 0))?;
+            (0..8).try_for_each(|n| shared.set(gicd2::ITARGETSR + 32 * word + 4 * n, 0))?;
         }
         for cpu in (0..self.cpus).map(of) {
             cpu.reset_word(0)?;
-            (0..4).try_for_each(|n| cpu.set(distributor::CPENDSGIR + 4 * n, u32::MAX))?;
-            for register in [interface::CTLR, interface::PMR, interface::BPR, interface::ABPR, interface::APR]
-            {
+            (0..4).try_for_each(|n| cpu.set(gicd2::CPENDSGIR + 4 * n, u32::MAX))?;
+            for register in [gicc::CTLR, gicc::PMR, gicc::BPR, gicc::ABPR, gicc::APR] {
                 device.set(Group::Interface2, cpu.cpu | register, 0)?;
             }
         }
@@ -74,16 +59,16 @@ impl<D: Attributes> Cpu<'_, D> {
     /// The registers of 32 interrupts.
     fn reset_word(&self, word: u64) -> io::Result<()> {
         for (register, value) in [
-            (frame::ICENABLER, u32::MAX),
-            (distributor::ICPENDR, u32::MAX),
-            (frame::ICACTIVER, u32::MAX),
-            (frame::IGROUPR, 0),
+            (common::ICENABLER, u32::MAX),
+            (common::ICPENDR, u32::MAX),
+            (common::ICACTIVER, u32::MAX),
+            (common::IGROUPR, 0),
         ] {
             self.set(register + 4 * word, value)?;
         }
-        (0..8).try_for_each(|n| self.set(frame::IPRIORITYR + 32 * word + 4 * n, 0))?;
+        (0..8).try_for_each(|n| self.set(common::IPRIORITYR + 32 * word + 4 * n, 0))?;
         // SGIs are always edges; writes to theirs are ignored.
-        (0..2).try_for_each(|n| self.set(frame::ICFGR + 8 * word + 4 * n, 0))
+        (0..2).try_for_each(|n| self.set(common::ICFGR + 8 * word + 4 * n, 0))
     }
 }
 
@@ -119,16 +104,16 @@ mod tests {
             all.keys().filter(|(g, at)| *g == group && range.contains(&(at & 0xffff_ffff))).count()
         };
         // Two words of SPIs, and one of each CPU's own.
-        for register in [frame::IGROUPR, frame::ICENABLER, distributor::ICPENDR, frame::ICACTIVER] {
+        for register in [common::IGROUPR, common::ICENABLER, common::ICPENDR, common::ICACTIVER] {
             assert_eq!(count(Group::Distributor, register..register + 0x80), 4, "{register:#x}");
         }
-        assert_eq!(count(Group::Distributor, frame::IPRIORITYR..0x800), 4 * 8);
-        assert_eq!(count(Group::Distributor, distributor::ITARGETSR..0xc00), 2 * 8, "SPIs only");
-        assert_eq!(count(Group::Distributor, frame::ICFGR..0xd00), 4 * 2);
+        assert_eq!(count(Group::Distributor, common::IPRIORITYR..0x800), 4 * 8);
+        assert_eq!(count(Group::Distributor, gicd2::ITARGETSR..0xc00), 2 * 8, "SPIs only");
+        assert_eq!(count(Group::Distributor, common::ICFGR..0xd00), 4 * 2);
         assert_eq!(count(Group::Interface2, 0..0x1000), 2 * 5);
         // Registers that clear are written ones, the others zeroes.
-        assert_eq!(all[&(Group::Distributor, 1 << 32 | distributor::ICPENDR)], u64::from(u32::MAX));
-        assert_eq!(all[&(Group::Distributor, 1 << 32 | distributor::CPENDSGIR)], u64::from(u32::MAX));
-        assert_eq!(all[&(Group::Distributor, frame::CTLR)], 0);
+        assert_eq!(all[&(Group::Distributor, 1 << 32 | common::ICPENDR)], u64::from(u32::MAX));
+        assert_eq!(all[&(Group::Distributor, 1 << 32 | gicd2::CPENDSGIR)], u64::from(u32::MAX));
+        assert_eq!(all[&(Group::Distributor, gicd::CTLR)], 0);
     }
 }

@@ -131,6 +131,26 @@ fn what_is_not_described_ends_with_where_it_was() {
     assert!(why.contains("0x9000000") && why.contains("0x40000000"), "{why}");
 }
 
+/// Takes all of the guest's memory from `kept` bytes on away from it, as a host does that has lost it.
+fn lose_memory(kept: u64) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("there is a list").flatten();
+    let is_ram = |path: &std::path::Path| {
+        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().contains("armlet-ram"))
+    };
+    let path = descriptors.map(|entry| entry.path()).find(|path| is_ram(path)).expect("RAM is a file");
+    let ram = std::fs::OpenOptions::new().write(true).open(path).expect("can be opened again");
+    ram.set_len(kept).expect("can be cut");
+}
+
+#[test]
+fn memory_that_the_host_has_lost_ends_with_where_it_was_and_what_helps() {
+    let mut b = bench(&[LOAD]);
+    b.vcpu.state_mut().x[20] = ENTRY + MEMORY / 2;
+    lose_memory(MEMORY / 2);
+    let VcpuExit::Fatal(why) = b.vcpu.run() else { panic!("another exit") };
+    assert!(why.contains("at PC 0x40000000") && why.contains("the host's memory behind it"), "{why}");
+}
+
 #[test]
 fn an_access_to_nothing_is_an_abort_of_the_guests() {
     let mut b = bench(&[LOAD]);

@@ -9,6 +9,7 @@ pub mod decode;
 pub mod exception;
 pub mod feature;
 pub mod fp;
+pub mod gic;
 pub mod id;
 pub mod mmu;
 pub mod model;

@@ -121,6 +121,10 @@ pub enum PlugError {
     #[error("a machine that is recorded or replayed keeps its CPUs: run it without --record and --replay")]
     Recorded,
     #[error(
+        "the host's kernel decides which CPUs are on, so none can come or go: use Linux 6.4 or later on the host"
+    )]
+    KeptByHost,
+    #[error(
         "CPU {0} is on: take it offline in the guest first (Linux: echo 0 > /sys/devices/system/cpu/cpu{0}/online)"
     )]
     On(usize),

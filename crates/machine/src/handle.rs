@@ -193,10 +193,11 @@ impl MachineHandle {
         Ok(())
     }
 
-    /// A recording knows nothing of CPUs that come and go.
+    /// A recording knows nothing of CPUs that come and go, nor does a kernel that has their power to itself.
     fn check_may_change_cpus(&self) -> Result<(), PlugError> {
         match &self.0.pace {
             Some(pace) if pace.is_recorded() => Err(PlugError::Recorded),
+            _ if self.0.board.interrupts.keeps_power() => Err(PlugError::KeptByHost),
             _ => Ok(()),
         }
     }

@@ -237,7 +237,8 @@ impl InKernel {
     }
 }
 
-/// An input of the host's. A level tells it all that a device has to say; an event (irqfd) would only tell edges.
+/// An input of the host's. A level tells it all that a device has to say, by one call; an event (irqfd) tells edges, or levels
+/// that somebody has to look after when the guest has ended the interrupt.
 struct KernelLine {
     gic: Arc<KvmGic>,
     spi: u32,

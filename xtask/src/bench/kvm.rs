@@ -23,7 +23,7 @@ const OPERATIONS: &[(&str, &str, Option<f64>)] = &[
     ("load", "load from a device", Some(1.1)),
     ("store", "store to a device", Some(1.1)),
     ("kick", "notification, one after the other", Some(1.1)),
-    ("kick-apart", "notification of a device that sleeps", None),
+    ("kick-apart", "notification of a device that sleeps", Some(1.1)),
     ("polled", "read of a sector, polled", None),
     ("interrupted", "read of a sector, with its interrupt", None),
 ];

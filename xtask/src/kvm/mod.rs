@@ -126,7 +126,7 @@ fn gic2_host(echo: bool) -> Result<()> {
     println!("a host with GICv2:");
     host.boot(Version::V6_12, 2)?;
     host.reset("grep -c GIC-0.*virtio /proc/interrupts", "2")?;
-    host.refuses_to_save("has a GICv2")?;
+    host.refuses("host", &[("save state", "has a GICv2")])?;
     host.refused(&[("", "--accel kvm --smp 9", "give --smp 8 or less")])
 }
 
@@ -157,7 +157,9 @@ fn extended_host(echo: bool) -> Result<()> {
         ("grep -c arm-pmu /proc/interrupts", "1"),
     ];
     host.boot_and_ask("host,pmu=on", Version::V6_12, 2, &questions)?;
-    host.refuses_to_save("use --cpu host,sve=off")
+    let save = [("save state", "--cpu host,sve=off")];
+    host.refuses("host", &save)?;
+    host.refuses("host,sve=off,pmu=on", &[("save state", "--cpu host,pmu=off")])
 }
 
 /// A host with a kernel that answers PSCI itself, has one counter for all guests, and writes no ID registers.
@@ -169,7 +171,7 @@ fn old_host(echo: bool) -> Result<()> {
         "echo 0 >/sys/devices/system/cpu/cpu1/online; echo 1 >/sys/devices/system/cpu/cpu1/online; nproc",
         "2",
     )?;
-    host.refuses_to_save("use Linux 6.4 or later")?;
+    host.refuses("host", &[("save state", "use Linux 6.4"), ("cpu remove 1", "use Linux 6.4")])?;
     host.refused(&[
         ("", "--accel kvm --cpu neoverse-n1,lse=off", "ID_AA64ISAR0_EL1[23:20]"),
         ("", "--accel kvm --cpu cortex-a53", "MIDR_EL1[15:4]"),
@@ -330,18 +332,21 @@ impl Host {
         Ok(())
     }
 
-    /// A guest of this host cannot be saved, and goes on.
-    fn refuses_to_save(&mut self, words: &str) -> Result<()> {
-        let folder = folder(Version::V6_12);
-        let run =
-            format!("armlet run --accel kvm --kernel {folder}/Image --qmp unix:q </dev/null >log 2>&1 &");
+    /// A guest with two CPUs cannot have that done to it, each with words of what is told, and goes on.
+    fn refuses(&mut self, cpu: &str, cases: &[(&str, &str)]) -> Result<()> {
+        let image = format!("{}/Image", folder(Version::V6_12));
+        let run = format!(
+            "armlet run --accel kvm --cpu {cpu} --smp 2 --kernel {image} --qmp unix:q </dev/null >log 2>&1 &"
+        );
         self.ask(&format!("{run} while ! [ -S q ] && kill -0 $!; do sleep 0.1; done"), 0)?;
-        let told = self.ask("armlet ctl q save state", 1)?;
-        if !told.contains(words) {
-            bail!("`save` does not tell of {words:?}, but:\n{told}");
+        for (command, words) in cases {
+            let told = self.ask(&format!("armlet ctl q {command}"), 1)?;
+            if !told.contains(words) {
+                bail!("`{command}` does not tell of {words:?}, but:\n{told}");
+            }
         }
         self.ask("! [ -e state ] && kill -0 $! && kill $!; wait $!; true", 0)?;
-        println!("a state that cannot be saved: ok");
+        println!("what cannot be done to a guest: ok");
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ impl Attributes for Kernel {
         Ok(match group {
             Group::Interface if at as u16 == icc::CTLR => control & icc::CTLR_WRITABLE | HOST_CONTROL,
             Group::Interface if at as u16 == icc::BPR1 && control & icc::CTLR_CBPR != 0 => 7,
-            Group::Distributor if at == frame::CTLR => self.at(group, at) | 0x50,
+            Group::Distributor if at == gicd::CTLR => self.at(group, at) | 0x50,
             Group::Interface | Group::Levels => self.at(group, at),
             _ => self.at(group, Self::set_of(at).0),
         })
@@ -69,7 +69,7 @@ impl Attributes for Kernel {
             // All that there is of it.
             (None, 0) if group == Group::Distributor => value & u64::from(GROUP1),
             // How a table is cached.
-            (None, 0x70) if group == Group::Redistributor && at & SGI_FRAME == 0 => value | 0x180,
+            (None, 0x70) if group == Group::Redistributor && at & SGI_BASE == 0 => value | 0x180,
             // An upper half, and 1-of-N in a lower one.
             (None, 0x6000..0x8000) if at & 4 != 0 => 0,
             (None, 0x6000..0x8000) => value & 0xff_ffff,
@@ -90,7 +90,7 @@ fn shape() -> Shape {
 fn kernel() -> Kernel {
     let kernel = Kernel::default();
     for affinity in shape().affinities {
-        kernel.put(Group::Redistributor, affinity | (SGI_FRAME + frame::ICFGR), 0xaaaa_aaaa);
+        kernel.put(Group::Redistributor, affinity | (SGI_BASE + common::ICFGR), 0xaaaa_aaaa);
     }
     kernel
 }
