@@ -9,10 +9,10 @@
 //! A line is read under a version number, which is odd while the line changes. While there is no line (at first, if the
 //! host has no counter that its kernel trusts, or if it stops being one), the host's clock is asked.
 //!
-//! Lock order: [`HostTime::anchors`] is taken by readers, under any of their locks; nothing is taken under it.
+//! Lock order: `anchors` is taken by readers, under any of their locks; nothing is taken under it.
 
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -219,13 +219,13 @@ impl HostTime {
     fn by_line(&self, read: CycleCounter) -> Option<u64> {
         let version = self.version.load(Ordering::Acquire);
         let line = Line {
-            cycles: self.cycles.load(Ordering::Relaxed),
-            ns: self.ns.load(Ordering::Relaxed),
-            rate: self.rate.load(Ordering::Relaxed),
-            span: self.span.load(Ordering::Relaxed),
+            cycles: self.cycles.load(Ordering::Acquire),
+            ns: self.ns.load(Ordering::Acquire),
+            rate: self.rate.load(Ordering::Acquire),
+            span: self.span.load(Ordering::Acquire),
         };
         let since = read().wrapping_sub(line.cycles);
-        fence(Ordering::Acquire);
+        // Whoever has seen a part of a new line sees that the version was odd, or is another one.
         let whole = version & 1 == 0 && self.version.load(Ordering::Relaxed) == version;
         (whole && since < line.span).then(|| line.after(since))
     }
@@ -255,7 +255,7 @@ impl HostTime {
             (&self.rate, line.rate),
             (&self.span, line.span),
         ] {
-            place.store(value, Ordering::Relaxed);
+            place.store(value, Ordering::Release);
         }
         self.version.store(version.wrapping_add(2), Ordering::Release);
         ns
