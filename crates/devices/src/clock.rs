@@ -13,6 +13,8 @@ pub const NEVER: u64 = u64::MAX;
 
 const NANOSECONDS: u128 = 1_000_000_000;
 const PAUSED: u64 = 1 << 63;
+/// It is being decided where the clock stands.
+const STOPPING: u64 = u64::MAX;
 
 /// Latest time that a clock is set to: 146 years.
 const LATEST: u64 = PAUSED / 2 - 1;
@@ -45,7 +47,7 @@ pub struct Clock {
     /// Ticks per nanosecond, as a fraction of 2^32.
     scale: u64,
     /// Running: the source's nanoseconds at our 0, modulo 2^63, since it may have been before the source's. Paused:
-    /// [`PAUSED`] and our nanoseconds. A clock on the host's time has it there.
+    /// [`PAUSED`] and our nanoseconds, or [`STOPPING`] for a moment. A clock on the host's time has it there.
     own_state: AtomicU64,
 }
 
@@ -134,8 +136,20 @@ impl Clock {
 
     /// Nanoseconds that the machine has run.
     pub fn now_ns(&self) -> u64 {
-        let state = self.state().load(Ordering::Acquire);
-        if state & PAUSED != 0 { state & !PAUSED } else { since(self.source_ns(), state) }
+        loop {
+            let state = self.state().load(Ordering::Acquire);
+            if state == STOPPING {
+                std::hint::spin_loop();
+            } else if state & PAUSED != 0 {
+                return state & !PAUSED;
+            } else {
+                let ns = self.source_ns();
+                // Else it may be later than where the clock has been stopped.
+                if self.state().load(Ordering::Acquire) == state {
+                    return since(ns, state);
+                }
+            }
+        }
     }
 
     /// The system counter: `CNTPCT_EL0`, and `CNTVCT_EL0` with no offset.
@@ -159,29 +173,41 @@ impl Clock {
         self.state().load(Ordering::Acquire) & PAUSED != 0
     }
 
-    /// Stops the clock. Timers are told through [`TimerQueue::pause`](crate::TimerQueue::pause), which calls this.
-    /// A counting clock stands by itself.
+    /// Stops the clock, not before anything that somebody was told. Timers are told through
+    /// [`TimerQueue::pause`](crate::TimerQueue::pause), which calls this. A counting clock stands by itself.
     pub fn pause(&self) {
         if self.counts() {
             return;
         }
-        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (state & PAUSED == 0).then(|| PAUSED | since(self.source_ns(), state))
-        });
+        let running = |state: u64| (state & PAUSED == 0).then_some(STOPPING);
+        // Whoever has read the source before this was told less than it says behind it; whoever reads it later asks again.
+        if let Ok(state) = self.state().fetch_update(Ordering::SeqCst, Ordering::Acquire, running) {
+            let ns = since(self.source_ns(), state).min(!PAUSED - 1);
+            self.state().store(PAUSED | ns, Ordering::Release);
+        }
+    }
+
+    /// The state, once it is decided.
+    fn update(&self, change: impl Fn(u64) -> Option<u64>) {
+        while self
+            .state()
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                if state == STOPPING { Some(state) } else { change(state) }
+            })
+            .is_ok_and(|state| state == STOPPING)
+        {
+            std::hint::spin_loop();
+        }
     }
 
     /// Lets a stopped clock go on where it stood.
     pub fn resume(&self) {
-        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (state & PAUSED != 0).then(|| self.source_ns().wrapping_sub(state) & !PAUSED)
-        });
+        self.update(|state| (state & PAUSED != 0).then(|| self.source_ns().wrapping_sub(state) & !PAUSED));
     }
 
     /// Sets a stopped clock to `ns`, where it goes on at [`Self::resume`]; does nothing to one that runs or counts.
     pub fn set(&self, ns: u64) {
-        let _ = self.state().fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (state & PAUSED != 0).then_some(PAUSED | ns.min(LATEST))
-        });
+        self.update(|state| (state & PAUSED != 0).then_some(PAUSED | ns.min(LATEST)));
     }
 
     /// Moves a manual clock on; does nothing to others.
@@ -194,6 +220,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -303,6 +331,35 @@ mod tests {
         while clock.now_ns() == 0 {
             std::hint::spin_loop();
         }
+    }
+
+    #[test]
+    fn a_pause_takes_back_no_time_that_was_told() {
+        let clock = Clock::new(COUNTER_FREQUENCY);
+        let (latest, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        let read = || {
+            while !done.load(Ordering::Relaxed) {
+                let before = latest.load(Ordering::SeqCst);
+                let now = clock.now_ns();
+                assert!(now >= before, "{before} and then {now}");
+                latest.fetch_max(now, Ordering::SeqCst);
+            }
+        };
+        std::thread::scope(|scope| {
+            let readers = [(); 2].map(|()| scope.spawn(read));
+            for _ in 0..20_000 {
+                clock.pause();
+                // Whoever has read just before tells it now.
+                let late = (0..50).any(|_| clock.now_ns() < latest.load(Ordering::SeqCst));
+                clock.resume();
+                if late {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("somebody was told more than the clock stands at");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
     }
 
     #[test]
