@@ -33,7 +33,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "floating point, SIMD, crypto",
-        least: 7.0,
+        least: 8.0,
         names: &["cpu-double", "cpu-matrixprod", "matrix", "sha256", "aes-gcm"],
     },
     Group {
