@@ -1,14 +1,13 @@
 //! `cargo xtask test-arm64`: the tests of all crates, built for arm64 hosts, on one that the peer emulates.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::Value;
 
-use crate::build::{Arch, Target};
+use crate::build::{Arch, Built, Target};
 use crate::host;
 use crate::kvm::{Host, Plan};
 use crate::run;
@@ -38,13 +37,6 @@ pub struct Options {
     verbose: bool,
 }
 
-/// A program that cargo has built, and the folder of its package.
-struct Built {
-    program: PathBuf,
-    folder: PathBuf,
-    is_test: bool,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -53,7 +45,7 @@ pub fn main(o: &Options) -> Result<()> {
     host::ensure(host::BOOT)?;
     run::say("building all tests for arm64");
     let target = Target::prepare(Arch::Arm64, true)?;
-    let built = build(&target)?;
+    let built = target.build_tests(&["--workspace"])?;
     let disk = run::target().join("arm64.tar");
     pack(&target, &built, &disk)?;
     let plan = Plan { disks: vec![("tests", disk)], ..Plan::default() };
@@ -89,21 +81,6 @@ pub fn main(o: &Options) -> Result<()> {
 pub fn check() -> Result<()> {
     let target = Target::prepare(Arch::Arm64, true)?;
     run::shown(target.cargo("check").args(["--workspace", "--all-targets"]).env("RUSTFLAGS", "-D warnings"))
-}
-
-fn build(target: &Target) -> Result<Vec<Built>> {
-    let mut c = target.cargo("test");
-    let told = run::quiet(c.args(["--no-run", "--workspace", "--message-format", "json"]))?;
-    let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let built = messages.filter_map(|message| {
-        let path = |value: &Value| value.as_str().map(PathBuf::from);
-        Some(Built {
-            program: path(message.get("executable")?)?,
-            folder: path(message.get("manifest_path")?)?.parent()?.to_owned(),
-            is_test: message.get("profile")?.get("test")?.as_bool()?,
-        })
-    });
-    Ok(built.collect())
 }
 
 /// Writes a disk with the tree and the programs, each where it is here: tests know their files by whole paths.

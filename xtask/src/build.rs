@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use crate::{host, run};
 
@@ -88,6 +89,26 @@ impl Target {
         c
     }
 
+    /// Builds tests, chosen by cargo's options; their names have numbers that only cargo knows. With them come the programs
+    /// that they start.
+    ///
+    /// # Errors
+    /// Something does not build.
+    pub fn build_tests(&self, which: &[&str]) -> Result<Vec<Built>> {
+        let mut c = self.cargo("test");
+        let told = run::quiet(c.args(["--no-run", "--message-format", "json"]).args(which))?;
+        let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let built = messages.filter_map(|message| {
+            let path = |value: &Value| value.as_str().map(PathBuf::from);
+            Some(Built {
+                program: path(message.get("executable")?)?,
+                folder: path(message.get("manifest_path")?)?.parent()?.to_owned(),
+                is_test: message.get("profile")?.get("test")?.as_bool()?,
+            })
+        });
+        Ok(built.collect())
+    }
+
     fn target(&self) -> PathBuf {
         run::target().join(if self.fixed { "static" } else { "foreign" })
     }
@@ -101,6 +122,16 @@ impl Target {
     pub fn folder(&self) -> PathBuf {
         self.target().join(self.triple()).join("release")
     }
+}
+
+/// A program that cargo has built.
+pub struct Built {
+    /// Where it is.
+    pub program: PathBuf,
+    /// The folder of its package.
+    pub folder: PathBuf,
+    /// It is a test, and not what a test starts.
+    pub is_test: bool,
 }
 
 /// Of Debian; its name is also that of the package's program.

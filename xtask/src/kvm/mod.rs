@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use crate::boot::{self, PROMPT};
 use crate::build::Target;
 use crate::carry::Luggage;
 use crate::kernel::Version;
-use crate::{gdb, guests, run};
+use crate::{gdb, guests};
 
 use host::PROMPT as HOST;
 pub use host::{Host, Plan, folder};
@@ -356,12 +355,9 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Builds a test program of `crates/accel-kvm`; its name has a number that only cargo knows.
+/// Builds a test program of `crates/accel-kvm`.
 fn build_test(target: &Target, name: &str) -> Result<PathBuf> {
-    let mut c = target.cargo("test");
-    c.args(["--no-run", "--package", "armlet-accel-kvm", "--test", name, "--message-format", "json"]);
-    let told = run::quiet(&mut c)?;
-    let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = messages.filter_map(|m| Some(m.get("executable")?.as_str()?.to_owned())).next_back();
-    Ok(program.with_context(|| format!("cargo does not tell where test '{name}' is"))?.into())
+    let built = target.build_tests(&["--package", "armlet-accel-kvm", "--test", name])?;
+    let test = built.into_iter().rfind(|built| built.is_test);
+    Ok(test.with_context(|| format!("cargo does not tell where test '{name}' is"))?.program)
 }
