@@ -1,0 +1,10 @@
+//! All that the devices do over the PCI transport as well, by the tests that they pass over the MMIO transport.
+
+#[path = "block.rs"]
+mod block;
+#[path = "console.rs"]
+mod console;
+#[path = "hostile.rs"]
+mod hostile;
+#[path = "saved.rs"]
+mod saved;
