@@ -15,6 +15,9 @@ use crate::topology::{Position, Topology};
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
+/// The ITS, which a bus's `msi-map` names.
+#[allow(dead_code, reason = "for buses, which come later")]
+pub const PHANDLE_ITS: u32 = 4;
 const PHANDLE_CPU0: u32 = 0x1000;
 /// The level 2 cache of the first cluster.
 const PHANDLE_L2: u32 = 0x2000;

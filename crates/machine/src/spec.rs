@@ -24,6 +24,10 @@ pub const GIC_DISTRIBUTOR: Region = Region::new(0x0800_0000, 0x1_0000);
 pub const GIC_INTERFACE: Region = Region::new(0x0801_0000, 0x2000);
 /// A GICv2's distributor, which is smaller.
 pub const GIC_DISTRIBUTOR_V2: Region = Region::new(GIC_DISTRIBUTOR.base, 0x1000);
+/// A GICv3's interrupt translation service: its control frame and the frame that takes messages, 64 KiB each.
+pub const ITS: Region = Region::new(0x0808_0000, 0x2_0000);
+/// Where messages are written (GITS_TRANSLATER).
+pub const ITS_TRANSLATER: u64 = ITS.base + 0x1_0040;
 /// GICv3 redistributors of vCPUs 0 to 122, one after the other.
 pub const GIC_REDISTRIBUTOR: Region = Region::new(0x080a_0000, 123 * GIC_REDISTRIBUTOR_STRIDE);
 /// Lowest place of the redistributors of vCPUs from 123 on; it moves up if RAM reaches it.
