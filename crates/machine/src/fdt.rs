@@ -455,6 +455,37 @@ mod tests {
     }
 
     #[test]
+    fn pci_express_is_there_if_something_is_on_it() {
+        let none = tree(1, 1);
+        assert!(fdt::Fdt::new(&none).unwrap().find_compatible(&["pci-host-ecam-generic"]).is_none());
+        let cells = |property: &str, its| {
+            let blob = generate(&Description { pcie: Some(Pcie { its }), ..described(Topology::flat(1), 1) });
+            let blob = blob.unwrap();
+            let tree = fdt::Fdt::new(&blob).unwrap();
+            let node = tree.find_node("/pcie@10000000").unwrap();
+            let bytes = node.property(property).map_or(&[][..], |property| property.value);
+            let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+            bytes.chunks(4).map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(cells("reg", None), [0, 0x3f00_0000, 0, 0x100_0000]);
+        assert_eq!(cells("bus-range", None), [0, 15]);
+        let ports = [0x100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000];
+        let memory = [0x200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+        assert_eq!(cells("ranges", None), [ports, memory].concat());
+        let map = cells("interrupt-map", None);
+        let spi = |device: u32, pin: u32| {
+            let entry = map.chunks(10).find(|e| e[..4] == [device << 11, 0, 0, pin]).unwrap();
+            assert_eq!(entry[4..8], [PHANDLE_GIC, 0, 0, GIC_SPI]);
+            assert_eq!(entry[9], LEVEL_HIGH);
+            entry[8]
+        };
+        assert_eq!(map.len(), 160);
+        assert_eq!([spi(0, 1), spi(1, 1), spi(2, 1), spi(3, 1), spi(3, 2)], [3, 4, 5, 6, 3]);
+        assert!(cells("msi-map", None).is_empty());
+        assert_eq!(cells("msi-map", Some(9)), [0, 9, 0, 0x1_0000]);
+    }
+
+    #[test]
     fn cpus_are_arranged_and_have_caches() {
         let blob = arranged(Topology { sockets: 2, clusters: 2, cores: 2, threads: 2 }, 1);
         let tree = fdt::Fdt::new(&blob).unwrap();

@@ -57,7 +57,12 @@ impl Hanger<'_> {
                 Bus::Pci => {
                     // The bridge is device 0.
                     let number = functions.len() as u8 + 1;
-                    let place = PciPlace { number, pin: pins.pin(number), messages: None, bell: None };
+                    let place = PciPlace {
+                        number,
+                        pin: pins.pin(number),
+                        messages: self.interrupts.messages(),
+                        bell: None,
+                    };
                     let transport = Arc::new(PciTransport::new(device, self.ram.clone(), place));
                     functions.push(Arc::clone(&transport) as _);
                     transports.push(transport);
