@@ -37,7 +37,7 @@ pub use cpu::{SavedCpu, SavedPower};
 pub use device::{
     SavedGpio, SavedQueue, SavedRtc, SavedTimer, SavedTimers, SavedUart, SavedUartDriver, SavedVirtio,
 };
-pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts};
+pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts, SavedIts};
 pub use machine::{SavedConsole, SavedDrive, SavedFile, SavedHandle, SavedMachine, SavedSemihosting};
 
 /// Why a saved part cannot become the part that is here: what differs, for people.
