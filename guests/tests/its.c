@@ -80,7 +80,7 @@ static void enable_lpis(int cpu) {
     mmio_write64(r + 0x70, (uint64_t)configuration | 15);            // PROPBASER: 16 bits
     mmio_write64(r + 0x78, (uint64_t)pending[cpu] | 1ul << 62);      // PENDBASER: all zeros
     CHECK_EQ(mmio_read64(r + 0x70) & 0xfffffffff01f, (uint64_t)configuration | 15);
-    CHECK_EQ(mmio_read64(r + 0x78) & 0x4000ffffffff0000, (uint64_t)pending[cpu]);
+    CHECK_EQ(mmio_read64(r + 0x78) & 0xffffffff0000, (uint64_t)pending[cpu]);
     DSB();
     mmio_write(r, 1); // CTLR.EnableLPIs
     CHECK_EQ(mmio_read(r) & 1, 1);
