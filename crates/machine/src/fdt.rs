@@ -7,8 +7,8 @@ use vm_fdt::{Error, FdtWriter};
 
 use armlet_accel_kvm::GicVersion;
 use armlet_arm::model::CacheGeometry;
+use armlet_arm::psci;
 
-use crate::psci;
 use crate::spec::{self, Region};
 use crate::topology::{Position, Topology};
 
