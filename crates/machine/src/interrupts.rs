@@ -45,7 +45,6 @@ pub(crate) trait Interrupts: Send + Sync {
 
     /// Where functions on a bus send their interrupts as messages, to the address [`spec::ITS_TRANSLATER`]. `None` where
     /// nothing takes messages, which is a GICv2.
-    #[allow(dead_code, reason = "for buses, which come later")]
     fn messages(&self) -> Option<Arc<dyn MessageSink>> {
         None
     }

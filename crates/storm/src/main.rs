@@ -90,7 +90,7 @@ fn machine(o: &Options) -> Result<Machine> {
     config.boot.kernel = Some(o.kernel.clone());
     config.boot.initrd = Some(o.initrd.clone());
     config.boot.append = "console=ttyAMA0 quiet bench=storm".into();
-    config.drives.push(DriveConfig { file: o.disk.clone(), format: None, readonly: false, snapshot: true });
+    config.drives.push(DriveConfig { snapshot: true, ..DriveConfig::new(o.disk.clone()) });
     Ok(Machine::new(config)?)
 }
 
