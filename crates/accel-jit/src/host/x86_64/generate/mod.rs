@@ -22,6 +22,7 @@ mod known_half;
 mod known_shift;
 mod locate;
 mod mem;
+mod odd;
 pub(super) mod pointer;
 mod products;
 mod sites;
