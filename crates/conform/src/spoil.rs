@@ -193,11 +193,10 @@ pub static HOST_MISTAKES: &[Mistake] = &[
         encodings: "ADD_asimdsame_only",
         spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0xd4), 0xfe), reg)),
     },
-    // PTEST never sets OF.
     Mistake {
-        what: "a sum of halves that is a NaN is the host's",
+        what: "a sum of halves that is a NaN is the host's, and infinity is not",
         encodings: "FADD_asimdsamefp16_only,FSUB_H_floatdp2",
-        spoil: Spoil::Host(|o, reg| (replaced(o, (0, 1, 0x85), 0x80), reg)),
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0x65), 0x75), reg)),
     },
     Mistake {
         what: "a shift that saturates forgets what it loses",
