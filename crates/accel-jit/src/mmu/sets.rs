@@ -584,6 +584,11 @@ impl TlbSets {
         }
     }
 
+    /// The lower half that EL1's current set is for.
+    pub fn lower(&mut self) -> LowerKey {
+        self.kernels.current().key.lower
+    }
+
     /// Forgets the branch targets of EL1.
     pub fn clear_el1_jumps(&mut self) {
         self.kernels.for_each(TlbSet::clear_jumps);
