@@ -62,8 +62,10 @@ impl JitCore {
         let as_el1 = el1 && !unprivileged;
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan() };
-        let t = mmu::translate_here(&self.mmu, &Walker(self.machine.memory.ram()), va, request)
-            .map_err(|f| self.data_abort(f, va, access, request))?;
+        let t = match mmu::translate_here(&self.mmu, &Walker(self.machine.memory.ram()), va, request) {
+            Ok(t) => t,
+            Err(f) => return Err(self.data_abort(f, va, access, request).into()),
+        };
         let Some(host) = self.machine.memory.ram().host_address(t.pa & !(PAGE - 1), PAGE) else {
             return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
