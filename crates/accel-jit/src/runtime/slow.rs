@@ -299,7 +299,7 @@ impl JitCore {
             SysOp::Tlbi(t) => {
                 let target = t.target(value, &self.state().cpu, &self.machine.model);
                 self.counters.tlbi += 1;
-                self.sets.invalidate(target);
+                self.sets.invalidate(&target);
                 if t.broadcast {
                     self.broadcast(Maintenance::Tlb(target));
                 }
@@ -430,7 +430,7 @@ impl JitCore {
         let (requests, count) = remote.take();
         for m in requests {
             match m {
-                Maintenance::Tlb(target) => self.sets.invalidate(target),
+                Maintenance::Tlb(target) => self.sets.invalidate(&target),
                 Maintenance::CodePage(page) => {
                     self.cache.invalidate_page(page, &self.thunks);
                 }
