@@ -24,5 +24,6 @@ pub use armlet_machine::{
     NoticeListener, PlugError, RestoreError, RunState, SaveError, SaveReport, SavedThen, Statistics,
     before_death, config, cpu, error, spec, topology,
 };
+pub use armlet_memory::heap;
 pub use armlet_profile as profile;
 pub use serial::SerialError;

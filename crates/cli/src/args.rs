@@ -171,8 +171,8 @@ pub struct RunArgs {
     /// What executes the guest: auto, kvm, jit or dummy, and its options
     #[arg(long, value_name = "NAME[,OPTION=VALUE]", default_value = "auto", value_parser = parse::accelerator, help_heading = "Machine")]
     pub accel: AcceleratorConfig,
-    /// A disk; may be given more than once. A comma in the name is written twice
-    #[arg(short, long, value_name = "FILE[,format=raw][,readonly=on][,snapshot=on]", value_parser = parse::drive, help_heading = "Machine")]
+    /// A disk; may be given more than once. A comma in the name is written twice. bus=pci puts it on PCI Express
+    #[arg(short, long, value_name = "FILE[,format=raw][,readonly=on][,snapshot=on][,bus=pci]", value_parser = parse::drive, help_heading = "Machine")]
     pub drive: Vec<DriveConfig>,
     /// The device that the terminal belongs to: uart (ttyAMA0), or virtio (hvc0), which knows the terminal's size
     #[arg(long, value_enum, default_value_t = ConsoleArg::Uart, help_heading = "Machine")]

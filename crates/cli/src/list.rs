@@ -59,10 +59,12 @@ fn features(model: &CpuModel) -> String {
 /// The machines.
 pub fn machines() -> u8 {
     let text = format!(
-        "* virt   GICv3, generic timers, PL011, PL031, PL061, {slots} virtio-mmio slots; up to {cpus} CPUs\n\n\
+        "* virt   GICv3, generic timers, PL011, PL031, PL061, {slots} virtio-mmio slots; up to {cpus} CPUs\n\
+         \x20        PCI Express if something sits there (--drive FILE,bus=pci), for up to {functions} virtio-pci devices\n\n\
          RAM starts at {ram:#x}, the UART is at {uart:#x}.\n",
         slots = spec::VIRTIO_MMIO_SLOTS,
         cpus = spec::MAX_CPUS,
+        functions = spec::PCIE_FUNCTIONS,
         ram = spec::RAM_BASE,
         uart = spec::UART0.base,
     );

@@ -30,6 +30,7 @@ mod status {
 }
 
 fn main() -> ExitCode {
+    armlet::heap::give_back();
     let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(e) => return usage(&e),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use armlet::arm::model::Property;
-use armlet::config::{AcceleratorConfig, AcceleratorKind, CpuConfig, DriveConfig, DriveFormat};
+use armlet::config::{AcceleratorConfig, AcceleratorKind, Bus, CpuConfig, DriveConfig, DriveFormat};
 use armlet::debug::Address;
 use armlet::topology::{Level, TopologyConfig};
 
@@ -143,7 +143,7 @@ pub fn accelerator(text: &str) -> Result<AcceleratorConfig, String> {
     Ok(AcceleratorConfig { kind, options })
 }
 
-/// `FILE[,format=raw][,readonly=on][,snapshot=on]`; a comma in the file's name is written twice.
+/// `FILE[,format=raw][,readonly=on][,snapshot=on][,bus=pci]`; a comma in the file's name is written twice.
 pub fn drive(text: &str) -> Result<DriveConfig, String> {
     let mut parts = split_commas(text).into_iter();
     let first = parts.next().unwrap_or_default();
@@ -151,7 +151,7 @@ pub fn drive(text: &str) -> Result<DriveConfig, String> {
     if file.is_empty() {
         return Err("no file is named: write --drive FILE".into());
     }
-    let mut drive = DriveConfig { file: file.into(), format: None, readonly: false, snapshot: false };
+    let mut drive = DriveConfig::new(file);
     for part in parts {
         if part.is_empty() {
             return Err(EMPTY_PART.into());
@@ -168,7 +168,11 @@ pub fn drive(text: &str) -> Result<DriveConfig, String> {
             }
             "readonly" => drive.readonly = on_off(name, value)?,
             "snapshot" => drive.snapshot = on_off(name, value)?,
-            _ => return Err(format!("unknown option '{name}': use format, readonly or snapshot")),
+            "bus" => match [Bus::Mmio, Bus::Pci].into_iter().find(|bus| bus.name() == value) {
+                Some(bus) => drive.bus = bus,
+                None => return Err(format!("bus cannot be '{value}': write bus=mmio or bus=pci")),
+            },
+            _ => return Err(format!("unknown option '{name}': use format, readonly, snapshot or bus")),
         }
     }
     Ok(drive)
@@ -257,7 +261,8 @@ mod tests {
         assert_eq!(d.file, PathBuf::from("a,b.img"));
         assert!(d.snapshot && !d.readonly);
         assert_eq!(drive("file=x").unwrap().file, PathBuf::from("x"));
-        for text in ["", "x,snapshot", "x,format=qcow2", "x,cache=none", "x,readonly=yes"] {
+        assert_eq!((d.bus, drive("x,bus=pci").unwrap().bus), (Bus::Mmio, Bus::Pci));
+        for text in ["", "x,snapshot", "x,format=qcow2", "x,cache=none", "x,readonly=yes", "x,bus=usb"] {
             assert!(drive(text).is_err(), "{text}");
         }
     }

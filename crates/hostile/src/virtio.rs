@@ -9,7 +9,7 @@ use std::time::Duration;
 use armlet_memory::{AccessSize, MmioDevice, Ram};
 use armlet_storage::BlockBackend;
 use armlet_virtio::{
-    Block, BlockConfig, Console, ConsoleSink, Entropy, MmioTransport, Service, VirtioDevice,
+    Block, BlockConfig, Console, ConsoleSink, Entropy, MmioTransport, Service, Transport, VirtioDevice,
 };
 use vm_memory::VolatileSlice;
 

@@ -11,14 +11,15 @@ use armlet_devices::{
     Pl011, Pl031, Pl061, TimerQueue, TimerThread, WallClock, host_wall_clock, machine_wall_clock,
 };
 use armlet_engine::{HostTime, InstructionCount, VcpuShared};
-use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_memory::{AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_pci::HostBridge;
 use armlet_saved::{SavedGic, SavedGpio, SavedRtc, SavedTimers, SavedUart, SavedVirtio, Unfit};
-use armlet_virtio::spec::mmio::QUEUE_NOTIFY;
-use armlet_virtio::{MmioTransport, VirtioDevice};
+use armlet_virtio::Transport;
 
 use crate::config::{ConsoleDevice, MachineConfig};
 use crate::console::Console;
 use crate::error::ConfigError;
+use crate::hung::{Hanger, Hanging, Hung};
 use crate::interrupts::{Emulated, InKernel, Interrupts};
 use crate::pace::WALL_START;
 use crate::spec;
@@ -32,7 +33,9 @@ pub(crate) struct Board {
     pub(crate) time: Arc<TimerQueue>,
     /// Where time is made of instructions, nobody waits for it.
     _timer_thread: Option<TimerThread>,
-    pub(crate) transports: Vec<Arc<MmioTransport>>,
+    /// Of all virtio devices, in the order in which they were given.
+    transports: Vec<Arc<dyn Transport>>,
+    bridge: Option<Arc<HostBridge>>,
 }
 
 /// All devices of a board, saved.
@@ -43,7 +46,7 @@ pub(crate) struct Devices {
     pub(crate) uart: SavedUart,
     pub(crate) rtc: SavedRtc,
     pub(crate) gpio: SavedGpio,
-    /// In the order of their slots.
+    /// In the order in which they were given.
     pub(crate) virtio: Vec<SavedVirtio>,
 }
 
@@ -54,7 +57,7 @@ pub(crate) struct Parts<'a> {
     /// One for each place, also where no vCPU is yet.
     pub(crate) cpus: &'a [Arc<VcpuShared>],
     pub(crate) console: &'a Console,
-    pub(crate) virtio: Vec<Arc<dyn VirtioDevice>>,
+    pub(crate) virtio: Vec<Hanging>,
     pub(crate) times: &'a Times,
     /// With the interrupt controller of the host's kernel, if it is there.
     pub(crate) kvm: Option<&'a Arc<KvmMachine>>,
@@ -135,23 +138,13 @@ impl Board {
         put(spec::RTC, Arc::clone(&rtc) as _)?;
         put(spec::GPIO, Arc::clone(&gpio) as _)?;
 
-        let mut transports = Vec::new();
-        for (n, device) in virtio.into_iter().enumerate() {
-            let slot = spec::virtio_slot_of_device(n);
-            let line = interrupts.spi(spec::SPI_VIRTIO_MMIO + slot as u32)?;
-            let set = Arc::new(move |level| line.set(level));
-            let transport = Arc::new(MmioTransport::new(device, ram.clone(), set));
-            if let Some(machine) = kvm {
-                ring_doorbell(machine, &transport, slot)?;
-            }
-            put(spec::virtio_mmio_slot(slot), Arc::clone(&transport) as _)?;
-            transports.push(transport);
+        let hanger = Hanger { ram: &ram, interrupts: &*interrupts, kvm };
+        let Hung { transports, bridge, windows } = hanger.hang(virtio)?;
+        for (region, device) in windows {
+            put(region, device)?;
         }
-        let empty: Arc<dyn MmioDevice> = Arc::new(EmptySlot);
-        for n in transports.len()..spec::VIRTIO_MMIO_SLOTS {
-            put(spec::virtio_mmio_slot(spec::virtio_slot_of_device(n)), Arc::clone(&empty))?;
-        }
-        let board = Self { interrupts, uart, rtc, gpio, time, _timer_thread: timer_thread, transports };
+        let board =
+            Self { interrupts, uart, rtc, gpio, time, _timer_thread: timer_thread, transports, bridge };
         Ok((board, map.build()))
     }
 
@@ -165,6 +158,9 @@ impl Board {
         // Those that write guest memory first, so that nothing is overwritten that is loaded afterwards.
         for transport in &self.transports {
             transport.reset();
+        }
+        if let Some(bridge) = &self.bridge {
+            bridge.reset();
         }
         self.uart.reset();
         self.rtc.reset();
@@ -220,7 +216,14 @@ impl Board {
         self.uart.restore(&saved.uart)?;
         self.rtc.restore(&saved.rtc)?;
         self.gpio.restore(&saved.gpio);
-        self.transports.iter().zip(&saved.virtio).try_for_each(|(transport, saved)| transport.restore(saved))
+        self.transports
+            .iter()
+            .zip(&saved.virtio)
+            .try_for_each(|(transport, saved)| transport.restore(saved))?;
+        if let Some(bridge) = &self.bridge {
+            bridge.route();
+        }
+        Ok(())
     }
 
     /// Connects a vCPU that is plugged in the place `index`, where everything is as at power-on.
@@ -235,34 +238,6 @@ impl Board {
     }
 }
 
-/// Has the guest's notifications of a device come to it without an exit, if the device takes them so.
-fn ring_doorbell(machine: &KvmMachine, transport: &MmioTransport, slot: usize) -> Result<(), ConfigError> {
-    if transport.device().takes_doorbell() {
-        let address = spec::virtio_mmio_slot(slot).base + QUEUE_NOTIFY;
-        transport.device().take_doorbell(machine.doorbell(address)?);
-    }
-    Ok(())
-}
-
 fn wiring(e: impl std::fmt::Display) -> ConfigError {
     ConfigError::Wiring(e.to_string())
-}
-
-/// A virtio-mmio slot without a device: magic and version, device 0 (virtio 4.2.2).
-struct EmptySlot;
-
-impl MmioDevice for EmptySlot {
-    fn name(&self) -> &str {
-        "virtio-mmio (empty)"
-    }
-
-    fn read(&self, offset: u64, _size: AccessSize) -> u64 {
-        match offset {
-            0 => 0x7472_6976,
-            4 => 2,
-            _ => 0,
-        }
-    }
-
-    fn write(&self, _offset: u64, _size: AccessSize, _value: u64) {}
 }

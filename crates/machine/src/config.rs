@@ -171,6 +171,37 @@ pub struct DriveConfig {
     /// Writes go to a temporary layer that is thrown away at the end.
     #[serde(default)]
     pub snapshot: bool,
+    /// Where its device sits.
+    #[serde(default)]
+    pub bus: Bus,
+}
+
+impl DriveConfig {
+    /// The disk in `file`, with everything as if nothing had been said of it.
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into(), format: None, readonly: false, snapshot: false, bus: Bus::Mmio }
+    }
+}
+
+/// Where a virtio device sits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    /// In a slot of the board (virtio-mmio).
+    #[default]
+    Mmio,
+    /// On PCI Express (virtio-pci), which the machine has only if something sits there.
+    Pci,
+}
+
+impl Bus {
+    /// Name as on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mmio => "mmio",
+            Self::Pci => "pci",
+        }
+    }
 }
 
 /// Format of a disk image.
@@ -248,9 +279,12 @@ impl MachineConfig {
         }
         self.topology()?;
         self.check_memory(host_memory())?;
-        let devices = self.virtio_devices();
-        if devices > spec::VIRTIO_MMIO_SLOTS {
-            return Err(ConfigError::TooManyDevices(devices));
+        let (slots, functions) = (self.virtio_slots(), self.pci_functions());
+        if slots > spec::VIRTIO_MMIO_SLOTS {
+            return Err(ConfigError::TooManyDevices(slots));
+        }
+        if functions > spec::PCIE_FUNCTIONS {
+            return Err(ConfigError::TooManyFunctions(functions));
         }
         Ok(())
     }
@@ -268,10 +302,19 @@ impl MachineConfig {
         Ok(self.topology.resolve(self.smp, self.places())?)
     }
 
-    /// Number of virtio devices.
-    pub(crate) fn virtio_devices(&self) -> usize {
+    /// Number of virtio devices in the board's slots.
+    pub(crate) fn virtio_slots(&self) -> usize {
         let console = self.console == ConsoleDevice::Virtio;
-        self.drives.len() + usize::from(self.entropy) + usize::from(console)
+        self.drives_on(Bus::Mmio) + usize::from(self.entropy) + usize::from(console)
+    }
+
+    /// Number of functions on PCI Express; without any there is none.
+    pub(crate) fn pci_functions(&self) -> usize {
+        self.drives_on(Bus::Pci)
+    }
+
+    fn drives_on(&self, bus: Bus) -> usize {
+        self.drives.iter().filter(|drive| drive.bus == bus).count()
     }
 
     fn check_memory(&self, host: Option<u64>) -> Result<(), ConfigError> {
@@ -329,7 +372,9 @@ mod tests {
         ));
         assert!(matches!(with(&|c| c.topology.threads = Some(2)), ConfigError::Topology(_)));
         assert!(matches!(with(&|c| c.machine = "raspi4".into()), ConfigError::UnknownMachine(_)));
-        let drive = DriveConfig { file: "x".into(), format: None, readonly: false, snapshot: false };
+        let mut drive = DriveConfig::new("x");
         assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyDevices(33)));
+        drive.bus = Bus::Pci;
+        assert!(matches!(with(&|c| c.drives = vec![drive.clone(); 32]), ConfigError::TooManyFunctions(32)));
     }
 }

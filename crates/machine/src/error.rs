@@ -54,8 +54,10 @@ pub enum ConfigError {
     MemoryBeyondCpu { asked: u64, bits: u32, cpu: String },
     #[error("the host refuses {} of memory for the guest ({source}): {}", size(*asked), more_memory(source))]
     MemoryRefused { asked: u64, source: std::io::Error },
-    #[error("{0} virtio devices, but the machine has {slots} slots: leave some out", slots = spec::VIRTIO_MMIO_SLOTS)]
+    #[error("{0} virtio devices, but the machine has {slots} slots: leave some out, or put disks on PCI Express (bus=pci)", slots = spec::VIRTIO_MMIO_SLOTS)]
     TooManyDevices(usize),
+    #[error("{0} disks on PCI Express, which has room for {room}: leave some out, or put them into slots (bus=mmio)", room = spec::PCIE_FUNCTIONS)]
+    TooManyFunctions(usize),
     #[error(transparent)]
     Cpu(#[from] armlet_arm::model::ModelError),
     #[error("the board cannot be wired ({0}): this is a fault of this program, please report it")]

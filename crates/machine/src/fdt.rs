@@ -1,7 +1,7 @@
 //! The device tree that describes the board to the guest.
 //!
 //! Nodes and properties follow the Linux kernel's bindings (`arm,gic-v3`, `arm,cortex-a15-gic`, `arm,armv8-timer`,
-//! `arm,armv8-pmuv3`, `arm,psci`, `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`) and the Devicetree Specification v0.4.
+//! `arm,armv8-pmuv3`, `arm,psci`, `arm,pl011`, `arm,pl031`, `arm,pl061`, `gpio-keys`, `virtio,mmio`, `pci-host-ecam-generic`) and the Devicetree Specification v0.4.
 
 use vm_fdt::{Error, FdtWriter};
 
@@ -15,6 +15,9 @@ use crate::topology::{Position, Topology};
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
+/// The ITS, which a bus's `msi-map` names.
+#[allow(dead_code, reason = "for buses, which come later")]
+pub const PHANDLE_ITS: u32 = 4;
 const PHANDLE_CPU0: u32 = 0x1000;
 /// The level 2 cache of the first cluster.
 const PHANDLE_L2: u32 = 0x2000;
@@ -44,8 +47,10 @@ pub struct Description<'a> {
     pub gic: GicVersion,
     /// CPUs have performance counters.
     pub counters: bool,
-    /// Number of virtio devices; they fill the slots from the highest down.
-    pub virtio_devices: usize,
+    /// Number of virtio devices in slots; they fill them from the highest down.
+    pub virtio_slots: usize,
+    /// PCI Express, if there is one.
+    pub pcie: Option<Pcie>,
     /// Kernel command line.
     pub append: &'a str,
     /// First and one past the last address of the initrd.
@@ -54,6 +59,13 @@ pub struct Description<'a> {
     pub kaslr_seed: Option<u64>,
     /// Entropy for the kernel's generator.
     pub rng_seed: &'a [u8],
+}
+
+/// What the tree says of PCI Express beyond what is fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pcie {
+    /// Phandle of what takes its functions' messages.
+    pub its: Option<u32>,
 }
 
 /// Makes the flattened tree.
@@ -87,7 +99,10 @@ pub fn generate(description: &Description<'_>) -> Result<Vec<u8>, Error> {
         w.end_node(node)?;
     }
     peripherals(&mut w)?;
-    virtio(&mut w, description.virtio_devices)?;
+    virtio(&mut w, description.virtio_slots)?;
+    if let Some(bus) = &description.pcie {
+        pcie(&mut w, bus)?;
+    }
     w.end_node(root)?;
     w.finish()
 }
@@ -323,6 +338,45 @@ fn virtio(w: &mut FdtWriter, devices: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// The host bridge (the Linux kernel's pci/host-generic-pci.yaml, pci/pci-msi.txt; IEEE 1275 PCI bus binding).
+fn pcie(w: &mut FdtWriter, bus: &Pcie) -> Result<(), Error> {
+    /// Kinds of address in a range: ports, memory of 32 bits.
+    const PORTS: u32 = 1 << 24;
+    const MEMORY: u32 = 2 << 24;
+    /// Device and pin of an interrupt, the bits that count.
+    const MASK: [u32; 4] = [0x1800, 0, 0, 7];
+    let halves = |value: u64| [(value >> 32) as u32, value as u32];
+    let node = w.begin_node(&node_name("pcie", spec::PCIE_MEMORY, ""))?;
+    w.property_string("compatible", "pci-host-ecam-generic")?;
+    w.property_string("device_type", "pci")?;
+    w.property_u32("#address-cells", 3)?;
+    w.property_u32("#size-cells", 2)?;
+    w.property_u32("#interrupt-cells", 1)?;
+    w.property_u32("linux,pci-domain", 0)?;
+    w.property_array_u32("bus-range", &[0, spec::PCIE_BUSES - 1])?;
+    w.property_null("dma-coherent")?;
+    w.property_array_u64("reg", &[spec::PCIE_ECAM.base, spec::PCIE_ECAM.size])?;
+    // Ports begin at 0, memory is where the CPU has it.
+    let range = |kind, at: u64, region: Region| {
+        [vec![kind], [at, region.base, region.size].into_iter().flat_map(halves).collect()].concat()
+    };
+    let ports = range(PORTS, 0, spec::PCIE_PORTS);
+    let memory = range(MEMORY, spec::PCIE_MEMORY.base, spec::PCIE_MEMORY);
+    w.property_array_u32("ranges", &[ports, memory].concat())?;
+    let entry = |device: u32, pin: u32| {
+        let spi = spec::SPI_PCIE + (device + pin - 1) % 4;
+        [device << 11, 0, 0, pin, PHANDLE_GIC, 0, 0, GIC_SPI, spi, LEVEL_HIGH]
+    };
+    let map: Vec<u32> = (0..4).flat_map(|device| (1..=4).flat_map(move |pin| entry(device, pin))).collect();
+    w.property_array_u32("interrupt-map", &map)?;
+    w.property_array_u32("interrupt-map-mask", &MASK)?;
+    if let Some(its) = bus.its {
+        // A requester ID is the DeviceID.
+        w.property_array_u32("msi-map", &[0, its, 0, 0x1_0000])?;
+    }
+    w.end_node(node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,15 +387,15 @@ mod tests {
         CacheGeometry { size: 1 << 20, ways: 8, line: 64 },
     ];
 
-    fn tree(cpus: usize, virtio_devices: usize) -> Vec<u8> {
-        arranged(Topology::flat(cpus), virtio_devices)
+    fn tree(cpus: usize, virtio_slots: usize) -> Vec<u8> {
+        arranged(Topology::flat(cpus), virtio_slots)
     }
 
-    fn arranged(topology: Topology, virtio_devices: usize) -> Vec<u8> {
-        generate(&described(topology, virtio_devices)).unwrap()
+    fn arranged(topology: Topology, virtio_slots: usize) -> Vec<u8> {
+        generate(&described(topology, virtio_slots)).unwrap()
     }
 
-    fn described(topology: Topology, virtio_devices: usize) -> Description<'static> {
+    fn described(topology: Topology, virtio_slots: usize) -> Description<'static> {
         Description {
             cpu_compatible: "arm,neoverse-n1",
             topology,
@@ -349,7 +403,8 @@ mod tests {
             memory: 2 << 30,
             gic: GicVersion::V3,
             counters: false,
-            virtio_devices,
+            virtio_slots,
+            pcie: None,
             append: "console=ttyAMA0",
             initrd: Some((0x4800_0000, 0x4810_0000)),
             kaslr_seed: Some(7),
@@ -397,6 +452,37 @@ mod tests {
         let irq: Vec<u8> = first.property("interrupts").unwrap().value.to_vec();
         assert_eq!(irq, [0, 0, 0, 0, 0, 0, 0, 47, 0, 0, 0, 4]);
         assert_eq!(tree.all_nodes().filter(|n| n.name.starts_with("virtio_mmio")).count(), 2);
+    }
+
+    #[test]
+    fn pci_express_is_there_if_something_is_on_it() {
+        let none = tree(1, 1);
+        assert!(fdt::Fdt::new(&none).unwrap().find_compatible(&["pci-host-ecam-generic"]).is_none());
+        let cells = |property: &str, its| {
+            let blob = generate(&Description { pcie: Some(Pcie { its }), ..described(Topology::flat(1), 1) });
+            let blob = blob.unwrap();
+            let tree = fdt::Fdt::new(&blob).unwrap();
+            let node = tree.find_node("/pcie@10000000").unwrap();
+            let bytes = node.property(property).map_or(&[][..], |property| property.value);
+            let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+            bytes.chunks(4).map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(cells("reg", None), [0, 0x3f00_0000, 0, 0x100_0000]);
+        assert_eq!(cells("bus-range", None), [0, 15]);
+        let ports = [0x100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000];
+        let memory = [0x200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+        assert_eq!(cells("ranges", None), [ports, memory].concat());
+        let map = cells("interrupt-map", None);
+        let spi = |device: u32, pin: u32| {
+            let entry = map.chunks(10).find(|e| e[..4] == [device << 11, 0, 0, pin]).unwrap();
+            assert_eq!(entry[4..8], [PHANDLE_GIC, 0, 0, GIC_SPI]);
+            assert_eq!(entry[9], LEVEL_HIGH);
+            entry[8]
+        };
+        assert_eq!(map.len(), 160);
+        assert_eq!([spi(0, 1), spi(1, 1), spi(2, 1), spi(3, 1), spi(3, 2)], [3, 4, 5, 6, 3]);
+        assert!(cells("msi-map", None).is_empty());
+        assert_eq!(cells("msi-map", Some(9)), [0, 9, 0, 0x1_0000]);
     }
 
     #[test]

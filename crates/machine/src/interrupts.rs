@@ -11,7 +11,7 @@ use armlet_devices::clock::COUNTER_FREQUENCY;
 use armlet_devices::timer::check_timers;
 use armlet_devices::timer::spec::CNTKCTL_EL1;
 use armlet_devices::{
-    BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, TimerLines, TimerQueue,
+    BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, MessageSink, TimerLines, TimerQueue,
 };
 use armlet_engine::VcpuShared;
 use armlet_memory::{AccessSize, MmioDevice};
@@ -38,6 +38,12 @@ pub(crate) trait Interrupts: Send + Sync {
 
     /// The input of SPI `n`.
     fn spi(&self, n: u32) -> Result<Arc<dyn InterruptLine>, ConfigError>;
+
+    /// Where functions on a bus send their interrupts as messages, to the address [`spec::ITS_TRANSLATER`]. `None` where
+    /// nothing takes messages, which is a GICv2.
+    fn messages(&self) -> Option<Arc<dyn MessageSink>> {
+        None
+    }
 
     /// What is to be mapped.
     fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)>;

@@ -16,6 +16,7 @@ pub mod error;
 pub mod fdt;
 mod handle;
 mod handler;
+mod hung;
 mod interrupts;
 mod machine;
 mod notice;

@@ -16,7 +16,7 @@ use armlet_engine::{
 };
 use armlet_memory::{AddressSpace, Ram};
 use armlet_storage::{BlockBackend, DiskOptions, ImageFormat};
-use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, Service, VirtioDevice};
+use armlet_virtio::{Block, BlockConfig, Console as VirtioConsole, Entropy, Service};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -24,12 +24,13 @@ use crate::accelerator::{self, Chosen, Needs};
 use crate::board::{Board, Parts, Times};
 use crate::boot::{self, Boot, KernelKind};
 use crate::config::{
-    ConsoleDevice, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode,
+    Bus, ConsoleDevice, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting as SemihostingMode,
 };
 use crate::console::{Console, Detour};
 use crate::error::ConfigError;
 use crate::handle::MachineHandle;
 use crate::handler::Handler;
+use crate::hung::Hanging;
 use crate::notice::{Cause, Ear, Notice, Notices, Request};
 use crate::pace::{Hands, MachinePace, Outcome, PaceOptions, PaceParts, SEED};
 use crate::profile::{self, KernelSymbols};
@@ -211,7 +212,7 @@ impl Machine {
         if config.console == ConsoleDevice::Virtio {
             let failed = |source| ConfigError::Host { what: "the console's thread", source };
             let device = console.virtio_console(service).map_err(failed)?;
-            virtio.push(Arc::clone(&device) as _);
+            virtio.push((Bus::Mmio, Arc::clone(&device) as _));
             virtio_console = Some(device);
         }
         let parts = Parts {
@@ -588,13 +589,14 @@ fn virtio_devices(
     config: &MachineConfig,
     disks: &[Arc<dyn BlockBackend>],
     service: Service,
-) -> Result<Vec<Arc<dyn VirtioDevice>>, ConfigError> {
-    let mut devices: Vec<Arc<dyn VirtioDevice>> = Vec::new();
+) -> Result<Vec<Hanging>, ConfigError> {
+    let mut devices: Vec<Hanging> = Vec::new();
     for (n, (disk, drive)) in disks.iter().zip(&config.drives).enumerate() {
         let name = drive.file.file_name().map_or_else(String::new, |f| f.to_string_lossy().into_owned());
         let block = BlockConfig { name: format!("disk {n}"), serial: name };
         let failed = |source| ConfigError::Host { what: "a disk's thread", source };
-        devices.push(Arc::new(Block::with_service(Arc::clone(disk), block, service).map_err(failed)?));
+        let block = Block::with_service(Arc::clone(disk), block, service).map_err(failed)?;
+        devices.push((drive.bus, Arc::new(block)));
     }
     if config.entropy {
         let failed = |source| ConfigError::Host { what: "the entropy device's thread", source };
@@ -602,7 +604,7 @@ fn virtio_devices(
             Service::Threaded => Entropy::new(),
             Service::Immediate => Entropy::seeded(SEED),
         };
-        devices.push(Arc::new(entropy.map_err(failed)?));
+        devices.push((Bus::Mmio, Arc::new(entropy.map_err(failed)?)));
     }
     Ok(devices)
 }
@@ -623,7 +625,8 @@ fn device_tree(
         memory: config.memory,
         gic,
         counters: cpu::has_counters(model),
-        virtio_devices: config.virtio_devices(),
+        virtio_slots: config.virtio_slots(),
+        pcie: (config.pci_functions() > 0).then_some(fdt::Pcie { its: None }),
         append: &config.boot.append,
         initrd: boot.initrd_range(),
         kaslr_seed: kaslr,

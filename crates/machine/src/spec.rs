@@ -24,6 +24,10 @@ pub const GIC_DISTRIBUTOR: Region = Region::new(0x0800_0000, 0x1_0000);
 pub const GIC_INTERFACE: Region = Region::new(0x0801_0000, 0x2000);
 /// A GICv2's distributor, which is smaller.
 pub const GIC_DISTRIBUTOR_V2: Region = Region::new(GIC_DISTRIBUTOR.base, 0x1000);
+/// A GICv3's interrupt translation service: its control frame and the frame that takes messages, 64 KiB each.
+pub const ITS: Region = Region::new(0x0808_0000, 0x2_0000);
+/// Where messages are written (GITS_TRANSLATER).
+pub const ITS_TRANSLATER: u64 = ITS.base + 0x1_0040;
 /// GICv3 redistributors of vCPUs 0 to 122, one after the other.
 pub const GIC_REDISTRIBUTOR: Region = Region::new(0x080a_0000, 123 * GIC_REDISTRIBUTOR_STRIDE);
 /// Lowest place of the redistributors of vCPUs from 123 on; it moves up if RAM reaches it.
@@ -48,6 +52,16 @@ pub const VIRTIO_MMIO: Region = Region::new(0x0a00_0000, VIRTIO_MMIO_SLOTS as u6
 pub const VIRTIO_MMIO_SLOTS: usize = 32;
 /// Size of one virtio-mmio slot in bytes.
 pub const VIRTIO_MMIO_SLOT_SIZE: u64 = 0x200;
+/// PCIe: the window of memory, for addresses of 32 bits.
+pub const PCIE_MEMORY: Region = Region::new(0x1000_0000, 0x2eff_0000);
+/// PCIe: the window of ports.
+pub const PCIE_PORTS: Region = Region::new(0x3eff_0000, 0x1_0000);
+/// PCIe: configuration space (ECAM), 1 MiB for each bus.
+pub const PCIE_ECAM: Region = Region::new(0x3f00_0000, 0x100_0000);
+/// PCIe: functions that find a place.
+pub const PCIE_FUNCTIONS: usize = armlet_pci::HostBridge::MAX_FUNCTIONS;
+/// PCIe: number of buses.
+pub const PCIE_BUSES: u32 = 16;
 /// First byte of RAM.
 pub const RAM_BASE: u64 = 0x4000_0000;
 
@@ -55,6 +69,8 @@ pub const RAM_BASE: u64 = 0x4000_0000;
 pub const SPI_UART0: u32 = 1;
 /// SPI of the real-time clock.
 pub const SPI_RTC: u32 = 2;
+/// SPI of PCIe's INTA; INTB, INTC and INTD have the ones after it.
+pub const SPI_PCIE: u32 = 3;
 /// SPI of the GPIO controller.
 pub const SPI_GPIO: u32 = 7;
 /// SPI of virtio-mmio slot 0; slot n has the n-th after it.

@@ -59,7 +59,7 @@ fn every_device(folder: &Folder) -> Machine {
     config.accelerator.kind = AcceleratorKind::Dummy;
     config.boot.kernel = Some(folder.file("Image", &image));
     config.console = ConsoleDevice::Virtio;
-    let disk = |file| DriveConfig { file, format: None, readonly: false, snapshot: true };
+    let disk = |file| DriveConfig { snapshot: true, ..DriveConfig::new(file) };
     config.drives = vec![disk(folder.file("disk", &vec![7; 1 << 20]))];
     Machine::new(config).unwrap()
 }
@@ -209,7 +209,7 @@ fn run_random_program(folder: &Folder, seed: u64, encodings: &[(u32, u32, &str)]
     config.on_reset = OnReset::PowerOff;
     config.console = ConsoleDevice::Virtio;
     let disk = folder.0.join("disk");
-    config.drives = vec![DriveConfig { file: disk, format: None, readonly: false, snapshot: true }];
+    config.drives = vec![DriveConfig { snapshot: true, ..DriveConfig::new(disk) }];
     if numbers.below(3) == 0 {
         config.accelerator.options = vec![("smc".into(), "strict".into())];
     }

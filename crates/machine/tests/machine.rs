@@ -49,7 +49,7 @@ fn devices_are_where_the_board_has_them() {
     let disk = folder.0.join("disk");
     std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
     let mut config = config(&folder);
-    config.drives = vec![DriveConfig { file: disk, format: None, readonly: false, snapshot: true }];
+    config.drives = vec![DriveConfig { snapshot: true, ..DriveConfig::new(disk) }];
     let machine = Machine::new(config).unwrap();
     let word = |gpa| machine.memory().mmio_read(gpa, AccessSize::Word).unwrap();
     let peripheral_id =

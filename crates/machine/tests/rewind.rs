@@ -95,7 +95,7 @@ fn what_was_written_for_good_does_not_go_back() {
     let path = std::env::temp_dir().join(format!("armlet-rewind-{}", std::process::id()));
     std::fs::write(&path, vec![0; 4096]).expect("a file");
     let with = |readonly, snapshot| {
-        let drive = DriveConfig { file: path.clone(), format: None, readonly, snapshot };
+        let drive = DriveConfig { readonly, snapshot, ..DriveConfig::new(path.clone()) };
         let machine = Machine::new(MachineConfig { drives: vec![drive], ..config() }).expect("is made");
         machine.handle().can_rewind()
     };

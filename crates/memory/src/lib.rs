@@ -10,6 +10,7 @@ use thiserror::Error;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 pub mod fileio;
+pub mod heap;
 mod ram;
 pub use ram::Ram;
 

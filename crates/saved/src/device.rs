@@ -121,7 +121,38 @@ saved! {
         "8" done: u64,
     }
 
-    /// A virtio device behind the MMIO transport, version 2.
+    /// A vector of MSI-X.
+    SavedVector {
+        /// Message address.
+        "1" address: u64,
+        /// Message data.
+        "2" data: u32,
+        /// The vector is masked.
+        "3" masked: bool,
+        /// Its pending bit.
+        "4" pending: bool,
+    }
+
+    /// A PCI function.
+    SavedPciFunction {
+        /// Configuration space, 256 bytes.
+        "1" config: Vec<u8>,
+        /// MSI-X.
+        "2" vectors: Vec<SavedVector>,
+    }
+
+    /// What virtio has behind the PCI transport only.
+    SavedVirtioPci {
+        /// The function.
+        "1" function: SavedPciFunction,
+        /// config_msix_vector.
+        "2" config_vector: u16,
+        /// queue_msix_vector of each queue.
+        "3" queue_vectors: Vec<u16>,
+    }
+
+    /// A virtio device behind the MMIO transport, version 2, or the PCI transport. Registers are called as the former
+    /// does.
     SavedVirtio {
         /// DeviceID.
         "1" device_id: u32,
@@ -149,6 +180,8 @@ saved! {
         "12" config: Vec<u8>,
         /// A console's input that the guest has not taken.
         "13" backlog: Vec<u8>,
+        /// With the PCI transport.
+        "14" pci: Option<SavedVirtioPci>,
     }
 }
 

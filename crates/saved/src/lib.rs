@@ -35,7 +35,8 @@ pub mod machine;
 
 pub use cpu::{SavedCpu, SavedPower};
 pub use device::{
-    SavedGpio, SavedQueue, SavedRtc, SavedTimer, SavedTimers, SavedUart, SavedUartDriver, SavedVirtio,
+    SavedGpio, SavedPciFunction, SavedQueue, SavedRtc, SavedTimer, SavedTimers, SavedUart, SavedUartDriver,
+    SavedVector, SavedVirtio, SavedVirtioPci,
 };
 pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts};
 pub use machine::{SavedConsole, SavedDrive, SavedFile, SavedHandle, SavedMachine, SavedSemihosting};

@@ -23,6 +23,8 @@ saved! {
         "5" file: (u64, u64),
         /// When the image was last written: seconds and nanoseconds since 1970.
         "6" written: (i64, i64),
+        /// It is on PCI Express.
+        "7" pci: bool,
     }
 
     /// The machine.

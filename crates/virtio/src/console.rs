@@ -8,8 +8,8 @@ use armlet_memory::Ram;
 use armlet_saved::{SavedVirtio, Unfit};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
-use crate::mmio::copy_config;
 use crate::queue::{Chain, Queue, QueueError, QueuePosition};
+use crate::registers::copy_config;
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -186,7 +186,7 @@ impl ActiveInput {
             self.queue.push_used(&chain, n as u32)?;
         }
         if self.queue.wants_interrupt()? && moved > 0 {
-            self.link.used_buffers();
+            self.link.used_buffers(RECEIVE_QUEUE);
         }
         Ok(moved)
     }
@@ -305,7 +305,7 @@ impl Output {
                 }
                 self.queue.push_used(&chain, 0)?;
                 if self.queue.wants_interrupt()? {
-                    self.link.used_buffers();
+                    self.link.used_buffers(TRANSMIT_QUEUE);
                 }
             }
             if stop.requested() {

@@ -15,6 +15,35 @@ use crate::spec::interrupt;
 /// call back into the device.
 pub type LineSetter = Arc<dyn Fn(bool) + Send + Sync>;
 
+/// What a device tells its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Buffers of this queue were used.
+    Used(u16),
+    /// The configuration, or the need to be reset, changed.
+    Config,
+}
+
+/// How a transport interrupts. It must not call back into the device.
+pub(crate) trait InterruptPath: Send + Sync {
+    /// There are causes in the interrupt status, or there are none any more. Called with the causes locked.
+    fn level(&self, pending: bool);
+
+    /// Tells of `event` by a message. False if it is the interrupt status that tells of used buffers.
+    fn message(&self, _event: Event) -> bool {
+        false
+    }
+
+    /// The driver resets the device, or puts it into use anew.
+    fn reset(&self) {}
+}
+
+impl InterruptPath for LineSetter {
+    fn level(&self, pending: bool) {
+        self(pending);
+    }
+}
+
 /// What a device says to its driver outside the queues: interrupts, configuration changes, and that it is
 /// broken. Shared by the transport and the device's threads.
 pub struct DriverLink {
@@ -22,7 +51,7 @@ pub struct DriverLink {
     name: String,
     /// Pending causes. The line is set under this lock, so that it always shows the causes.
     causes: Mutex<u32>,
-    line: LineSetter,
+    path: Box<dyn InterruptPath>,
     generation: AtomicU32,
     needs_reset: AtomicBool,
     /// How often a driver has broken the rules since the machine was built.
@@ -33,27 +62,29 @@ pub struct DriverLink {
 const MAX_LOGGED: u32 = 8;
 
 impl DriverLink {
-    /// A quiet link over `line`, for the device called `name`.
-    pub fn new(name: &str, line: LineSetter) -> Self {
+    /// A quiet link over `path`, for the device called `name`.
+    pub(crate) fn new(name: &str, path: Box<dyn InterruptPath>) -> Self {
         Self {
             name: name.into(),
             causes: Mutex::new(0),
-            line,
+            path,
             generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             failures: AtomicU32::new(0),
         }
     }
 
-    /// Tells the driver that buffers were used.
-    pub fn used_buffers(&self) {
-        self.raise(interrupt::USED_BUFFER);
+    /// Tells the driver that buffers of `queue` were used.
+    pub fn used_buffers(&self, queue: u16) {
+        if !self.path.message(Event::Used(queue)) {
+            self.raise(interrupt::USED_BUFFER);
+        }
     }
 
     /// Tells the driver that the configuration has changed; call it after the change.
     pub fn config_changed(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.raise(interrupt::CONFIG_CHANGE);
+        self.tell_config();
     }
 
     /// Tells the driver that the device does nothing more until it is reset, because of `error`.
@@ -65,7 +96,13 @@ impl DriverLink {
             tracing::warn!(device = self.name, "more of this device's drivers' mistakes are not logged");
         }
         self.needs_reset.store(true, Ordering::SeqCst);
+        self.tell_config();
+    }
+
+    /// The status says it in any case, before a message does (virtio 4.1.4.5.1).
+    fn tell_config(&self) {
         self.raise(interrupt::CONFIG_CHANGE);
+        self.path.message(Event::Config);
     }
 
     /// True from [`fail`](Self::fail) to the next reset.
@@ -81,13 +118,15 @@ impl DriverLink {
         *self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn acknowledge(&self, handled: u32) {
+    /// Takes causes back; those that there were.
+    pub(crate) fn acknowledge(&self, handled: u32) -> u32 {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *causes;
         *causes &= !handled;
         if before != 0 && *causes == 0 {
-            (self.line)(false);
+            self.path.level(false);
         }
+        before
     }
 
     /// Takes over what was said before a machine was saved.
@@ -96,11 +135,12 @@ impl DriverLink {
         self.needs_reset.store(saved.needs_reset, Ordering::SeqCst);
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         *causes = saved.causes;
-        (self.line)(*causes != 0);
+        self.path.level(*causes != 0);
     }
 
     pub(crate) fn reset(&self) {
         self.needs_reset.store(false, Ordering::SeqCst);
+        self.path.reset();
         self.acknowledge(u32::MAX);
     }
 
@@ -109,7 +149,7 @@ impl DriverLink {
         let before = *causes;
         *causes |= cause;
         if before == 0 {
-            (self.line)(true);
+            self.path.level(true);
         }
     }
 }

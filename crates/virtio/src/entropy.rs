@@ -17,7 +17,9 @@ use crate::queue::{Chain, Queue, QueueError, QueuePosition};
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
-/// Entries of the queue; drivers have one buffer in flight.
+/// The only queue.
+const QUEUE: u16 = 0;
+/// Entries of it; drivers have one buffer in flight.
 const QUEUE_SIZE: u16 = 8;
 /// Bytes given per buffer. A device may give fewer than asked for (5.4.6.2).
 const MAX_BYTES: u64 = 64 * 1024;
@@ -114,7 +116,7 @@ impl VirtioDevice for Entropy {
     }
 
     fn notify(&self, queue: u16) {
-        if queue == 0 {
+        if queue == QUEUE {
             self.worker.wake();
         }
     }
@@ -168,7 +170,7 @@ impl Requests {
                 let written = fill(&chain, &self.memory, &self.source);
                 self.queue.push_used(&chain, written)?;
                 if self.queue.wants_interrupt()? {
-                    self.link.used_buffers();
+                    self.link.used_buffers(QUEUE);
                 }
             }
             if stop.requested() {

@@ -1,20 +1,20 @@
-//! Saving and restoring a device behind the MMIO transport.
+//! Saving and restoring what every transport has.
 //!
 //! A quiet device has no request half done but a console's, which says how far it has come; so what there is to save is
 //! the registers and the place in each queue.
 
 use armlet_saved::{SavedQueue, SavedVirtio, Unfit};
 
-use crate::mmio::{MmioTransport, Phase, QueueRegisters, State};
 use crate::queue::{QueueLayout, QueuePosition};
+use crate::registers::{Phase, QueueRegisters, Registers, State};
 use crate::spec::{feature, interrupt, status};
 
 const STATUS: u32 =
     status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK | status::FAILED;
 
-impl MmioTransport {
-    /// All registers and what the device keeps. It must be [quiet](Self::quiesce).
-    pub fn save(&self) -> SavedVirtio {
+impl Registers {
+    /// See [`Transport::save`](crate::Transport::save).
+    pub(crate) fn save(&self) -> SavedVirtio {
         let state = self.lock();
         let positions = self.device.positions().into_iter().chain(std::iter::repeat(None));
         let queue = |(queue, position): (&QueueRegisters, Option<QueuePosition>)| {
@@ -41,14 +41,9 @@ impl MmioTransport {
         saved
     }
 
-    /// Takes over all of that, in a device that nobody has used yet. It stays [quiet](Self::quiesce) until it is
-    /// [resumed](Self::resume). What guest memory holds must have been restored before.
-    ///
-    /// # Errors
-    /// What differs. The device must then be reset before it is used.
-    pub fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit> {
+    /// See [`Transport::restore`](crate::Transport::restore). The device must be quiet.
+    pub(crate) fn restore(&self, saved: &SavedVirtio) -> Result<(), Unfit> {
         let phase = self.check(saved)?;
-        self.quiesce();
         self.device.restore(saved)?;
         let mut state = self.lock();
         let queue = |queue: &SavedQueue| QueueRegisters {
@@ -85,11 +80,11 @@ impl MmioTransport {
         Ok(())
     }
 
-    fn unfit(&self, what: &str) -> Unfit {
+    pub(crate) fn unfit(&self, what: &str) -> Unfit {
         Unfit(format!("{}: {what}", self.device.name()))
     }
 
-    fn check(&self, saved: &SavedVirtio) -> Result<Phase, Unfit> {
+    pub(crate) fn check(&self, saved: &SavedVirtio) -> Result<Phase, Unfit> {
         let fits = |fits, what: &str| if fits { Ok(()) } else { Err(self.unfit(what)) };
         let (then, now) = (saved.device_id, self.device.device_id());
         fits(then == now, &format!("it was a virtio device {then} and is a {now}"))?;

@@ -70,6 +70,85 @@ pub mod mmio {
     pub const VENDOR: u32 = u32::from_le_bytes(*b"ARML");
 }
 
+/// The PCI transport (4.1).
+pub mod pci {
+    /// Red Hat, which lends virtio its number.
+    pub const VENDOR: u16 = 0x1af4;
+    /// Device of kind 0; the others have their kind added (4.1.2).
+    pub const DEVICE: u16 = 0x1040;
+    /// Not transitional (4.1.2.1).
+    pub const REVISION: u8 = 1;
+    /// Whose board it is and which: what guests know virtual machines by.
+    pub const SUBSYSTEM: (u16, u16) = (0x1af4, 0x1100);
+
+    /// Kinds of the vendor's capabilities (4.1.4).
+    pub mod cfg_type {
+        /// Common configuration.
+        pub const COMMON: u8 = 1;
+        /// Notifications.
+        pub const NOTIFY: u8 = 2;
+        /// Interrupt status.
+        pub const ISR: u8 = 3;
+        /// The device's own configuration.
+        pub const DEVICE: u8 = 4;
+        /// Access to the BARs by configuration space.
+        pub const PCI: u8 = 5;
+    }
+
+    /// Fields of a capability (4.1.4), from its first byte.
+    pub mod cap {
+        /// Which BAR.
+        pub const BAR: u16 = 4;
+        /// Offset in it.
+        pub const OFFSET: u16 = 8;
+        /// Length of the structure, or of the access.
+        pub const LENGTH: u16 = 12;
+        /// What was read, or is to be written (4.1.4.9).
+        pub const DATA: u16 = 16;
+    }
+
+    /// Common configuration (4.1.4.3). Fields are accessed whole, those of 64 bits also by halves.
+    pub mod common {
+        /// Which 32 of the features offered.
+        pub const DEVICE_FEATURE_SELECT: u64 = 0x00;
+        /// 32 feature bits that the device offers.
+        pub const DEVICE_FEATURE: u64 = 0x04;
+        /// Which 32 of the features taken.
+        pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
+        /// 32 feature bits that the driver takes.
+        pub const DRIVER_FEATURE: u64 = 0x0c;
+        /// Vector of configuration changes, 16 bits.
+        pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
+        /// Number of queues, 16 bits.
+        pub const NUM_QUEUES: u64 = 0x12;
+        /// Device status, 8 bits.
+        pub const DEVICE_STATUS: u64 = 0x14;
+        /// Changes when the configuration does, 8 bits.
+        pub const CONFIG_GENERATION: u64 = 0x15;
+        /// Queue that the fields behind are about, 16 bits.
+        pub const QUEUE_SELECT: u64 = 0x16;
+        /// Its entries, 16 bits: at most those of the reset.
+        pub const QUEUE_SIZE: u64 = 0x18;
+        /// Its vector, 16 bits.
+        pub const QUEUE_MSIX_VECTOR: u64 = 0x1a;
+        /// 1: it is set up, 16 bits.
+        pub const QUEUE_ENABLE: u64 = 0x1c;
+        /// Where it is notified, 16 bits, in units of the notification capability.
+        pub const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+        /// Descriptor table, 64 bits.
+        pub const QUEUE_DESC: u64 = 0x20;
+        /// Available ring, 64 bits.
+        pub const QUEUE_DRIVER: u64 = 0x28;
+        /// Used ring, 64 bits.
+        pub const QUEUE_DEVICE: u64 = 0x30;
+        /// Length of the structure.
+        pub const LENGTH: u64 = 0x40;
+    }
+
+    /// No interrupt (4.1.5.1.2).
+    pub const NO_VECTOR: u16 = 0xffff;
+}
+
 /// Bits of the device status (2.1).
 pub mod status {
     /// The guest has noticed the device.

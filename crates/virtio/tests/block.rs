@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::AccessSize;
 use armlet_storage::{BlockBackend, DiskOptions, VolatileSlice};
 use armlet_virtio::Service;
 use armlet_virtio::spec::{feature, mmio};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::AccessSize;
 use armlet_virtio::spec::{feature, mmio};
 use armlet_virtio::{Console, ConsoleSink};
 use common::*;

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::AccessSize;
 use armlet_storage::DiskOptions;
 use armlet_virtio::spec::{mmio, status};
 use common::disk::*;

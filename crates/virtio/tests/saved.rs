@@ -8,7 +8,7 @@ use std::time::Duration;
 use armlet_saved::SavedVirtio;
 use armlet_storage::DiskOptions;
 use armlet_virtio::spec::feature;
-use armlet_virtio::{Console, ConsoleSink, Entropy, MmioTransport, Service, VirtioDevice};
+use armlet_virtio::{Console, ConsoleSink, Entropy, Service, VirtioDevice};
 use common::disk::{self, DATA, DISK, HEADER, OK, OUT, STATUS, TempImage, header, pattern};
 use common::*;
 
@@ -189,5 +189,5 @@ fn what_does_not_fit_is_named() {
     other.dev.restore(&strange).unwrap();
     other.dev.resume();
     other.wait_broken();
-    assert!(MmioTransport::shutdown(&other.dev, Duration::from_secs(20)));
+    assert!(other.dev.shutdown(Duration::from_secs(20)));
 }

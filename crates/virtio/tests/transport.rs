@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::AccessSize;
 use armlet_virtio::Entropy;
 use armlet_virtio::spec::{feature, mmio, status};
 use common::*;

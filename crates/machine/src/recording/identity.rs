@@ -75,6 +75,7 @@ pub(crate) fn identify(
         // The guest reads it as the disk's serial number.
         put(&format!("drive {n}'s file name"), name_of(&drive.file));
         put(&format!("drive {n}'s mode"), if drive.readonly { "readonly" } else { "snapshot" }.into());
+        put(&format!("drive {n}'s bus"), drive.bus.name().into());
         put(&format!("drive {n}"), sampled(&drive.file)?);
     }
     Ok(all)

@@ -12,7 +12,7 @@ use armlet_saved::{SavedDrive, SavedFile, SavedMachine};
 use super::{RestoreError, SaveError};
 use crate::boot::Boot;
 use crate::config::{
-    BootConfig, ConsoleDevice, CpuConfig, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting,
+    BootConfig, Bus, ConsoleDevice, CpuConfig, DriveConfig, DriveFormat, MachineConfig, OnReset, Semihosting,
 };
 use crate::error::size;
 use crate::recording::{on_off, sampled, shown};
@@ -75,6 +75,7 @@ fn describe_drive(drive: &DriveConfig) -> Result<SavedDrive, SaveError> {
         digest: sampled(&drive.file)?,
         file: inode(&metadata),
         written: (metadata.mtime(), metadata.mtime_nsec()),
+        pci: drive.bus == Bus::Pci,
     })
 }
 
@@ -133,6 +134,7 @@ pub(crate) fn config_of(saved: &SavedMachine, path: &Path) -> Result<MachineConf
         format: drive.raw.then_some(DriveFormat::Raw),
         readonly: drive.readonly,
         snapshot: false,
+        bus: if drive.pci { Bus::Pci } else { Bus::Mmio },
     };
     Ok(MachineConfig {
         machine: saved.board.clone(),
@@ -224,6 +226,8 @@ fn properties(saved: &SavedMachine, here: &SavedMachine) -> Vec<Property> {
     put("the number of drives", &|m| m.drives.len().to_string());
     for number in 0..saved.drives.len().min(here.drives.len()) {
         put(&format!("readonly of drive {number}"), &|m| on_off(m.drives[number].readonly));
+        let bus = |m: &SavedMachine| if m.drives[number].pci { Bus::Pci } else { Bus::Mmio };
+        put(&format!("the bus of drive {number}"), &|m| bus(m).name().into());
     }
     for (name, _) in &here.id_registers {
         let value = |m: &SavedMachine| {

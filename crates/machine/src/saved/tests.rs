@@ -205,7 +205,7 @@ fn drives_must_be_as_they_were() {
     let folder = Folder::new();
     let (path, disk) = (folder.file("state"), folder.file("disk.img"));
     std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
-    let drive = DriveConfig { file: disk.clone(), format: None, readonly: false, snapshot: false };
+    let drive = DriveConfig::new(disk.clone());
     let mut config = MachineConfig { drives: vec![drive], ..config() };
     let machine = Machine::new(config.clone()).unwrap();
     machine.handle().save(&path, SavedThen::GoesOn).unwrap();

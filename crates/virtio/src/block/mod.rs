@@ -10,8 +10,8 @@ use armlet_saved::{SavedVirtio, Unfit};
 use armlet_storage::{BlockBackend, SECTOR_SIZE};
 
 use crate::device::{Activation, DriverLink, VirtioDevice};
-use crate::mmio::copy_config;
 use crate::queue::{Queue, QueueError, QueuePosition};
+use crate::registers::copy_config;
 use crate::spec::device_id;
 use crate::worker::{Job, Outcome, Service, Stop, Worker};
 
@@ -20,7 +20,9 @@ mod spec;
 
 use spec::{config, feature};
 
-/// Entries of the request queue.
+/// The request queue.
+const QUEUE: u16 = 0;
+/// Entries of it.
 const QUEUE_SIZE: u16 = 256;
 /// Most data buffers of a request: what the queue holds without header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
@@ -168,7 +170,7 @@ impl VirtioDevice for Block {
     }
 
     fn notify(&self, queue: u16) {
-        if queue == 0 {
+        if queue == QUEUE {
             self.worker.wake();
         }
     }
@@ -275,7 +277,7 @@ impl Requests {
 
     fn tell(&mut self) -> Result<(), QueueError> {
         if self.queue.wants_interrupt()? {
-            self.link.used_buffers();
+            self.link.used_buffers(QUEUE);
         }
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! A small driver, written from the specification's driver requirements: it builds rings in RAM and works a device
-//! through its MMIO registers, as a guest does.
+//! through its MMIO registers, as a guest does. The tests of `over_pci` are the same ones over the PCI transport.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod disk;
+pub mod pci;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use armlet_memory::{AccessSize, MmioDevice, Ram};
 use armlet_virtio::spec::{feature, mmio, status};
-use armlet_virtio::{MmioTransport, VirtioDevice};
+use armlet_virtio::{MmioTransport, Transport, VirtioDevice};
 
 pub const RAM_BASE: u64 = 0x4000_0000;
 pub const RAM_SIZE: u64 = 16 << 20;
@@ -54,6 +55,20 @@ impl Line {
     }
 }
 
+/// A transport whose registers are where those of the MMIO transport are.
+pub trait Device: MmioDevice + Transport {}
+
+impl<T: MmioDevice + Transport> Device for T {}
+
+const OVER_PCI: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"over_pci");
+
+fn transport(device: Arc<dyn VirtioDevice>, ram: Ram, line: Arc<Line>) -> Arc<dyn Device> {
+    match OVER_PCI {
+        true => Arc::new(pci::AsMmio::new(device, ram, line)),
+        false => Arc::new(MmioTransport::new(device, ram, Arc::new(move |level| line.set(level)))),
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Desc {
     pub addr: u64,
@@ -76,7 +91,7 @@ pub struct Ring {
 
 pub struct Driver {
     pub ram: Ram,
-    pub dev: Arc<MmioTransport>,
+    pub dev: Arc<dyn Device>,
     pub line: Arc<Line>,
     pub event_idx: bool,
     pub rings: Vec<Ring>,
@@ -87,9 +102,7 @@ impl Driver {
     pub fn new(device: Arc<dyn VirtioDevice>) -> Self {
         let ram = Ram::new(RAM_BASE, RAM_SIZE).unwrap();
         let line = Arc::new(Line::default());
-        let of_device = line.clone();
-        let dev =
-            Arc::new(MmioTransport::new(device, ram.clone(), Arc::new(move |level| of_device.set(level))));
+        let dev = transport(device, ram.clone(), line.clone());
         Self { ram, dev, line, event_idx: false, rings: Vec::new() }
     }
 
