@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod calls;
 pub mod carry;
-mod control;
+pub(super) mod control;
 mod count;
 mod crypto;
 mod cumulative;
@@ -634,8 +634,7 @@ impl Generator {
             }
             Cold::Access { from, index } => {
                 self.asm.bind(from);
-                self.asm.call_to(self.thunks.access);
-                self.asm.word((self.numbers.entry + index) as i32);
+                self.call_access(index);
             }
             Cold::Window { from, index, offset, registers } => {
                 self.asm.bind(from);
