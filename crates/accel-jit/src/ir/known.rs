@@ -75,6 +75,9 @@ pub enum VName {
     Fdiv,
     Fabd,
     Faddp,
+    /// The largest and the smallest of all elements.
+    Fmaxv,
+    Fminv,
     Fmax,
     Fmin,
     Fmaxnm,
@@ -85,6 +88,8 @@ pub enum VName {
     Fminnmp,
     Fmla,
     Fmls,
+    /// Products of halves and sums of singles, which half of them, and whether subtracted, by the parameter.
+    Fmlal,
     Fmadd,
     Fmsub,
     Fnmadd,
@@ -129,7 +134,7 @@ impl VName {
                 self,
                 Fabd | Faddp | Fmax | Fmin | Fmaxnm | Fminnm | Fmaxp | Fminp | Fmaxnmp | Fminnmp
             )
-            || matches!(self, Fmla | Fmls | Fmadd | Fmsub | Fnmadd | Fnmsub)
+            || matches!(self, Fmla | Fmls | Fmlal | Fmadd | Fmsub | Fnmadd | Fnmsub)
             || matches!(self, Fcmeq | Fcmge | Fcmgt | Facge | Facgt)
     }
 
@@ -145,7 +150,7 @@ impl VName {
         matches!(
             self,
             Sha512h | Sha512h2 | Sha512su0 | Sha512su1 | Suqadd | Usqadd | Sqdmlal | Sqdmlsl | Tbx(_)
-        ) || matches!(self, Sqrdmlah | Sqrdmlsh | Fmla | Fmls)
+        ) || matches!(self, Sqrdmlah | Sqrdmlsh | Fmla | Fmls | Fmlal)
     }
 
     /// By the mnemonic of an instruction that does nothing but what its name says.
@@ -204,6 +209,9 @@ impl VName {
             "FMINNMP" => Self::Fminnmp,
             "FMLA" => Self::Fmla,
             "FMLS" => Self::Fmls,
+            "FMLAL" | "FMLAL2" | "FMLSL" | "FMLSL2" => Self::Fmlal,
+            "FMAXV" | "FMAXNMV" => Self::Fmaxv,
+            "FMINV" | "FMINNMV" => Self::Fminv,
             "FMADD" => Self::Fmadd,
             "FMSUB" => Self::Fmsub,
             "FNMADD" => Self::Fnmadd,

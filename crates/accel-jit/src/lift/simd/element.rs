@@ -17,7 +17,7 @@ fn source(s: &Simd, es: u8) -> Option<(VReg, u32)> {
     }
 }
 
-pub(super) fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
+fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
     let (m, index) = source(s, es)?;
     let op = VOperands { m, ..s.operands(shape.element(index)) };
     s.emit(match VName::by_mnemonic(s.mnemonic) {
@@ -27,12 +27,12 @@ pub(super) fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) ->
 }
 
 /// As [`by_element`], for floating-point vectors.
-fn float_by_element(s: &mut Simd, f: VectorHelper, es: u8) -> Option<Flow> {
+pub(super) fn float_by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
     if s.ctx.fp_inline {
-        return by_element(s, f, s.vector(), es);
+        return by_element(s, f, shape, es);
     }
     let (m, index) = source(s, es)?;
-    let op = VOperands { m, ..s.operands(s.vector().element(index)) };
+    let op = VOperands { m, ..s.operands(shape.element(index)) };
     s.emit(Inst::VHelper { f, op })
 }
 
@@ -133,7 +133,7 @@ fn float_vector(s: &mut Simd) -> Option<Flow> {
         return s.emit(Inst::V3 { op, es, q, d, n, m });
     }
     let f = float_lanes(s.mnemonic)?;
-    float_by_element(s, f(es), es)
+    float_by_element(s, f(es), s.vector(), es)
 }
 
 /// Advanced SIMD scalar x indexed element.

@@ -1,6 +1,6 @@
 //! Sums of products: dot products and matrices of bytes, complex numbers, half-precision and BFloat16 factors.
 
-use super::element::{by_element as helper_by_element, spread};
+use super::element::{float_by_element, spread};
 use super::*;
 use crate::helpers::vector::products as pv;
 
@@ -88,8 +88,8 @@ fn widening(s: &mut Simd, second: Second) -> Option<Flow> {
         _ => return None,
     };
     match second {
-        Second::Register => s.helper(f, shape),
-        Second::Element => helper_by_element(s, f, shape, es),
+        Second::Register => s.float_known(f, shape, es),
+        Second::Element => float_by_element(s, f, shape, es),
     }
 }
 

@@ -322,7 +322,7 @@ pub fn all(s: &mut Simd) -> Option<Flow> {
             "FMINV" => fv::reduce::<fv::Min>,
             _ => return None,
         };
-        return s.helper(f(es), s.vector());
+        return s.float_known(f(es), s.vector(), es);
     }
     let es = s.size();
     allowed(es < 2 || (es == 2 && s.q()))?;

@@ -46,19 +46,13 @@ fn calls(g: &mut Generator, ctx: &LiftContext, avx512: bool, word: u32) -> Optio
 }
 
 /// Beginnings of the names of encodings that may call functions: what is seldom, or has no short sequence.
-const CALLING: [&str; 25] = [
+const CALLING: [&str; 19] = [
     "BF",
     "FCADD",
     "FCCMP",
     "FCMLA",
     "FCVTXN",
     "FJCVTZS",
-    "FMAXNMV_asimdall_only_H",
-    "FMAXV_asimdall_only_H",
-    "FMINNMV_asimdall_only_H",
-    "FMINV_asimdall_only_H",
-    "FMLAL",
-    "FMLSL",
     "FRECPE",
     "FRECPX",
     "FRINT32",

@@ -9,6 +9,7 @@ use super::vector::*;
 use super::vector_ops::*;
 use super::*;
 use crate::helpers::vector::float::Conversion;
+use crate::helpers::vector::products::{SUBTRACT, UPPER_PART};
 use crate::host::x86_64::evex::Evex;
 use crate::ir::VName;
 use crate::runtime::state::JitState;
@@ -71,6 +72,8 @@ impl Generator {
             Fabs | Fneg => return self.half_sign(name == Fabs, k),
             HalfToSingle | HalfToDouble | SingleToHalf | DoubleToHalf => self.convert_half(name, k, inst),
             Fadd | Fsub | Fmul | Fnmul | Fdiv | Fabd | Fmulx => self.half_arithmetic(name, k, inst),
+            Fmaxv | Fminv => self.half_across(name == Fmaxv, k, inst),
+            Fmlal => self.half_long(k, inst),
             Fmax | Fmin | Fmaxnm | Fminnm => self.half_extreme(matches!(name, Fmax | Fmaxnm), k, inst),
             Faddp | Fmaxp | Fminp | Fmaxnmp | Fminnmp => self.half_pairs(name, k, inst),
             Fmla | Fmls | Fmadd | Fmsub | Fnmadd | Fnmsub => self.half_fused(name, k, inst),
@@ -301,7 +304,66 @@ impl Generator {
         self.slow_from(slow, inst);
     }
 
+    /// FMAXV and its kind: as integers, which compare as the numbers do once all but the sign is turned round in negative ones.
+    fn half_across(&mut self, larger: bool, k: Known, inst: &Inst) {
+        const PMAXSW: Opc = opc(1, 1, 0xee);
+        const PMINSW: Opc = opc(1, 1, 0xea);
+        let (n, bytes) = (self.vector_value(k.op.n), k.shape.bytes());
+        let [abs, _] = Self::magnitudes(2);
+        self.vv(PAND, X1, n, abs);
+        self.every(X2, 1, INFINITY);
+        self.vv(PCMPGT[1], X1, X1, X2);
+        self.limit_to(X1, bytes);
+        self.vv(PTEST, X1, Xmm(0), X1);
+        let nan = self.asm.jcc(Cc::NE);
+        self.vmov(X0, n);
+        self.turn_negative();
+        for step in [8, 4, 2].into_iter().filter(|step| *step < bytes as u8) {
+            self.psrldq(X1, X0, step);
+            self.vv(if larger { PMAXSW } else { PMINSW }, X0, X0, X1);
+        }
+        self.turn_negative();
+        self.known_result(k, 2);
+        self.slow_from(nan, inst);
+    }
+
+    /// Turns round all but the sign of negative halfwords of X0. Clobbers X1.
+    fn turn_negative(&mut self) {
+        self.vshift_imm(SRA, 1, X1, X0, 15);
+        self.vshift_imm(SRL, 1, X1, X1, 1);
+        self.vv(PXOR, X0, X0, X1);
+    }
+
     // ---- fused ----
+
+    /// FMLAL and its kind: the product is exact as a single.
+    fn half_long(&mut self, k: Known, inst: &Inst) {
+        let (n, d) = (self.vector_value(k.op.n), self.vector_value(k.op.d));
+        let m = self.second(k);
+        let (bytes, param) = (k.shape.bytes(), k.shape.param());
+        let upper = param & UPPER_PART != 0;
+        for (x, from, moves) in [(X1, n, upper), (X2, m, upper && k.shape.by_element().is_none())] {
+            if moves {
+                self.psrldq(x, from, bytes as u8 / 2);
+            } else {
+                self.vmov(x, from);
+            }
+            self.limit_to(x, bytes / 2);
+            self.asm.vex(TO_SINGLES, x.0, 0, x);
+        }
+        self.vmov(X0, d);
+        self.limit_to(X0, bytes);
+        let code = if param & SUBTRACT != 0 { 0xbc } else { 0xb8 };
+        self.vv(opc(1, 2, code), X0, X1, X2);
+        let [abs, least] = Self::magnitudes(1);
+        self.asm.vex(PAND, X3.0, X0.0, abs);
+        // Equal or unordered, quietly.
+        self.asm.vex_imm(COMPARE, X3.0, X3.0, least, 8);
+        self.vv(PTEST, X3, Xmm(0), X3);
+        let slow = self.asm.jcc(Cc::NE);
+        self.known_result(k, bytes);
+        self.slow_from(slow, inst);
+    }
 
     /// FMLA, FMADD and their kind.
     fn half_fused(&mut self, name: VName, k: Known, inst: &Inst) {
