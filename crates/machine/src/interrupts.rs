@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use armlet_accel_kvm::{
-    GicLayout, GicVersion, KvmGic, KvmMachine, KvmMessage, MessageEvent, counter_frequency,
-};
+use armlet_accel_kvm::{GicLayout, GicVersion, KvmGic, KvmMachine, KvmMessage, counter_frequency};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuState, SysReg};
 use armlet_devices::clock::COUNTER_FREQUENCY;
@@ -289,31 +287,16 @@ impl MessageSink for KernelMessages {
     }
 
     fn sender(&self, message: Message) -> Box<dyn MessageSender> {
-        match self.0.message_event(kernel_message(message)) {
-            Ok(event) => Box::new(KernelEvent(event)),
-            Err(error) => {
-                tracing::debug!(?message, %error, "the host's kernel gives no event for a message");
-                Box::new(KernelCall(Arc::clone(&self.0), message))
-            }
-        }
+        Box::new(KernelMessage(Self(Arc::clone(&self.0)), message))
     }
 }
 
-/// A message that the host's kernel sends when an event is signalled.
-struct KernelEvent(MessageEvent);
+/// One of them. A call brings it to the guest at once; an event (irqfd) takes longer.
+struct KernelMessage(KernelMessages, Message);
 
-impl MessageSender for KernelEvent {
+impl MessageSender for KernelMessage {
     fn send(&self) {
-        self.0.send();
-    }
-}
-
-/// One for which it has no event left.
-struct KernelCall(Arc<KvmGic>, Message);
-
-impl MessageSender for KernelCall {
-    fn send(&self) {
-        KernelMessages(Arc::clone(&self.0)).send(self.1);
+        self.0.send(self.1);
     }
 }
 
