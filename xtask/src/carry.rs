@@ -137,6 +137,7 @@ impl Luggage {
         write_life(&mut s, lives + 1)?;
         // Its disk's interrupts are LPIs.
         boot::ask(&mut s, MESSAGES, "messages: 1")?;
+        boot::ask(&mut s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
         // A CPU that starts anew there.
         boot::ask(
             &mut s,
@@ -242,6 +243,8 @@ fn live(host: &mut Host, guest: &str, past: (u64, f64), life: u32) -> Result<(u6
         (1..life).try_for_each(|before| boot::ask(s, &read_life(before), &format!("life {before}")))?;
     }
     write_life(s, life)?;
+    boot::ask(s, MESSAGES, "messages: 1")?;
+    boot::ask(s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
     let timers = "a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); \
                   [ $((b - a)) -ge 1 ] && echo clock\" \"goes";
     boot::ask(s, timers, "clock goes")?;

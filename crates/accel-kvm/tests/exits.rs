@@ -320,7 +320,7 @@ fn messages_become_lpis_and_those_that_are_pending_are_carried() {
     let message = |data| KvmMessage { device: REQUESTER, address: ITS + gits::TRANSLATER, data };
     gic.send(message(3)).expect("is mapped");
     assert!(gic.send(message(5)).is_err(), "there is no such event");
-    assert!(gic.send(KvmMessage { address: ITS, ..message(3) }).is_err(), "nothing takes it there");
+    assert!(gic.send(KvmMessage { address: DEVICE, ..message(3) }).is_err(), "nothing takes it there");
     gic.send(message(15)).expect("is mapped");
     let wanted = 1 << 3 | 1 << 15;
     assert_eq!(gic.save().expect("is told"), saved);
