@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, icc};
+use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, gits, icc};
 use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
     KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES,
@@ -72,7 +72,9 @@ impl Its {
     }
 
     fn reset(&self) -> io::Result<()> {
-        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into())
+        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into())?;
+        // Of these the kernel leaves all but that they are valid.
+        [gits::BASER, gits::BASER + 8].into_iter().try_for_each(|register| self.set(register, 0))
     }
 }
 
