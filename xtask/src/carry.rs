@@ -87,7 +87,7 @@ impl Luggage {
         host.ask(&format!("head -c {size} /dev/inbox >state; cat /dev/image >image"), 0)?;
         host.ask(&format!("tail -c +{} /dev/inbox | head -c {plain} >plain", size + 1), 0)?;
         let before = sum(host)?;
-        let guest = format!("--restore state {} --drive image", files());
+        let guest = format!("--restore state {} --drive image,bus=pci", files());
         self.past = live(host, &guest, self.past, 2).context("saved under the JIT, with KVM")?;
         // Nothing has changed what was saved.
         if sum(host)? != before {
@@ -105,7 +105,8 @@ impl Luggage {
     pub fn return_from_kvm(&mut self, host: &mut Host) -> Result<()> {
         host.ask(&format!("dd if=/dev/zero of=image bs={DISK} count=1"), 0)?;
         let append = format!("--append '{WORDS}'");
-        let guest = format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image", files());
+        let guest =
+            format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image,bus=pci", files());
         self.past = live(host, &guest, (0, 0.0), 1).context("started with KVM")?;
         self.come_back(host, 1).context("started with KVM, under the JIT")?;
         println!("from KVM to the JIT: ok");
@@ -126,7 +127,7 @@ impl Luggage {
         std::io::copy(&mut outbox.take(DISK), &mut File::create(&image)?)?;
         let mut c = restore(&self.armlet, &state);
         c.arg("--kernel").arg(&self.linux.image).arg("--initrd").arg(&self.linux.initrd);
-        let mut s = Session::start(c.arg("--drive").arg(&image), LIMIT, false)?;
+        let mut s = Session::start(c.arg("--drive").arg(drive(&image)), LIMIT, false)?;
         s.send_line("")?;
         s.wait_for(PROMPT).context("no shell prompt")?;
         goes_on(self.past, look(&mut s)?)?;
@@ -134,6 +135,9 @@ impl Luggage {
             boot::ask(&mut s, &read_life(life), &format!("life {life}"))?;
         }
         write_life(&mut s, lives + 1)?;
+        // Its disk's interrupts are LPIs.
+        boot::ask(&mut s, MESSAGES, "messages: 1")?;
+        boot::ask(&mut s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
         // A CPU that starts anew there.
         boot::ask(
             &mut s,
@@ -145,6 +149,15 @@ impl Luggage {
         finish(s, 0)
     }
 }
+
+/// The guest's disk, whose interrupts are messages.
+fn drive(image: &Path) -> String {
+    format!("{},bus=pci", image.display())
+}
+
+/// How many of the disk's interrupts have come by the ITS.
+const MESSAGES: &str =
+    "awk '/ITS.*-req/ { n += $2 + $3 > 0 } END { print \"messages: \" n }' /proc/interrupts";
 
 const WORDS: &str = "console=ttyAMA0 quiet shell";
 
@@ -164,7 +177,11 @@ fn machine(linux: &Linux, armlet: &Path, folder: &Folder, socket: &Socket) -> Re
     let image = folder.path("image");
     File::create(&image)?.set_len(DISK)?;
     let mut c = linux.command(armlet, 2, "quiet shell");
-    c.args(["--cpu", CPU, "--memory", MEMORY]).arg("--drive").arg(&image).arg("--qmp").arg(socket.option());
+    c.args(["--cpu", CPU, "--memory", MEMORY])
+        .arg("--drive")
+        .arg(drive(&image))
+        .arg("--qmp")
+        .arg(socket.option());
     Ok(c)
 }
 
@@ -226,6 +243,8 @@ fn live(host: &mut Host, guest: &str, past: (u64, f64), life: u32) -> Result<(u6
         (1..life).try_for_each(|before| boot::ask(s, &read_life(before), &format!("life {before}")))?;
     }
     write_life(s, life)?;
+    boot::ask(s, MESSAGES, "messages: 1")?;
+    boot::ask(s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
     let timers = "a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); \
                   [ $((b - a)) -ge 1 ] && echo clock\" \"goes";
     boot::ask(s, timers, "clock goes")?;
@@ -257,7 +276,7 @@ fn refusals(host: &mut Host) -> Result<()> {
     ];
     for (state, options, words) in cases {
         let rest = match state {
-            "state" => format!("{files} --drive image"),
+            "state" => format!("{files} --drive image,bus=pci"),
             _ => format!("--kernel {}/Image", folder(Version::V6_12)),
         };
         let told =
@@ -268,7 +287,9 @@ fn refusals(host: &mut Host) -> Result<()> {
     }
     let flip = "cat state >bad; echo flip | dd of=bad bs=1 seek=200000 conv=notrunc";
     for change in ["head -c 100000 state >bad", flip] {
-        let line = format!("{change}; armlet run --accel kvm --restore bad {files} --drive image </dev/null");
+        let line = format!(
+            "{change}; armlet run --accel kvm --restore bad {files} --drive image,bus=pci </dev/null"
+        );
         let told = host.ask(&line, 2)?;
         if !told.contains("bad' cannot be restored") {
             bail!("what `{change}` makes is not refused, but:\n{told}");

@@ -108,10 +108,6 @@ impl KvmGic {
         match self.0 {}
     }
 
-    pub fn message_event(self: &Arc<Self>, _: KvmMessage) -> io::Result<MessageEvent> {
-        match self.0 {}
-    }
-
     pub fn reset(&self) {
         match self.0 {}
     }
@@ -121,16 +117,6 @@ impl KvmGic {
     }
 
     pub fn restore(&self, _: &SavedGic) -> Result<(), Unfit> {
-        match self.0 {}
-    }
-}
-
-/// An event that sends a message. There is none on this host.
-pub struct MessageEvent(Infallible);
-
-#[allow(missing_docs, reason = "as on hosts that have it")]
-impl MessageEvent {
-    pub fn send(&self) {
         match self.0 {}
     }
 }
