@@ -1,6 +1,7 @@
 //! KVM on hosts that are not arm64: nothing but the error.
 
 use std::convert::Infallible;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use armlet_engine::{Accelerator, AcceleratorError, VcpuBackend, VcpuShared};
 use armlet_memory::AddressSpace;
 use armlet_saved::{SavedGic, Unfit};
 
-use crate::{GicLayout, GicVersion, KvmConfig, KvmError};
+use crate::{GicLayout, GicVersion, KvmConfig, KvmError, KvmMessage};
 
 /// Frequency of the host's counter, in Hz. No guest has it here.
 pub fn counter_frequency() -> u64 {
@@ -103,6 +104,14 @@ impl KvmGic {
         match self.0 {}
     }
 
+    pub fn send(&self, _: KvmMessage) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub fn message_event(self: &Arc<Self>, _: KvmMessage) -> io::Result<MessageEvent> {
+        match self.0 {}
+    }
+
     pub fn reset(&self) {
         match self.0 {}
     }
@@ -112,6 +121,16 @@ impl KvmGic {
     }
 
     pub fn restore(&self, _: &SavedGic) -> Result<(), Unfit> {
+        match self.0 {}
+    }
+}
+
+/// An event that sends a message. There is none on this host.
+pub struct MessageEvent(Infallible);
+
+#[allow(missing_docs, reason = "as on hosts that have it")]
+impl MessageEvent {
+    pub fn send(&self) {
         match self.0 {}
     }
 }

@@ -1,24 +1,29 @@
-//! The interrupt controller inside the host's kernel (Documentation/virt/kvm/devices/arm-vgic-v3.rst and arm-vgic.rst of
-//! Linux).
+//! The interrupt controller inside the host's kernel (Documentation/virt/kvm/devices/arm-vgic-v3.rst, arm-vgic-its.rst and
+//! arm-vgic.rst of Linux).
 
 use std::io;
 use std::sync::Arc;
 
-use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, icc};
+use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, icc};
 use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
+    KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES,
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
     KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
-    KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
+    KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
+    KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_VGIC_ITS_ADDR_TYPE,
     KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST,
     KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as TYPE_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as TYPE_V2, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as TYPE_V3,
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
+use crate::message::{MessageEvent, Messages};
 use crate::system::{command, could_create, get, host, set};
 use crate::vgic::{Attributes, Group, Shape, attribute_affinity};
-use crate::{GicLayout, GicVersion, KvmError, vgic2};
+use crate::vits::{self, Service};
+use crate::{GicLayout, GicVersion, KvmError, KvmMessage, vgic2};
 
 /// `KVM_IRQ_LINE`: an SPI.
 const TYPE_SPI: u32 = 1 << 24;
@@ -28,10 +33,52 @@ pub struct KvmGic {
     device: DeviceFd,
     vm: Arc<VmFd>,
     kind: Kind,
+    messages: Messages,
 }
 
 /// What it is.
 enum Kind {
+    V2(vgic2::Shape),
+    V3 { shape: Shape, its: Its },
+}
+
+/// The interrupt translation service.
+struct Its(DeviceFd);
+
+impl Service for Its {
+    fn get(&self, register: u64) -> io::Result<u64> {
+        get(&self.0, KVM_DEV_ARM_VGIC_GRP_ITS_REGS, register)
+    }
+
+    fn set(&self, register: u64, value: u64) -> io::Result<()> {
+        set(&self.0, KVM_DEV_ARM_VGIC_GRP_ITS_REGS, register, &value)
+    }
+
+    fn write_tables(&self) -> io::Result<()> {
+        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_SAVE_TABLES.into())
+    }
+
+    fn read_tables(&self) -> io::Result<()> {
+        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_RESTORE_TABLES.into())
+    }
+}
+
+impl Its {
+    fn new(vm: &VmFd, base: u64) -> io::Result<Self> {
+        let mut asked = kvm_create_device { type_: TYPE_ITS, fd: 0, flags: 0 };
+        let its = Self(vm.create_device(&mut asked).map_err(host)?);
+        set(&its.0, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_ITS_ADDR_TYPE.into(), &base)?;
+        command(&its.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT.into())?;
+        Ok(its)
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into())
+    }
+}
+
+/// What kind of interrupt controller is made.
+enum Plan {
     V2(vgic2::Shape),
     V3(Shape),
 }
@@ -72,30 +119,35 @@ impl KvmGic {
     /// Makes it for a virtual machine all of whose vCPUs have been made: of version 3, or 2 where the host has no other.
     pub(crate) fn new(vm: &Arc<VmFd>, mpidrs: &[u64], layout: &GicLayout) -> Result<Self, KvmError> {
         let cpus = mpidrs.len();
-        let (number, kind) = match version(vm) {
+        let (number, plan) = match version(vm) {
             GicVersion::V2 if cpus > vgic2::MOST_CPUS => return Err(KvmError::GicCpus { asked: cpus }),
-            GicVersion::V2 => (TYPE_V2, Kind::V2(vgic2::Shape { spis: layout.spis, cpus })),
+            GicVersion::V2 => (TYPE_V2, Plan::V2(vgic2::Shape { spis: layout.spis, cpus })),
             GicVersion::V3 => {
                 let affinities = mpidrs.iter().map(|m| attribute_affinity(*m)).collect();
-                (TYPE_V3, Kind::V3(Shape { spis: layout.spis, affinities }))
+                (TYPE_V3, Plan::V3(Shape { spis: layout.spis, affinities }))
             }
         };
         let mut asked = kvm_create_device { type_: number, fd: 0, flags: 0 };
         let device = vm.create_device(&mut asked).map_err(|e| KvmError::Gic(host(e)))?;
         let refused = |source| KvmError::Refused { what: "place an interrupt controller", source };
-        place(&device, &kind, layout).map_err(refused)?;
+        place(&device, &plan, layout).map_err(refused)?;
         let interrupts = layout.spis + PRIVATE_INTIDS;
         set(&device, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &interrupts).map_err(refused)?;
         let refused = |source| KvmError::Refused { what: "start an interrupt controller", source };
         command(&device, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT.into()).map_err(refused)?;
-        Ok(Self { device, vm: Arc::clone(vm), kind })
+        let refused = |source| KvmError::Refused { what: "make an interrupt translation service", source };
+        let kind = match plan {
+            Plan::V2(shape) => Kind::V2(shape),
+            Plan::V3(shape) => Kind::V3 { shape, its: Its::new(vm, layout.its).map_err(refused)? },
+        };
+        Ok(Self { device, vm: Arc::clone(vm), kind, messages: Messages::new(vm) })
     }
 
     /// What it is.
     pub fn version(&self) -> GicVersion {
         match self.kind {
             Kind::V2(_) => GicVersion::V2,
-            Kind::V3(_) => GicVersion::V3,
+            Kind::V3 { .. } => GicVersion::V3,
         }
     }
 
@@ -110,20 +162,41 @@ impl KvmGic {
     pub fn reset(&self) {
         let reset = match &self.kind {
             Kind::V2(shape) => shape.reset(&self.device),
-            Kind::V3(shape) => self.reset_v3(shape),
+            Kind::V3 { shape, its } => its.reset().and_then(|()| self.reset_v3(shape)),
         };
         if let Err(error) = reset {
             tracing::error!(%error, "the interrupt controller in the host's kernel cannot be reset");
         }
     }
 
-    /// All registers, and the levels of the inputs. The vCPUs must be stopped.
+    /// Sends a message to its ITS.
+    ///
+    /// # Errors
+    /// The host's; also where nothing takes the message.
+    pub fn send(&self, message: KvmMessage) -> io::Result<()> {
+        self.messages.send(message)
+    }
+
+    /// An event by which one message is sent.
+    ///
+    /// # Errors
+    /// The host's, which has no more of them.
+    pub fn message_event(self: &Arc<Self>, message: KvmMessage) -> io::Result<MessageEvent> {
+        MessageEvent::new(&self.messages, message)
+    }
+
+    /// All registers, and the levels of the inputs. Mappings of the ITS, and which LPIs are pending, are in the guest's memory
+    /// then. The vCPUs must be stopped.
     ///
     /// # Errors
     /// The host's, or it is a GICv2.
     pub fn save(&self) -> Result<SavedGic, Unfit> {
         let failed = |e| Unfit::new(format!("the host's kernel does not tell its interrupt controller: {e}"));
-        self.saved_shape()?.save(&self.device).map_err(failed)
+        let (shape, its) = self.saved_parts()?;
+        let attribute = KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES;
+        command(&self.device, KVM_DEV_ARM_VGIC_GRP_CTRL, attribute.into()).map_err(failed)?;
+        let its = Some(vits::save(its).map_err(failed)?);
+        Ok(SavedGic { its, ..shape.save(&self.device).map_err(failed)? })
     }
 
     /// Takes over what was saved. The vCPUs must be stopped, and be as they are to go on.
@@ -131,12 +204,17 @@ impl KvmGic {
     /// # Errors
     /// What the host's cannot be; it must not be used then.
     pub fn restore(&self, saved: &SavedGic) -> Result<(), Unfit> {
-        self.saved_shape()?.restore(&self.device, saved)
+        let (shape, its) = self.saved_parts()?;
+        let saved_its = saved.its.as_ref();
+        let saved_its = saved_its.ok_or_else(|| Unfit::new("the interrupt controller: it had no ITS"))?;
+        // Which LPIs are pending is read when their mappings are, so where those tables are comes first.
+        shape.restore(&self.device, saved)?;
+        vits::restore(its, saved_its)
     }
 
-    fn saved_shape(&self) -> Result<&Shape, Unfit> {
+    fn saved_parts(&self) -> Result<(&Shape, &Its), Unfit> {
         match &self.kind {
-            Kind::V3(shape) => Ok(shape),
+            Kind::V3 { shape, its } => Ok((shape, its)),
             Kind::V2(_) => Err(Unfit::new(
                 "the interrupt controller: this host's kernel has a GICv2, which is neither saved nor restored",
             )),
@@ -160,6 +238,11 @@ impl KvmGic {
             set(&self.device, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, affinity | (SGI_BASE + at), &value)
         };
         reset_frame(0..1, private)?;
+        for register in
+            [gicr::CTLR, gicr::PROPBASER, gicr::PROPBASER + 4, gicr::PENDBASER, gicr::PENDBASER + 4]
+        {
+            set(&self.device, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, affinity | register, &0u32)?;
+        }
         let group = KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS;
         let attribute = |register: u16| affinity | u64::from(register);
         for register in [icc::PMR, icc::BPR0, icc::BPR1, icc::AP0R0, icc::AP1R0, icc::IGRPEN0, icc::IGRPEN1] {
@@ -177,9 +260,9 @@ pub fn version(vm: &VmFd) -> GicVersion {
 }
 
 /// Where guests find it.
-fn place(device: &DeviceFd, kind: &Kind, layout: &GicLayout) -> io::Result<()> {
+fn place(device: &DeviceFd, plan: &Plan, layout: &GicLayout) -> io::Result<()> {
     let put = |what: u32, base: u64| set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, what.into(), &base);
-    if let Kind::V2(_) = kind {
+    if let Plan::V2(_) = plan {
         put(KVM_VGIC_V2_ADDR_TYPE_DIST, layout.distributor)?;
         return put(KVM_VGIC_V2_ADDR_TYPE_CPU, layout.interface);
     }

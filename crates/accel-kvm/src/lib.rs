@@ -9,6 +9,8 @@
 //! | `gic` | the interrupt controller inside the host's kernel |
 //! | [`vgic`] | its state, as it is saved; needs no KVM |
 //! | [`vgic2`] | the same for a GICv2, where the host has only that |
+//! | [`vits`] | the state of its ITS; needs no KVM |
+//! | `message` | interrupts that are messages |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
@@ -29,6 +31,7 @@ pub mod registers;
 pub mod step;
 pub mod vgic;
 pub mod vgic2;
+pub mod vits;
 
 #[cfg(not(target_arch = "aarch64"))]
 mod absent;
@@ -47,17 +50,21 @@ mod kick;
 #[cfg(target_arch = "aarch64")]
 mod machine;
 #[cfg(target_arch = "aarch64")]
+mod message;
+#[cfg(target_arch = "aarch64")]
 mod system;
 #[cfg(target_arch = "aarch64")]
 mod vcpu;
 
 #[cfg(not(target_arch = "aarch64"))]
-pub use absent::{KvmAccelerator, KvmGic, KvmMachine, counter_frequency};
+pub use absent::{KvmAccelerator, KvmGic, KvmMachine, MessageEvent, counter_frequency};
 pub use error::KvmError;
 #[cfg(target_arch = "aarch64")]
 pub use gic::KvmGic;
 #[cfg(target_arch = "aarch64")]
 pub use machine::KvmMachine;
+#[cfg(target_arch = "aarch64")]
+pub use message::MessageEvent;
 #[cfg(target_arch = "aarch64")]
 pub use system::counter_frequency;
 #[cfg(target_arch = "aarch64")]
@@ -129,4 +136,17 @@ pub struct GicLayout {
     pub redistributors: Vec<(u64, usize)>,
     /// First guest-physical address of a GICv2's CPU interfaces.
     pub interface: u64,
+    /// First guest-physical address of a GICv3's interrupt translation service, which there always is then.
+    pub its: u64,
+}
+
+/// An interrupt that is a message: what a device writes, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvmMessage {
+    /// DeviceID.
+    pub device: u32,
+    /// Guest-physical address.
+    pub address: u64,
+    /// EventID.
+    pub data: u32,
 }

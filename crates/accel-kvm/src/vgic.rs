@@ -188,7 +188,7 @@ impl<'a, D: Attributes> Cpu<'a, D> {
         Ok(SavedGicCpu {
             affinity: (self.affinity >> 32) as u32,
             private: self.private().save(0)?,
-            redistributor_ctlr: 0,
+            redistributor_ctlr: self.own().get(gicr::CTLR)? & gicr::CTLR_ENABLE_LPIS,
             asleep: false,
             propbaser: self.table(gicr::PROPBASER)? & PROPBASER_TABLE,
             pendbaser: self.table(gicr::PENDBASER)? & PENDBASER_TABLE,
@@ -205,10 +205,13 @@ impl<'a, D: Attributes> Cpu<'a, D> {
 
     fn restore(&self, saved: &SavedGicCpu) -> io::Result<()> {
         self.private().restore(0, &saved.private)?;
+        // Tables change only while nothing uses them.
+        self.own().set(gicr::CTLR, 0)?;
         for (register, value) in [(gicr::PROPBASER, saved.propbaser), (gicr::PENDBASER, saved.pendbaser)] {
             self.own().set(register, value as u32)?;
             self.own().set(register + 4, (value >> 32) as u32)?;
         }
+        self.own().set(gicr::CTLR, saved.redistributor_ctlr & gicr::CTLR_ENABLE_LPIS)?;
         let control = self.get(icc::CTLR)? & !icc::CTLR_WRITABLE;
         // BPR1 is only taken while there is one for each group.
         self.set(icc::CTLR, control)?;
@@ -263,6 +266,7 @@ impl Shape {
             cpus: cpus.collect::<io::Result<_>>()?,
             priority_bits: bits?,
             next_cpu: 0,
+            its: None,
         })
     }
 
@@ -322,7 +326,8 @@ fn check(saved: &SavedGic, here: &SavedGic) -> Result<(), Unfit> {
     number("places for CPUs", saved.cpus.len(), here.cpus.len())?;
     for (cpu, (then, now)) in saved.cpus.iter().zip(&here.cpus).enumerate() {
         same(&format!("the affinity of CPU {cpu}"), then.affinity.into(), now.affinity.into())?;
-        same(&format!("GICR_CTLR of CPU {cpu}"), then.redistributor_ctlr.into(), 0)?;
+        let others = then.redistributor_ctlr & !gicr::CTLR_ENABLE_LPIS;
+        same(&format!("GICR_CTLR of CPU {cpu}"), others.into(), 0)?;
     }
     // Both groups are on together; of a guest without group 1 nothing would come.
     let alone = saved.ctlr & GROUPS == GROUPS & !GROUP1;
@@ -371,6 +376,7 @@ fn compare_interrupts(
 fn compare_cpu(then: &SavedGicCpu, now: &SavedGicCpu) -> Result<(), Unfit> {
     compare_interrupts("GICR", 0, &then.private, &now.private)?;
     for (register, then, now) in [
+        ("GICR_CTLR", then.redistributor_ctlr.into(), now.redistributor_ctlr.into()),
         ("GICR_PROPBASER", then.propbaser & PROPBASER_TABLE, now.propbaser),
         ("GICR_PENDBASER", then.pendbaser & PENDBASER_TABLE, now.pendbaser),
         ("ICC_PMR_EL1", then.pmr.into(), now.pmr.into()),

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod execute;
 pub mod gic;
 pub mod input;
+pub mod its;
 pub mod virtio;
 pub mod walk;
 
@@ -77,6 +78,13 @@ pub const TARGETS: &[Target] = &[
         about: "the interrupt controller's registers and inputs",
         longest: 1024,
         run: gic::run,
+        describe: bytes,
+    },
+    Target {
+        name: "its",
+        about: "LPIs and the interrupt translation service: any tables, commands, registers, messages",
+        longest: 1024,
+        run: its::run,
         describe: bytes,
     },
     Target {

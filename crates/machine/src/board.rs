@@ -115,7 +115,7 @@ impl Board {
         let ram_end = spec::RAM_BASE + config.memory;
         let interrupts: Arc<dyn Interrupts> = match kvm {
             Some(machine) => Arc::new(InKernel::new(Arc::clone(machine), cpus.len(), ram_end)?),
-            None => Arc::new(Emulated::new(affinities, cpus, &time, ram_end)?),
+            None => Arc::new(Emulated::new(affinities, cpus, &time, &ram)?),
         };
         let no_thread = |source| ConfigError::Host { what: "the timers' thread", source };
         let timer_thread = if times.counted { None } else { Some(time.start().map_err(no_thread)?) };

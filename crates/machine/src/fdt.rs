@@ -16,7 +16,6 @@ const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
 /// The ITS, which a bus's `msi-map` names.
-#[allow(dead_code, reason = "for buses, which come later")]
 pub const PHANDLE_ITS: u32 = 4;
 const PHANDLE_CPU0: u32 = 0x1000;
 /// The level 2 cache of the first cluster.
@@ -239,6 +238,19 @@ fn interrupt_controller(w: &mut FdtWriter, d: &Description<'_>) -> Result<(), Er
         }
     }
     w.property_phandle(PHANDLE_GIC)?;
+    if d.gic == GicVersion::V3 {
+        translation_service(w)?;
+    }
+    w.end_node(node)
+}
+
+fn translation_service(w: &mut FdtWriter) -> Result<(), Error> {
+    let node = w.begin_node(&node_name("its", spec::ITS, ""))?;
+    w.property_string("compatible", "arm,gic-v3-its")?;
+    w.property_null("msi-controller")?;
+    w.property_u32("#msi-cells", 1)?;
+    w.property_array_u64("reg", &[spec::ITS.base, spec::ITS.size])?;
+    w.property_phandle(PHANDLE_ITS)?;
     w.end_node(node)
 }
 

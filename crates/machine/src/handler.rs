@@ -206,12 +206,13 @@ mod tests {
         let shared: Vec<_> = (0..CPUS).map(|i| Arc::new(VcpuShared::new(i))).collect();
         let affinities = Topology::flat(CPUS).affinities();
         let time = TimerQueue::new(Arc::new(Clock::manual(COUNTER_FREQUENCY)));
-        let interrupts = Emulated::new(affinities.clone(), &shared, &time, 0).unwrap();
+        let ram = Ram::new(spec::RAM_BASE, 1 << 20).unwrap();
+        let interrupts = Emulated::new(affinities.clone(), &shared, &time, &ram).unwrap();
         let semihosting = semihosting
             .then(|| Arc::new(Semihosting::new(Console::new(), "test", (0, 0), &Times::new(None))));
         let handler = Arc::new(Handler {
             model: Arc::clone(&model),
-            ram: Ram::new(spec::RAM_BASE, 1 << 20).unwrap(),
+            ram,
             interrupts: Arc::new(interrupts),
             affinities,
             semihosting,

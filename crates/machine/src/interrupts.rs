@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use armlet_accel_kvm::{GicLayout, GicVersion, KvmGic, KvmMachine, counter_frequency};
+use armlet_accel_kvm::{
+    GicLayout, GicVersion, KvmGic, KvmMachine, KvmMessage, MessageEvent, counter_frequency,
+};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuState, SysReg};
 use armlet_devices::clock::COUNTER_FREQUENCY;
+use armlet_devices::gic::Its;
 use armlet_devices::timer::check_timers;
 use armlet_devices::timer::spec::CNTKCTL_EL1;
 use armlet_devices::{
-    BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, MessageSink, TimerLines, TimerQueue,
+    BoardRegisters, GenericTimers, GicConfig, GicV3, InterruptLine, Message, MessageSender, MessageSink,
+    TimerLines, TimerQueue,
 };
 use armlet_engine::VcpuShared;
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::{AccessSize, MmioDevice, Ram};
 use armlet_saved::{SavedGic, SavedTimer, SavedTimers, Unfit};
 
 use crate::error::ConfigError;
@@ -90,6 +94,7 @@ pub(crate) trait Interrupts: Send + Sync {
 /// Devices of this program.
 pub(crate) struct Emulated {
     pub(crate) gic: Arc<GicV3>,
+    its: Arc<Its>,
     pub(crate) timers: Arc<GenericTimers>,
     stolen: Arc<StolenTime>,
     ram_end: u64,
@@ -97,18 +102,21 @@ pub(crate) struct Emulated {
 }
 
 impl Emulated {
-    /// For these CPUs, with timers on `time`.
+    /// For these CPUs, with timers on `time`, and tables of LPIs in `ram`.
     pub(crate) fn new(
         affinities: Vec<u64>,
         cpus: &[Arc<VcpuShared>],
         time: &Arc<TimerQueue>,
-        ram_end: u64,
+        ram: &Ram,
     ) -> Result<Self, ConfigError> {
-        let gic = GicV3::new(&GicConfig { spis: SPIS, affinities }, cpus.to_vec()).map_err(wiring)?;
+        let config = GicConfig { spis: SPIS, affinities };
+        let gic = GicV3::with_lpis(&config, cpus.to_vec(), ram.clone()).map_err(wiring)?;
+        let its = Its::new(&gic, ram.clone(), spec::ITS.base);
+        let ram_end = ram.base() + ram.size();
         let lines = (0..cpus.len()).map(|cpu| timer_lines(&gic, cpu)).collect::<Result<_, _>>()?;
         let timers = Arc::new(GenericTimers::new(time, lines));
         let stolen = Arc::new(StolenTime((0..cpus.len()).map(|_| AtomicU64::new(0)).collect()));
-        Ok(Self { gic, timers, stolen, ram_end, cpus: cpus.len() })
+        Ok(Self { gic, its, timers, stolen, ram_end, cpus: cpus.len() })
     }
 }
 
@@ -148,8 +156,13 @@ impl Interrupts for Emulated {
         self.gic.spi(n).map_err(wiring)
     }
 
+    fn messages(&self) -> Option<Arc<dyn MessageSink>> {
+        Some(Arc::clone(&self.its) as _)
+    }
+
     fn windows(&self) -> Vec<(spec::Region, Arc<dyn MmioDevice>)> {
         let mut windows = vec![(spec::GIC_DISTRIBUTOR, self.gic.distributor())];
+        windows.push((spec::ITS, self.its.frames()));
         windows.push((spec::STOLEN_TIME, Arc::clone(&self.stolen) as _));
         let mut first = 0;
         for region in redistributor_regions(self.cpus, self.ram_end) {
@@ -162,6 +175,7 @@ impl Interrupts for Emulated {
 
     fn reset(&self) {
         self.timers.reset();
+        self.its.reset();
         self.gic.reset();
         self.stolen.0.iter().for_each(|cpu| cpu.store(0, Ordering::Relaxed));
     }
@@ -197,16 +211,19 @@ impl Interrupts for Emulated {
         for (timer, stolen) in timers.cpus.iter_mut().zip(&self.stolen.0) {
             timer.stolen = stolen.load(Ordering::Relaxed);
         }
-        Ok((self.gic.save(), timers))
+        Ok((SavedGic { its: Some(self.its.save()), ..self.gic.save() }, timers))
     }
 
     fn restore(&self, gic: &SavedGic, timers: &SavedTimers) -> Result<(), Unfit> {
         self.gic.check(gic)?;
+        let its = gic.its.as_ref().ok_or_else(|| Unfit::new("the interrupt controller: it had no ITS"))?;
+        Its::check(its)?;
         self.timers.check(timers)?;
         for (stolen, timer) in self.stolen.0.iter().zip(&timers.cpus) {
             stolen.store(timer.stolen, Ordering::Relaxed);
         }
         self.gic.restore(gic)?;
+        self.its.restore(its)?;
         self.timers.restore(timers)
     }
 }
@@ -224,7 +241,7 @@ impl InKernel {
         let region = |r: &spec::Region| (r.base, (r.size / spec::GIC_REDISTRIBUTOR_STRIDE) as usize);
         let redistributors = redistributor_regions(cpus, ram_end).iter().map(region).collect();
         let (distributor, interface) = (spec::GIC_DISTRIBUTOR.base, spec::GIC_INTERFACE.base);
-        let layout = GicLayout { spis: SPIS, distributor, redistributors, interface };
+        let layout = GicLayout { spis: SPIS, distributor, redistributors, interface, its: spec::ITS.base };
         let gic = machine.create_gic(&layout)?;
         Ok(Self { machine, gic, cpus })
     }
@@ -256,7 +273,56 @@ impl InterruptLine for KernelLine {
     }
 }
 
+/// The ITS in the host's kernel.
+struct KernelMessages(Arc<KvmGic>);
+
+fn kernel_message(message: Message) -> KvmMessage {
+    let Message { device, address, data } = message;
+    KvmMessage { device, address, data }
+}
+
+impl MessageSink for KernelMessages {
+    fn send(&self, message: Message) {
+        if let Err(error) = self.0.send(kernel_message(message)) {
+            tracing::debug!(?message, %error, "nothing takes the message");
+        }
+    }
+
+    fn sender(&self, message: Message) -> Box<dyn MessageSender> {
+        match self.0.message_event(kernel_message(message)) {
+            Ok(event) => Box::new(KernelEvent(event)),
+            Err(error) => {
+                tracing::debug!(?message, %error, "the host's kernel gives no event for a message");
+                Box::new(KernelCall(Arc::clone(&self.0), message))
+            }
+        }
+    }
+}
+
+/// A message that the host's kernel sends when an event is signalled.
+struct KernelEvent(MessageEvent);
+
+impl MessageSender for KernelEvent {
+    fn send(&self) {
+        self.0.send();
+    }
+}
+
+/// One for which it has no event left.
+struct KernelCall(Arc<KvmGic>, Message);
+
+impl MessageSender for KernelCall {
+    fn send(&self) {
+        KernelMessages(Arc::clone(&self.0)).send(self.1);
+    }
+}
+
 impl Interrupts for InKernel {
+    fn messages(&self) -> Option<Arc<dyn MessageSink>> {
+        let has_its = self.gic.version() == GicVersion::V3;
+        has_its.then(|| Arc::new(KernelMessages(Arc::clone(&self.gic))) as _)
+    }
+
     fn keeps_power(&self) -> bool {
         self.machine.keeps_power()
     }

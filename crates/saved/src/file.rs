@@ -91,7 +91,10 @@ impl Section {
 
     /// The version that is written, and the only one that is read.
     const fn version(self) -> u32 {
-        1
+        match self {
+            Self::Gic => 2,
+            _ => 1,
+        }
     }
 }
 

@@ -70,5 +70,24 @@ saved! {
         "6" priority_bits: u32,
         /// CPU from which the search for the target of a 1-of-N interrupt begins.
         "7" next_cpu: u32,
+        /// Its interrupt translation service.
+        "8" its: Option<SavedIts>,
+    }
+
+    /// The interrupt translation service. Its tables, and those that tell which LPIs are pending, are in the guest's memory, as
+    /// Linux's KVM lays them out (revision 0).
+    SavedIts {
+        /// GITS_CTLR.Enabled.
+        "1" enabled: bool,
+        /// GITS_CBASER.
+        "2" queue: u64,
+        /// GITS_CWRITER.
+        "3" written: u64,
+        /// GITS_CREADR.
+        "4" read: u64,
+        /// GITS_BASER0, the bits that software can change: the table of devices.
+        "5" devices: u64,
+        /// GITS_BASER1: that of collections.
+        "6" collections: u64,
     }
 }

@@ -38,7 +38,7 @@ pub use device::{
     SavedGpio, SavedPciFunction, SavedQueue, SavedRtc, SavedTimer, SavedTimers, SavedUart, SavedUartDriver,
     SavedVector, SavedVirtio, SavedVirtioPci,
 };
-pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts};
+pub use gic::{SavedGic, SavedGicCpu, SavedInterrupts, SavedIts};
 pub use machine::{SavedConsole, SavedDrive, SavedFile, SavedHandle, SavedMachine, SavedSemihosting};
 
 /// Why a saved part cannot become the part that is here: what differs, for people.

@@ -30,6 +30,11 @@ impl Kernel {
         }
     }
 
+    /// LPIs of the CPU whose register is `at` are enabled.
+    fn uses_tables(&self, at: u64) -> bool {
+        self.at(Group::Redistributor, at & AFFINITY) & u64::from(gicr::CTLR_ENABLE_LPIS) != 0
+    }
+
     fn set_interface(&self, at: u64, value: u64) -> io::Result<()> {
         let control = self.at(Group::Interface, at & AFFINITY | u64::from(icc::CTLR));
         let register = at as u16;
@@ -52,6 +57,8 @@ impl Attributes for Kernel {
             Group::Interface if at as u16 == icc::CTLR => control & icc::CTLR_WRITABLE | HOST_CONTROL,
             Group::Interface if at as u16 == icc::BPR1 && control & icc::CTLR_CBPR != 0 => 7,
             Group::Distributor if at == gicd::CTLR => self.at(group, at) | 0x50,
+            // LPIs can be disabled again (CES), and their configuration be read again (IR).
+            Group::Redistributor if at & !AFFINITY == gicr::CTLR => self.at(group, at) | 6,
             Group::Interface | Group::Levels => self.at(group, at),
             _ => self.at(group, Self::set_of(at).0),
         })
@@ -68,6 +75,12 @@ impl Attributes for Kernel {
             (Some(false), _) => old & !value,
             // All that there is of it.
             (None, 0) if group == Group::Distributor => value & u64::from(GROUP1),
+            // A table does not change while it is in use.
+            (None, 0x70..0x80)
+                if group == Group::Redistributor && at & SGI_BASE == 0 && self.uses_tables(at) =>
+            {
+                old
+            }
             // How a table is cached.
             (None, 0x70) if group == Group::Redistributor && at & SGI_BASE == 0 => value | 0x180,
             // An upper half, and 1-of-N in a lower one.
@@ -123,6 +136,7 @@ fn some_state(seed: &mut u64) -> SavedGic {
     let cpu = |affinity: &u64, seed: &mut u64| SavedGicCpu {
         affinity: (affinity >> 32) as u32,
         private: some_interrupts(seed, Some(0xffff)),
+        redistributor_ctlr: random(seed) as u32 & gicr::CTLR_ENABLE_LPIS,
         propbaser: random(seed) & PROPBASER_TABLE,
         pendbaser: random(seed) & PENDBASER_TABLE,
         pmr: random(seed) as u8 & 0xf8,
@@ -143,6 +157,7 @@ fn some_state(seed: &mut u64) -> SavedGic {
         cpus: shape.affinities.iter().map(|affinity| cpu(affinity, seed)).collect(),
         priority_bits: 5,
         next_cpu: 0,
+        its: None,
     }
 }
 
@@ -184,7 +199,7 @@ fn what_the_kernel_has_not_is_named() {
     let cases: [(&str, Change); 11] = [
         ("GICD_IROUTER of SPI 3", |gic| gic.routes[3] |= 1 << 31),
         ("GICD_IROUTER of SPI 4", |gic| gic.routes[4] |= 1 << 32),
-        ("GICR_CTLR of CPU 1", |gic| gic.cpus[1].redistributor_ctlr = 1 << 24),
+        ("GICR_CTLR of CPU 1", |gic| gic.cpus[1].redistributor_ctlr |= 1 << 24),
         ("GICR_ICFGR from INTID 0 on", |gic| gic.cpus[2].private.edge |= 1 << 16),
         ("GICD_IPRIORITYR of INTID 70", |gic| gic.shared[1].priority[6] |= 1),
         ("had 4 priority bits and has 5", |gic| gic.priority_bits = 4),

@@ -20,18 +20,18 @@ pub(super) fn read_sized(offset: u64, size: AccessSize, read: impl Fn(u64) -> u3
 }
 
 /// Value of an identification register.
-fn identification(offset: u64) -> u32 {
+pub(super) fn identification(offset: u64) -> u32 {
     let index = ((offset - common::IDREGS) / 4) as usize;
     common::ID_VALUES.get(index).copied().map_or(0, u32::from)
 }
 
 /// The low or high word of a 64-bit register, by address.
-fn half(value: u64, offset: u64) -> u32 {
+pub(super) fn half(value: u64, offset: u64) -> u32 {
     (value >> (8 * (offset & 4))) as u32
 }
 
 /// `old` with the word that `offset` addresses replaced.
-fn with_half(old: u64, offset: u64, word: u32) -> u64 {
+pub(super) fn with_half(old: u64, offset: u64, word: u32) -> u64 {
     let shift = 8 * (offset & 4);
     (old & !(0xffff_ffff << shift)) | u64::from(word) << shift
 }
@@ -62,7 +62,11 @@ impl State {
     }
 
     fn gicd_typer(&self) -> u32 {
-        self.blocks.len() as u32 | gicd::TYPER_IDBITS | gicd::TYPER_A3V | gicd::TYPER_RSS
+        let ids = match self.lpis {
+            Some(_) => gicd::TYPER_IDBITS_LPIS | gicd::TYPER_LPIS,
+            None => gicd::TYPER_IDBITS,
+        };
+        self.blocks.len() as u32 | ids | gicd::TYPER_A3V | gicd::TYPER_RSS
     }
 
     /// Reads a word of the distributor.
@@ -167,6 +171,7 @@ impl State {
             return sgi_frame_read(&c.private, offset - SGI_BASE);
         }
         match offset {
+            gicr::CTLR if self.lpis.is_some() => c.ctlr | gicr::CTLR_CES | gicr::CTLR_IR,
             gicr::CTLR => c.ctlr,
             gicr::IIDR => common::IIDR_VALUE,
             gicr::WAKER if c.asleep => gicr::WAKER_PROCESSOR_SLEEP | gicr::WAKER_CHILDREN_ASLEEP,
@@ -175,9 +180,9 @@ impl State {
                 gicr::TYPER => {
                     let last = if last { gicr::TYPER_LAST } else { 0 };
                     let typer = u64::from(c.affinity) << 32 | (cpu as u64) << 8 | gicr::TYPER_DPGS | last;
-                    half(typer, offset)
+                    half(typer | if self.lpis.is_some() { gicr::TYPER_PLPIS } else { 0 }, offset)
                 }
-                gicr::PROPBASER => half(c.propbaser, offset),
+                gicr::PROPBASER => half(self.lpis.as_ref().map_or(0, |lpis| lpis.propbaser), offset),
                 gicr::PENDBASER => half(c.pendbaser, offset),
                 _ => 0,
             },
@@ -198,6 +203,7 @@ impl State {
             return self.update(cpu);
         }
         match size {
+            AccessSize::Double if offset == gicr::PENDBASER => self.write_pendbaser(cpu, value),
             AccessSize::Double => {
                 self.gicr_write_word(cpu, offset, value as u32);
                 self.gicr_write_word(cpu, offset + 4, (value >> 32) as u32);
@@ -215,16 +221,28 @@ impl State {
         }
         match offset {
             gicr::CTLR => {
-                c.ctlr = value & (gicr::CTLR_DPG0 | gicr::CTLR_DPG1);
+                let dpg = gicr::CTLR_DPG0 | gicr::CTLR_DPG1;
+                c.ctlr = (c.ctlr & !dpg) | (value & dpg);
+                self.switch_lpis(cpu, value & gicr::CTLR_ENABLE_LPIS != 0);
                 self.participants_changed();
             }
             gicr::WAKER => {
                 c.asleep = value & gicr::WAKER_PROCESSOR_SLEEP != 0;
                 self.participants_changed();
             }
+            gicr::INVLPIR => self.reload_lpi(value),
+            gicr::INVALLR => {
+                self.reload_lpis(cpu);
+            }
             _ => match offset & !7 {
-                gicr::PROPBASER => c.propbaser = with_half(c.propbaser, offset, value),
-                gicr::PENDBASER => c.pendbaser = with_half(c.pendbaser, offset, value),
+                gicr::PROPBASER => {
+                    let old = self.lpis.as_ref().map_or(0, |lpis| lpis.propbaser);
+                    self.write_propbaser(cpu, with_half(old, offset, value));
+                }
+                gicr::PENDBASER => {
+                    let old = c.pendbaser;
+                    self.write_pendbaser(cpu, with_half(old, offset, value));
+                }
                 _ => {}
             },
         }

@@ -1,7 +1,7 @@
 //! GICv3: distributor, redistributors and system-register CPU interface (Arm IHI 0069).
 //!
-//! One security state (`GICD_CTLR.DS` is 1), affinity routing always on, no LPIs: group 0 interrupts are
-//! signalled as FIQ, group 1 as IRQ. Five priority bits are implemented. Choices where the architecture
+//! One security state (`GICD_CTLR.DS` is 1), affinity routing always on: group 0 interrupts are signalled as FIQ,
+//! group 1 as IRQ. With memory for their tables there are LPIs ([`GicV3::with_lpis`]), which an [`Its`] sends. Five priority bits are implemented. Choices where the architecture
 //! leaves one:
 //!
 //! - `GICR_WAKER` is honoured for the choice of a 1-of-N target, but does not hold back interrupts that name a
@@ -16,10 +16,12 @@
 //! finding a CPU's best pending interrupt is a handful of ANDs, and its result is kept, so an acknowledge
 //! looks nothing up. The vCPUs' lines are driven with the lock held, so that levels change in the order of their
 //! causes; a vCPU's kick must therefore never call back into the GIC. Devices may hold their own lock when
-//! they drive a line.
+//! they drive a line. The ITS is such a device: its lock comes before this one.
 
 mod cpu_interface;
 mod frames;
+mod its;
+mod lpi;
 mod saved;
 pub mod spec;
 mod state;
@@ -33,11 +35,13 @@ use std::sync::{Arc, Mutex};
 
 use armlet_arm::SysReg;
 use armlet_engine::VcpuShared;
-use armlet_memory::{AccessSize, MmioDevice};
+use armlet_memory::{AccessSize, MmioDevice, Ram};
 use thiserror::Error;
 
 use crate::line::InterruptLine;
 use crate::lock;
+pub use its::Its;
+use lpi::Lpis;
 use spec::{MAX_CPUS, MAX_SPIS, PPIS, PRIVATE_INTIDS, REDISTRIBUTOR_SIZE, SGIS};
 use state::State;
 
@@ -91,6 +95,26 @@ impl GicV3 {
     /// # Errors
     /// [`GicError`] if the numbers are out of range, or two CPUs share an affinity.
     pub fn new(config: &GicConfig, cpus: Vec<Arc<VcpuShared>>) -> Result<Arc<Self>, GicError> {
+        Self::build(config, cpus, None)
+    }
+
+    /// As [`Self::new`], with LPIs, whose tables are in `ram`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_lpis(
+        config: &GicConfig,
+        cpus: Vec<Arc<VcpuShared>>,
+        ram: Ram,
+    ) -> Result<Arc<Self>, GicError> {
+        Self::build(config, cpus, Some(Lpis::new(ram)))
+    }
+
+    fn build(
+        config: &GicConfig,
+        cpus: Vec<Arc<VcpuShared>>,
+        lpis: Option<Lpis>,
+    ) -> Result<Arc<Self>, GicError> {
         let count = cpus.len();
         if count == 0 || count > MAX_CPUS || count != config.affinities.len() {
             return Err(GicError::Cpus(count));
@@ -105,7 +129,7 @@ impl GicV3 {
         let inputs = config.spis as usize + count * PPIS as usize;
         let levels = (0..inputs).map(|_| AtomicBool::new(false)).collect();
         let cpus = cpus.into_iter().zip(config.affinities.iter().map(|a| packed_affinity(*a))).collect();
-        let state = Mutex::new(State::new(config.spis, cpus));
+        let state = Mutex::new(State::new(config.spis, cpus, lpis));
         Ok(Arc::new(Self { state, levels, cpus: count, spis: config.spis }))
     }
 
@@ -187,6 +211,7 @@ impl GicV3 {
     /// as at power-on, the inputs keep their levels.
     pub fn connect(&self, cpu: usize, shared: Arc<VcpuShared>) {
         let mut state = lock(&self.state);
+        state.forget_lpis(cpu);
         if let Some(c) = state.cpus.get_mut(cpu) {
             c.reset();
             // The old one is left alone with lines that nobody drives.

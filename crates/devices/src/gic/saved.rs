@@ -12,17 +12,22 @@ use std::sync::atomic::Ordering;
 const VERSION: u32 = 3;
 
 impl GicV3 {
-    /// All registers, and the levels of the inputs.
+    /// All registers, and the levels of the inputs; but for its ITS, which has them itself. Which LPIs are pending is in the
+    /// guest's memory then, in their tables.
     pub fn save(&self) -> SavedGic {
         let state = lock(&self.state);
+        state.store_all_lpis();
+        let propbaser = state.lpis.as_ref().map_or(0, |lpis| lpis.propbaser);
+        let cpu = |cpu: &Cpu| SavedGicCpu { propbaser, ..cpu.save() };
         SavedGic {
             version: VERSION,
             ctlr: state.ctlr,
             shared: state.blocks.iter().map(Block::save).collect(),
             routes: state.routes.clone(),
-            cpus: state.cpus.iter().map(Cpu::save).collect(),
+            cpus: state.cpus.iter().map(cpu).collect(),
             priority_bits: PRIORITY_BITS,
             next_cpu: state.next_cpu as u32,
+            its: None,
         }
     }
 
@@ -34,7 +39,7 @@ impl GicV3 {
         lock(&self.state).check(saved)
     }
 
-    /// Takes over all registers, and drives the vCPUs' lines by them. The inputs have the levels that were saved; whoever
+    /// Takes over all registers, and drives the vCPUs' lines by them. LPIs' tables are in the guest's memory already. The inputs have the levels that were saved; whoever
     /// drives them says so if they are others now.
     ///
     /// # Errors
@@ -77,16 +82,24 @@ impl State {
         let routes = saved.routes.iter().all(|route| route & !gicd::IROUTER_MASK == 0);
         Unfit::unless(routes && saved.ctlr & !gicd::CTLR_WRITABLE == 0, || of("GICD_CTLR or IROUTER"))?;
         saved.shared.iter().try_for_each(check_block)?;
-        saved.cpus.iter().try_for_each(check_cpu)
+        let propbaser = saved.cpus.first().map_or(0, |cpu| cpu.propbaser);
+        let common = saved.cpus.iter().all(|cpu| cpu.propbaser == propbaser);
+        Unfit::unless(common, || of("GICR_PROPBASER was not the same for all CPUs"))?;
+        saved.cpus.iter().try_for_each(|cpu| check_cpu(cpu, self.lpis.is_some()))
     }
 
     fn restore(&mut self, saved: &SavedGic) {
         self.ctlr = saved.ctlr;
         self.blocks = saved.shared.iter().map(Block::restored).collect();
         self.routes.clone_from(&saved.routes);
+        self.reset_lpis();
+        if let Some((lpis, first)) = self.lpis.as_mut().zip(saved.cpus.first()) {
+            lpis.propbaser = first.propbaser;
+        }
         for (cpu, saved) in self.cpus.iter_mut().zip(&saved.cpus) {
             cpu.restore(saved);
         }
+        (0..self.cpus.len()).for_each(|cpu| self.load_lpis(cpu));
         // Targets of 1-of-N interrupts are chosen from there on, whatever has been here before.
         let next_cpu = saved.next_cpu as usize % self.cpus.len();
         self.next_cpu = next_cpu;
@@ -101,13 +114,19 @@ fn check_block(block: &SavedInterrupts) -> Result<(), Unfit> {
     Unfit::unless(fits, || "the interrupt controller: priorities that it cannot have".into())
 }
 
-fn check_cpu(cpu: &SavedGicCpu) -> Result<(), Unfit> {
+fn check_cpu(cpu: &SavedGicCpu, lpis: bool) -> Result<(), Unfit> {
     let of = |what: &str| format!("the interrupt controller: {what} of a CPU cannot be as it was");
     check_block(&cpu.private)?;
     let sgis = (1 << SGIS) - 1;
     Unfit::unless(cpu.private.edge & sgis == sgis, || of("GICR_ICFGR0"))?;
     let dpg = gicr::CTLR_DPG0 | gicr::CTLR_DPG1;
-    Unfit::unless(cpu.redistributor_ctlr & !dpg == 0, || of("GICR_CTLR"))?;
+    let (ctlr, propbaser, pendbaser) = match lpis {
+        true => (dpg | gicr::CTLR_ENABLE_LPIS, gicr::PROPBASER_MASK, gicr::PENDBASER_MASK),
+        false => (dpg, 0, 0),
+    };
+    Unfit::unless(cpu.redistributor_ctlr & !ctlr == 0, || of("GICR_CTLR"))?;
+    Unfit::unless(cpu.propbaser & !propbaser == 0, || of("GICR_PROPBASER"))?;
+    Unfit::unless(cpu.pendbaser & !pendbaser == 0, || of("GICR_PENDBASER"))?;
     Unfit::unless(cpu.pmr & !PRIORITY_MASK == 0, || of("ICC_PMR_EL1"))?;
     Unfit::unless((icc::BPR0_MIN..8).contains(&cpu.bpr0), || of("ICC_BPR0_EL1"))?;
     Unfit::unless((icc::BPR1_MIN..8).contains(&cpu.bpr1), || of("ICC_BPR1_EL1"))?;
@@ -139,7 +158,7 @@ impl Cpu {
             private: self.private.save(),
             redistributor_ctlr: self.ctlr,
             asleep: self.asleep,
-            propbaser: self.propbaser,
+            propbaser: 0,
             pendbaser: self.pendbaser,
             pmr: interface.pmr,
             bpr0: interface.bpr0,
@@ -156,7 +175,6 @@ impl Cpu {
         self.private = Block::restored(&saved.private);
         self.ctlr = saved.redistributor_ctlr;
         self.asleep = saved.asleep;
-        self.propbaser = saved.propbaser;
         self.pendbaser = saved.pendbaser;
         let first = |registers: &[u32]| registers.first().copied().unwrap_or(0);
         self.interface = CpuInterface {

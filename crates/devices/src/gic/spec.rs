@@ -1,7 +1,10 @@
 //! What this implementation chooses where the architecture (Arm IHI 0069, chapter 12) lets it; the layout is
 //! [`armlet_arm::gic`]'s.
 
-pub use armlet_arm::gic::{INTID_SPECIAL, INTID_SPURIOUS, PPIS, PRIVATE_INTIDS, SGI_BASE, SGIS, gicr};
+pub use armlet_arm::gic::{
+    FIRST_LPI, INTID_SPECIAL, INTID_SPURIOUS, PPIS, PRIVATE_INTIDS, SGI_BASE, SGIS, gicr, gits, its_table,
+    lpi,
+};
 
 /// Most SPIs, in whole blocks of 32 below the special INTIDs.
 pub const MAX_SPIS: u32 = 960;
@@ -26,6 +29,29 @@ pub mod gicd {
 
     /// TYPER: 10 INTID bits (field holds one less).
     pub const TYPER_IDBITS: u32 = 9 << 19;
+    /// TYPER with LPIs: 16 INTID bits.
+    pub const TYPER_IDBITS_LPIS: u32 = 15 << 19;
+}
+
+/// INTIDs below this are LPIs, or nothing.
+pub const INTIDS: u32 = 1 << 16;
+/// LPIs.
+pub const LPIS: u32 = INTIDS - FIRST_LPI;
+
+/// The interrupt translation service.
+pub mod its {
+    /// Bits of DeviceIDs, and most bits of EventIDs.
+    pub const ID_BITS: u32 = 16;
+    /// TYPER: physical LPIs, entries of 8 bytes, [`ID_BITS`]; CPUs by their numbers (PTA), collections of 16 bits in memory.
+    pub const TYPER: u64 = 1 | 7 << 4 | (ID_BITS as u64 - 1) << 8 | (ID_BITS as u64 - 1) << 13;
+    /// BASER0: a table of devices with entries of 8 bytes.
+    pub const BASER0_FIXED: u64 = super::gits::BASER_DEVICES | 7 << 48 | super::gits::BASER_64K;
+    /// BASER1: one of collections.
+    pub const BASER1_FIXED: u64 = super::gits::BASER_COLLECTIONS | 7 << 48 | super::gits::BASER_64K;
+    /// PIDR0 differs from that of the other frames.
+    pub const PIDR0: u8 = 0x94;
+    /// Most that one access to a register does before the queue stalls: a command is 1, an LPI that it moves as well.
+    pub const WORK: u32 = 1 << 18;
 }
 
 /// Registers that the distributor and the SGI frame lay out alike.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use armlet_engine::VcpuShared;
 
 use super::cpu_interface::CpuInterface;
-use super::spec::{PRIORITY_MASK, PRIVATE_INTIDS, SGIS, gicd, gicr};
+use super::lpi::{Lpis, Queue};
+use super::spec::{FIRST_LPI, PRIORITY_MASK, PRIVATE_INTIDS, SGIS, gicd, gicr};
 
 /// Interrupt group; the single security state has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,8 +174,9 @@ pub(super) struct Cpu {
     pub(super) spis: Vec<u32>,
     pub(super) ctlr: u32,
     pub(super) asleep: bool,
-    pub(super) propbaser: u64,
     pub(super) pendbaser: u64,
+    /// LPIs that are pending here.
+    pub(super) lpis: Queue,
     pub(super) interface: CpuInterface,
     /// The best candidate, whatever the interface's masks say.
     pub(super) best: Option<Pending>,
@@ -192,18 +194,18 @@ impl Cpu {
             spis: vec![0; blocks],
             ctlr: 0,
             asleep: true,
-            propbaser: 0,
             pendbaser: 0,
+            lpis: Queue::default(),
             interface: CpuInterface::default(),
             best: None,
         }
     }
 
+    /// As at power-on. Its LPIs must have been forgotten before.
     pub(super) fn reset(&mut self) {
         self.private.reset(PRIVATE_EDGE);
         self.ctlr = 0;
         self.asleep = true;
-        self.propbaser = 0;
         self.pendbaser = 0;
         self.interface = CpuInterface::default();
     }
@@ -226,12 +228,14 @@ pub(super) struct State {
     /// The CPU that each SPI goes to now.
     targets: Vec<Option<u16>>,
     pub(super) cpus: Vec<Cpu>,
+    /// `None` if there are no LPIs.
+    pub(super) lpis: Option<Lpis>,
     /// Where the search for a 1-of-N target starts.
     pub(super) next_cpu: usize,
 }
 
 impl State {
-    pub(super) fn new(spis: u32, cpus: Vec<(Arc<VcpuShared>, u32)>) -> Self {
+    pub(super) fn new(spis: u32, cpus: Vec<(Arc<VcpuShared>, u32)>, lpis: Option<Lpis>) -> Self {
         let blocks = spis.div_ceil(32) as usize;
         let cpus = cpus.into_iter().map(|(shared, affinity)| Cpu::new(shared, affinity, blocks)).collect();
         let mut state = Self {
@@ -240,6 +244,7 @@ impl State {
             routes: vec![0; blocks * 32],
             targets: vec![None; blocks * 32],
             cpus,
+            lpis,
             next_cpu: 0,
         };
         state.reset();
@@ -252,6 +257,7 @@ impl State {
         self.next_cpu = 0;
         self.blocks.iter_mut().for_each(|b| b.reset(0));
         self.routes.fill(0);
+        self.reset_lpis();
         self.cpus.iter_mut().for_each(Cpu::reset);
         self.route_all();
         self.update_all();
@@ -296,9 +302,11 @@ impl State {
         }
     }
 
-    /// Pending to active.
+    /// Pending to active; an LPI is never active.
     pub(super) fn acknowledge(&mut self, cpu: usize, intid: u32) {
-        if let Some((block, bit)) = self.block_mut(cpu, intid) {
+        if intid >= FIRST_LPI {
+            self.forget_lpi(intid);
+        } else if let Some((block, bit)) = self.block_mut(cpu, intid) {
             block.acknowledge(bit);
         }
     }
@@ -423,7 +431,8 @@ impl State {
                 }
             }
         }
-        best
+        let lpi = c.lpis.first().filter(|lpi| group1_on && best.is_none_or(|b| lpi.priority < b.priority));
+        lpi.or(best)
     }
 }
 
