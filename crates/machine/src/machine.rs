@@ -626,7 +626,7 @@ fn device_tree(
         gic,
         counters: cpu::has_counters(model),
         virtio_slots: config.virtio_slots(),
-        pcie: (config.pci_functions() > 0).then_some(fdt::Pcie { its: None }),
+        pcie: (config.pci_functions() > 0).then_some(fdt::Pcie { takes_messages: gic == GicVersion::V3 }),
         append: &config.boot.append,
         initrd: boot.initrd_range(),
         kaslr_seed: kaslr,
