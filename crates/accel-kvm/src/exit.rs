@@ -1,5 +1,6 @@
 //! What an exit from the guest means. A function over a bus: it needs no KVM, and tests feed it any exit.
 
+use armlet_arm::psci;
 use armlet_engine::DebugStop;
 use armlet_memory::{AccessSize, AddressSpace};
 
@@ -135,8 +136,8 @@ pub fn handle(exit: Exit<'_>, bus: &dyn Bus) -> Next {
         Exit::Call => Next::Call,
         Exit::Debug { syndrome, address } => debug_stop(syndrome, address),
         Exit::NoSyndrome { address } => Next::Fatal(no_syndrome(&format!("at {address:#x} "))),
-        Exit::System { event: event::SHUTDOWN, by_call: true } => Next::CallOf(SYSTEM_OFF),
-        Exit::System { event: event::RESET, by_call: true } => Next::CallOf(SYSTEM_RESET),
+        Exit::System { event: event::SHUTDOWN, by_call: true } => Next::CallOf(psci::SYSTEM_OFF.into()),
+        Exit::System { event: event::RESET, by_call: true } => Next::CallOf(psci::SYSTEM_RESET.into()),
         Exit::System { event, .. } => Next::Fatal(system(event)),
         Exit::FailEntry { reason, cpu } => Next::Fatal(format!(
             "the host's CPU {cpu} cannot execute it (reason {reason:#x}): on a host whose CPUs differ, keep the machine \
@@ -217,10 +218,6 @@ fn debug_stop(syndrome: u32, address: u64) -> Next {
         other => Next::Fatal(format!("KVM tells of a debug exception of an unknown class, {other:#x}")),
     }
 }
-
-/// PSCI's calls of that name (Arm DEN 0022).
-const SYSTEM_OFF: u64 = 0x8400_0008;
-const SYSTEM_RESET: u64 = 0x8400_0009;
 
 /// `KVM_SYSTEM_EVENT_*` (Documentation/virt/kvm/api.rst of Linux, 5).
 mod event {

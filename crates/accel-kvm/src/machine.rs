@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use armlet_arm::SysReg;
 use armlet_arm::sysreg::{ExternalRegisters, encoding};
+use armlet_arm::{SysReg, psci};
 use armlet_memory::{AccessSize, AddressSpace, Ram};
 use kvm_bindings::{
     KVM_ARM_VCPU_PMU_V3, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE,
@@ -36,10 +36,6 @@ const STOLEN_TIME_ALIGN: u64 = 0x1_0000;
 const STOLEN: u64 = 8;
 /// `KVM_REG_ARM_TIMER_CNT`: the virtual counter.
 const VIRTUAL_COUNT: u64 = system_register(encoding(3, 3, 14, 3, 2));
-/// PSCI's calls, by the 32-bit convention; by the 64-bit one they have bit 30 set as well.
-const PSCI: u32 = 0x8400_0000;
-const PSCI_CALLS: u32 = 0x20;
-const WIDE: u32 = 1 << 30;
 /// Calls that the kernel keeps for itself: those of the architecture.
 const ARCHITECTURE_CALLS: u32 = 0x1_0000;
 
@@ -314,11 +310,15 @@ pub(crate) fn initialise(vcpu: &VcpuFd, init: &kvm_vcpu_init, mpidr: u64) -> io:
 
 fn filter_calls(vm: &VmFd, calls: Calls) -> Result<(), KvmError> {
     let ranges: &[(u32, u32)] = match calls {
-        Calls::Psci => &[(PSCI, PSCI_CALLS), (PSCI | WIDE, PSCI_CALLS)],
+        Calls::Psci => &[(psci::PSCI_VERSION, psci::CALLS), (psci::PSCI_VERSION | psci::WIDE, psci::CALLS)],
         Calls::All => {
             const FAST: u32 = 1 << 31;
             const AFTER: u32 = FAST + ARCHITECTURE_CALLS;
-            &[(0, FAST), (AFTER, WIDE - ARCHITECTURE_CALLS), (AFTER | WIDE, WIDE - ARCHITECTURE_CALLS)]
+            &[
+                (0, FAST),
+                (AFTER, psci::WIDE - ARCHITECTURE_CALLS),
+                (AFTER | psci::WIDE, psci::WIDE - ARCHITECTURE_CALLS),
+            ]
         }
     };
     for (base, count) in ranges {

@@ -15,6 +15,7 @@ pub mod mmu;
 pub mod model;
 pub mod mops;
 pub mod pauth;
+pub mod psci;
 pub mod spec;
 pub mod state;
 pub mod sysop;

@@ -5,7 +5,7 @@
 //!
 //! # Lock order
 //!
-//! device (UART, RTC, GPIO, one timer) → timer queue → GIC → a vCPU's kick.
+//! device (UART, RTC, GPIO, one timer) → timer queue → ITS → GIC → a vCPU's kick.
 //!
 //! A lock may be taken while those to its left are held, never the other way round. Callbacks (timer
 //! callbacks, the UART's "room again" notice) are called with no lock of this crate held. Character sinks are

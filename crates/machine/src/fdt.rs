@@ -7,8 +7,8 @@ use vm_fdt::{Error, FdtWriter};
 
 use armlet_accel_kvm::GicVersion;
 use armlet_arm::model::CacheGeometry;
+use armlet_arm::psci;
 
-use crate::psci;
 use crate::spec::{self, Region};
 use crate::topology::{Position, Topology};
 
@@ -16,7 +16,7 @@ const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
 /// The ITS, which a bus's `msi-map` names.
-pub const PHANDLE_ITS: u32 = 4;
+const PHANDLE_ITS: u32 = 4;
 const PHANDLE_CPU0: u32 = 0x1000;
 /// The level 2 cache of the first cluster.
 const PHANDLE_L2: u32 = 0x2000;

@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_cpu_whose_place_is_empty_is_denied_until_it_is_plugged() {
         let mut rig = rig(false);
-        let on = [psci::CPU_ON_64.into(), 2, spec::RAM_BASE, 0];
+        let on = [CPU_ON, 2, spec::RAM_BASE, 0];
         rig.engine.unplug(2).unwrap();
         assert_eq!(rig.call(on), -3);
         assert_eq!(rig.call([0xc400_0004, 2, 0, 0]), 1, "AFFINITY_INFO: off");

@@ -1,30 +1,11 @@
 //! PSCI 1.1 (Arm DEN 0022) and the SMC calling convention's own calls (DEN 0028): the registers of a call taken
 //! apart and its results. What a call does is the board's business ([`crate::Machine`]).
 
-/// `CPU_SUSPEND`, 64-bit convention.
-pub const CPU_SUSPEND_64: u32 = 0xc400_0001;
-/// `CPU_OFF`.
-pub const CPU_OFF: u32 = 0x8400_0002;
-/// `CPU_ON`, 64-bit convention.
-pub const CPU_ON_64: u32 = 0xc400_0003;
-/// `MIGRATE`, 64-bit convention (never supported; old bindings want its number).
-pub const MIGRATE_64: u32 = 0xc400_0005;
-
-const SMCCC_VERSION: u32 = 0x8000_0000;
-const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-const PSCI_VERSION: u32 = 0x8400_0000;
-const CPU_SUSPEND_32: u32 = 0x8400_0001;
-const CPU_ON_32: u32 = 0x8400_0003;
-const AFFINITY_INFO_32: u32 = 0x8400_0004;
-const AFFINITY_INFO_64: u32 = 0xc400_0004;
-const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-const SYSTEM_OFF: u32 = 0x8400_0008;
-const SYSTEM_RESET: u32 = 0x8400_0009;
-const PSCI_FEATURES: u32 = 0x8400_000a;
-const SYSTEM_RESET2_32: u32 = 0x8400_0012;
-const SYSTEM_RESET2_64: u32 = 0xc400_0012;
-/// `PV_TIME_ST` (Arm DEN 0057): not announced, but whoever knew of it under KVM asks for each CPU that it starts.
-const PV_TIME_ST: u32 = 0xc500_0021;
+use armlet_arm::psci::{
+    AFFINITY_INFO_32, AFFINITY_INFO_64, CPU_OFF, CPU_ON_32, CPU_ON_64, CPU_SUSPEND_32, CPU_SUSPEND_64,
+    MIGRATE_INFO_TYPE, PSCI_FEATURES, PSCI_VERSION, PV_TIME_ST, SMCCC_ARCH_FEATURES, SMCCC_VERSION,
+    SYSTEM_OFF, SYSTEM_RESET, SYSTEM_RESET2_32, SYSTEM_RESET2_64,
+};
 
 /// PSCI version reported: 1.1.
 const VERSION: u64 = 0x1_0001;
@@ -126,6 +107,7 @@ impl Call {
                 Self::AffinityInfo { target: arg(1), level: arg(2) as u32 }
             }
             MIGRATE_INFO_TYPE => Self::Answer(NO_TRUSTED_OS),
+            // Not announced, but whoever knew of it under KVM asks for each CPU that it starts.
             PV_TIME_ST => Self::StolenTime,
             SYSTEM_OFF => Self::SystemOff,
             SYSTEM_RESET => Self::SystemReset,

@@ -122,7 +122,5 @@ pub fn storm(kernel: Version, minutes: f64, seed: Option<u64>) -> Result<()> {
     let mut c = run::command(&program.to_string_lossy(), ["--minutes", &minutes.to_string()]);
     c.arg("--kernel").arg(&linux.image).arg("--initrd").arg(&linux.initrd).arg("--disk").arg(&disk);
     c.args(seed.map(|seed| format!("--seed={seed}")));
-    // What grows then is the program.
-    c.env("MALLOC_ARENA_MAX", "2");
     run::shown(&mut c)
 }

@@ -92,8 +92,8 @@ pub enum Exit<F> {
 
 /// Runs `block`, whose 4 KiB page begins at the virtual address `page`.
 pub fn run<M: Machine>(block: &Block, page: u64, cpu: &mut CpuState, machine: &mut M) -> Exit<M::Fault> {
-    let mut frame =
-        Frame { cpu, machine, page, temps: vec![0; 256], scratch: [0; VECTOR_SCRATCH as usize], offset: 0 };
+    let (mut temps, mut scratch) = ([0; 256], [0; VECTOR_SCRATCH as usize]);
+    let mut frame = Frame { cpu, machine, page, temps: &mut temps, scratch: &mut scratch, offset: 0 };
     for inst in &block.insts {
         if let Err(exit) = frame.step(inst) {
             return exit;
@@ -107,8 +107,8 @@ pub(super) struct Frame<'a, M> {
     pub(super) cpu: &'a mut CpuState,
     machine: &'a mut M,
     page: u64,
-    temps: Vec<u64>,
-    scratch: [u128; VECTOR_SCRATCH as usize],
+    temps: &'a mut [u64],
+    scratch: &'a mut [u128; VECTOR_SCRATCH as usize],
     offset: u16,
 }
 
@@ -756,10 +756,7 @@ pub fn vector_instruction(
     if let Inst::FToInt { d, .. } | Inst::VGetLane { d, .. } | Inst::VHelperGpr { d, .. } = &mut inst {
         *d = RESULT;
     }
-    let temps = vec![0; RESULT.0 as usize + 1];
-    let mut frame = Frame { cpu, machine: &mut Nothing, page: 0, temps, scratch: *scratch, offset: 0 };
-    frame.vector(&inst);
-    let result = frame.temps[RESULT.0 as usize];
-    *scratch = frame.scratch;
-    result
+    let mut temps = [0; RESULT.0 as usize + 1];
+    Frame { cpu, machine: &mut Nothing, page: 0, temps: &mut temps, scratch, offset: 0 }.vector(&inst);
+    temps[RESULT.0 as usize]
 }

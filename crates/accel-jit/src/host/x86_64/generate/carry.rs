@@ -53,7 +53,7 @@ impl Carried {
         v != NO_VECTOR && self.held.contains(&v)
     }
 
-    fn has_dirty(&self, v: VReg) -> bool {
+    pub(super) fn has_dirty(&self, v: VReg) -> bool {
         self.dirty().any(|(_, d)| d == v)
     }
 
@@ -128,7 +128,7 @@ pub fn emit_bridge(a: &mut Asm, from: &Carried, wanted: &Carried, [inner, warm]:
 }
 
 /// Stores host registers to the homes of vector registers.
-fn emit_stores(a: &mut Asm, stores: impl Iterator<Item = (u8, VReg)>) {
+pub(super) fn emit_stores(a: &mut Asm, stores: impl Iterator<Item = (u8, VReg)>) {
     for (host, v) in stores {
         a.vex(opc(1, 1, 0x7f), host, 0, v_slot(v));
     }

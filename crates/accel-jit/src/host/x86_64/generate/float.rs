@@ -7,6 +7,7 @@
 //! rounding, and the host, which looks afterwards, does not.
 
 use super::known_float::host_rounding;
+use super::odd::Scalars;
 use super::vector::*;
 use super::*;
 use crate::runtime::state::{FcmpSlots, JitState};
@@ -140,9 +141,11 @@ impl Generator {
         self.clobber_flags();
         // What is above the scalar comes from the first operand.
         let commutes = matches!(op, F2Op::Add | F2Op::Mul | F2Op::Nmul);
-        let (n, m) = if commutes && !self.is_clean(double, n) { (m, n) } else { (n, m) };
+        let swapped = commutes && !self.is_clean(double, n);
+        let (n, m) = if swapped { (m, n) } else { (n, m) };
         let clean = self.is_clean(double, n);
         let (n, m) = (self.vector_value(n), self.vector_value(m));
+        let hardware = [n, m, X0].map(|x| Xmm(self.asm.hardware(x.0)));
         let (mut clean, mut least) = (clean, false);
         let simple = match op {
             F2Op::Add => Some(0x58),
@@ -189,7 +192,15 @@ impl Generator {
             _ => {}
         }
         self.scalar_result(double, d, clean);
-        self.slow_from(nan, inst);
+        match simple.filter(|_| op != F2Op::Nmul) {
+            Some(code) => {
+                let [n, m, result] = hardware;
+                let (n, m) = if swapped { (m, n) } else { (n, m) };
+                let code = Self::scalar(double, code);
+                self.odd_from(nan, inst, d, Scalars { code, double, n, m, result });
+            }
+            None => self.slow_from(nan, inst),
+        }
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {

@@ -18,6 +18,7 @@ mod known_crypto;
 mod known_float;
 mod locate;
 mod mem;
+mod odd;
 pub(super) mod pointer;
 mod products;
 mod sites;

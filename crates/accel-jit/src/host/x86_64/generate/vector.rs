@@ -12,7 +12,7 @@ const COPIES: usize = UPPER_NAMES - 4;
 /// How many there are without AVX-512.
 const FEW_COPIES: usize = 16 - 4;
 /// Vector registers of the guest; the others are scratch, and always in memory.
-const GUEST_VECTORS: VReg = 32;
+pub(super) const GUEST_VECTORS: VReg = 32;
 /// No vector register: the copy is zero.
 const ZERO: VReg = 254;
 /// No vector registers: the state of SHA256 as the host wants it.
@@ -337,11 +337,20 @@ impl Generator {
     /// Continues at the reference interpreter from `slow`, and after it here.
     pub(super) fn slow_from(&mut self, slow: Fixup, inst: &Inst) {
         let back = self.asm.here();
+        let path = self.slow_path(inst);
+        self.defer(move |g| {
+            g.asm.bind(slow);
+            path(g, back);
+        });
+    }
+
+    /// What executes `inst`, whose code has just been emitted, by the reference interpreter, to be emitted behind the block
+    /// with where to go on.
+    pub(super) fn slow_path(&self, inst: &Inst) -> impl FnOnce(&mut Self, u64) + 'static + use<> {
         let copies = self.vectors.snapshot();
         let inst = *inst;
         let before = self.carried_before;
-        self.defer(move |g| {
-            g.asm.bind(slow);
+        move |g, back| {
             if before.is_some() {
                 g.cold_carried = before;
             }
@@ -352,7 +361,7 @@ impl Generator {
             g.pop_words(1);
             g.restore_vectors(&copies);
             g.asm.jmp_to(back);
-        });
+        }
     }
 
     /// A vector helper without general registers, called directly.
