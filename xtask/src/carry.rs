@@ -87,13 +87,13 @@ impl Luggage {
         host.ask(&format!("head -c {size} /dev/inbox >state; cat /dev/image >image"), 0)?;
         host.ask(&format!("tail -c +{} /dev/inbox | head -c {plain} >plain", size + 1), 0)?;
         let before = sum(host)?;
-        let guest = format!("--restore state {} --drive image", files());
+        let guest = format!("--restore state {} --drive image,bus=pci", files());
         self.past = live(host, &guest, self.past, 2).context("saved under the JIT, with KVM")?;
         // Nothing has changed what was saved.
         if sum(host)? != before {
             bail!("a machine that goes on has changed the state that it comes from");
         }
-        self.come_back(host, 2).context("saved with KVM, under the JIT")?;
+        self.come_back(host, 2, ",bus=pci").context("saved with KVM, under the JIT")?;
         println!("from the JIT to KVM and back: ok");
         refusals(host)
     }
@@ -107,12 +107,13 @@ impl Luggage {
         let append = format!("--append '{WORDS}'");
         let guest = format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image", files());
         self.past = live(host, &guest, (0, 0.0), 1).context("started with KVM")?;
-        self.come_back(host, 1).context("started with KVM, under the JIT")?;
+        self.come_back(host, 1, "").context("started with KVM, under the JIT")?;
         println!("from KVM to the JIT: ok");
         Ok(())
     }
 
-    fn come_back(&self, host: &mut Host, lives: u32) -> Result<()> {
+    /// `bus` is the option that says where the disk is.
+    fn come_back(&self, host: &mut Host, lives: u32, bus: &str) -> Result<()> {
         let told = host.ask("stat -c 'size %s end' out; cat out image >/dev/outbox && sync", 0)?;
         // The line is echoed before it is answered.
         let size = told.rsplit("size ").next().and_then(|rest| rest.split(' ').next());
@@ -126,7 +127,8 @@ impl Luggage {
         std::io::copy(&mut outbox.take(DISK), &mut File::create(&image)?)?;
         let mut c = restore(&self.armlet, &state);
         c.arg("--kernel").arg(&self.linux.image).arg("--initrd").arg(&self.linux.initrd);
-        let mut s = Session::start(c.arg("--drive").arg(&image), LIMIT, false)?;
+        c.arg("--drive").arg(format!("{}{bus}", image.display()));
+        let mut s = Session::start(&mut c, LIMIT, false)?;
         s.send_line("")?;
         s.wait_for(PROMPT).context("no shell prompt")?;
         goes_on(self.past, look(&mut s)?)?;
@@ -164,7 +166,8 @@ fn machine(linux: &Linux, armlet: &Path, folder: &Folder, socket: &Socket) -> Re
     let image = folder.path("image");
     File::create(&image)?.set_len(DISK)?;
     let mut c = linux.command(armlet, 2, "quiet shell");
-    c.args(["--cpu", CPU, "--memory", MEMORY]).arg("--drive").arg(&image).arg("--qmp").arg(socket.option());
+    c.args(["--cpu", CPU, "--memory", MEMORY]).arg("--qmp").arg(socket.option());
+    c.arg("--drive").arg(format!("{},bus=pci", image.display()));
     Ok(c)
 }
 
@@ -257,7 +260,7 @@ fn refusals(host: &mut Host) -> Result<()> {
     ];
     for (state, options, words) in cases {
         let rest = match state {
-            "state" => format!("{files} --drive image"),
+            "state" => format!("{files} --drive image,bus=pci"),
             _ => format!("--kernel {}/Image", folder(Version::V6_12)),
         };
         let told =
@@ -268,7 +271,9 @@ fn refusals(host: &mut Host) -> Result<()> {
     }
     let flip = "cat state >bad; echo flip | dd of=bad bs=1 seek=200000 conv=notrunc";
     for change in ["head -c 100000 state >bad", flip] {
-        let line = format!("{change}; armlet run --accel kvm --restore bad {files} --drive image </dev/null");
+        let line = format!(
+            "{change}; armlet run --accel kvm --restore bad {files} --drive image,bus=pci </dev/null"
+        );
         let told = host.ask(&line, 2)?;
         if !told.contains("bad' cannot be restored") {
             bail!("what `{change}` makes is not refused, but:\n{told}");
