@@ -88,6 +88,11 @@ impl VcpuShared {
         self.fiq.load(Ordering::Acquire)
     }
 
+    /// The levels of the IRQ and of the FIQ line, to look at without a call.
+    pub fn lines(&self) -> [&AtomicBool; 2] {
+        [&self.irq, &self.fiq]
+    }
+
     /// True if WFI has something to wake up for.
     #[inline]
     pub fn interrupt_pending(&self) -> bool {

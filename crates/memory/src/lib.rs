@@ -32,6 +32,7 @@ pub enum AccessSize {
 
 impl AccessSize {
     /// Size in bytes: 1, 2, 4 or 8.
+    #[inline]
     pub const fn bytes(self) -> u64 {
         1 << self as u64
     }

@@ -85,6 +85,7 @@ impl Ram {
     }
 
     /// True if `[gpa, gpa + len)` lies in RAM.
+    #[inline]
     pub fn contains(&self, gpa: Gpa, len: u64) -> bool {
         gpa >= self.base && len <= self.size && gpa - self.base <= self.size - len
     }
@@ -166,8 +167,10 @@ impl Ram {
         Some(cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
     }
 
+    #[inline]
     fn aligned(&self, gpa: Gpa, size: AccessSize) -> Option<*mut u8> {
-        if !gpa.is_multiple_of(size.bytes()) {
+        // No division: sizes are powers of two.
+        if gpa & (size.bytes() - 1) != 0 {
             return None;
         }
         self.host_address(gpa, size.bytes())

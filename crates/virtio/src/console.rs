@@ -234,7 +234,7 @@ impl VirtioDevice for Console {
     fn notify(&self, queue: u16) {
         match queue {
             RECEIVE_QUEUE => self.deliver(),
-            TRANSMIT_QUEUE => self.output.wake(),
+            TRANSMIT_QUEUE => self.output.wake_or_attempt(),
             _ => {}
         }
     }
@@ -294,11 +294,28 @@ struct Output {
     current: Option<(Chain, u64)>,
 }
 
+/// Whether output may wait for the sink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Waiting,
+    AtOnce,
+}
+
 impl Output {
-    fn serve(&mut self, stop: &Stop) -> Result<Outcome, QueueError> {
+    fn work(&mut self, stop: &Stop, pace: Pace) -> Outcome {
+        self.serve(stop, pace).unwrap_or_else(|error| {
+            self.link.fail(error);
+            Outcome::Broken
+        })
+    }
+
+    /// Hands on what there is; if it may not wait, at most a queueful.
+    fn serve(&mut self, stop: &Stop, pace: Pace) -> Result<Outcome, QueueError> {
+        // A guest that keeps adding buffers must not keep a vCPU's thread here.
+        let mut left = QUEUE_SIZE;
         loop {
             while let Some((chain, done)) = self.next(stop)? {
-                let (written, complete) = self.send(&chain, done, stop);
+                let (written, complete) = self.send(&chain, done, stop, pace);
                 if !complete {
                     self.current = Some((chain, written));
                     return Ok(Outcome::More);
@@ -306,6 +323,12 @@ impl Output {
                 self.queue.push_used(&chain, 0)?;
                 if self.queue.wants_interrupt()? {
                     self.link.used_buffers(TRANSMIT_QUEUE);
+                }
+                if pace == Pace::AtOnce {
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(Outcome::More);
+                    }
                 }
             }
             if stop.requested() {
@@ -328,7 +351,8 @@ impl Output {
     }
 
     /// Hands the chain's bytes from `done` on to the sink. Returns how many it has had, and whether that is all.
-    fn send(&self, chain: &Chain, mut done: u64, stop: &Stop) -> (u64, bool) {
+    fn send(&self, chain: &Chain, mut done: u64, stop: &Stop, pace: Pace) -> (u64, bool) {
+        let wait = if pace == Pace::AtOnce { Duration::ZERO } else { SINK_WAIT };
         let mut rest = chain.readable(&self.memory);
         rest.take_front(done);
         let mut chunk = [0; CHUNK];
@@ -340,9 +364,12 @@ impl Output {
                 if stop.requested() {
                     return (done, false);
                 }
-                let taken = self.sink.write(bytes, SINK_WAIT).min(bytes.len());
+                let taken = self.sink.write(bytes, wait).min(bytes.len());
                 bytes = &bytes[taken..];
                 done += taken as u64;
+                if taken == 0 && pace == Pace::AtOnce {
+                    return (done, false);
+                }
             }
         }
         (done, true)
@@ -351,9 +378,10 @@ impl Output {
 
 impl Job for Output {
     fn run(&mut self, stop: &Stop) -> Outcome {
-        self.serve(stop).unwrap_or_else(|error| {
-            self.link.fail(error);
-            Outcome::Broken
-        })
+        self.work(stop, Pace::Waiting)
+    }
+
+    fn attempt(&mut self, stop: &Stop) -> Outcome {
+        self.work(stop, Pace::AtOnce)
     }
 }

@@ -5,6 +5,9 @@
 //! resets it. The thread takes the job out of the shared state while it runs it, so nothing is locked during
 //! host I/O; who wants the job gone, or quiet, asks for it through [`Stop`] and waits until it is back.
 //!
+//! Where drivers wait for each of many small requests, whoever wakes the thread first attempts the work itself, as far as
+//! that takes no waiting ([`Job::attempt`]).
+//!
 //! In a machine whose every step is to be the same in every run there is no thread: the work is done by whoever wakes
 //! it, a vCPU, before its access to the device is over.
 
@@ -29,6 +32,12 @@ pub enum Service {
 pub(crate) trait Job: Send + 'static {
     /// Works until nothing is left to do, and returns early, between two requests, when `stop` asks for it.
     fn run(&mut self, stop: &Stop) -> Outcome;
+
+    /// Does the same as far as it takes neither waiting nor long; [`Outcome::More`] if something is left.
+    fn attempt(&mut self, stop: &Stop) -> Outcome {
+        let _ = stop;
+        Outcome::More
+    }
 }
 
 /// How a [`Job::run`] ended.
@@ -253,6 +262,30 @@ impl<J: Job> Worker<J> {
         }
     }
 
+    /// There is work, of which the caller does what the job can attempt, unless the thread is at it. Waking the thread and
+    /// waiting for it would take a driver that waits for each of its small requests much longer.
+    pub(crate) fn wake_or_attempt(&self) {
+        let mut state = self.shared.lock();
+        let free = !state.woken && state.waiting == 0 && state.mode == Mode::Running;
+        if !free || self.service != Service::Threaded {
+            drop(state);
+            return self.wake();
+        }
+        match std::mem::replace(&mut state.slot, Slot::Running) {
+            Slot::Parked(job) => {
+                let state = run(&self.shared, state, job, J::attempt);
+                if state.woken {
+                    self.shared.ring();
+                }
+            }
+            other => {
+                state.slot = other;
+                state.woken = true;
+                self.shared.ring();
+            }
+        }
+    }
+
     /// See [`VirtioDevice::take_doorbell`](crate::VirtioDevice::take_doorbell).
     pub(crate) fn take_doorbell(&self, bell: OwnedFd) {
         // Under the lock: the thread looks for a bell with it held, and then waits.
@@ -357,7 +390,7 @@ fn work_off<'a, J: Job>(
         match std::mem::replace(&mut state.slot, Slot::Running) {
             Slot::Parked(job) => {
                 state.woken = false;
-                state = run(shared, state, job);
+                state = run(shared, state, job, J::run);
             }
             Slot::Running => break,
             // The device is not active: nothing to do for this wake.
@@ -370,15 +403,16 @@ fn work_off<'a, J: Job>(
     state
 }
 
-/// Runs the job once, unlocked, and parks it.
+/// Has the job do `work` once, unlocked, and parks it.
 fn run<'a, J: Job>(
     shared: &'a Shared<J>,
     state: MutexGuard<'a, State<J>>,
     mut job: J,
+    work: impl FnOnce(&mut J, &Stop) -> Outcome,
 ) -> MutexGuard<'a, State<J>> {
     drop(state);
     let ending = Ending(shared);
-    let outcome = job.run(&shared.stop);
+    let outcome = work(&mut job, &shared.stop);
     // Only a panic ends it here.
     std::mem::forget(ending);
     let mut state = shared.lock();
@@ -417,6 +451,18 @@ mod tests {
             self.running.store(false, Ordering::SeqCst);
             outcome
         }
+
+        /// One, and leaves the rest.
+        fn attempt(&mut self, _stop: &Stop) -> Outcome {
+            assert!(!self.running.swap(true, Ordering::SeqCst));
+            let todo = self.todo.load(Ordering::SeqCst);
+            if todo > 0 {
+                self.todo.fetch_sub(1, Ordering::SeqCst);
+                self.done.fetch_add(1, Ordering::SeqCst);
+            }
+            self.running.store(false, Ordering::SeqCst);
+            if todo > 1 { Outcome::More } else { Outcome::Idle }
+        }
     }
 
     #[test]
@@ -431,6 +477,27 @@ mod tests {
         let flags = rustix::event::EventfdFlags::CLOEXEC;
         let bell = rustix::event::eventfd(0, flags).unwrap();
         (bell.try_clone().unwrap(), bell)
+    }
+
+    #[test]
+    fn the_waker_does_what_it_can_and_the_thread_the_rest() {
+        let worker = Worker::spawn("test", Service::Threaded).unwrap();
+        let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        worker.quiesce();
+        worker.resume();
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut all = 0;
+        for n in [1, 5, 1, 100] {
+            all += n;
+            todo.fetch_add(n, Ordering::SeqCst);
+            worker.wake_or_attempt();
+            while done.load(Ordering::SeqCst) != all {
+                assert!(Instant::now() < end, "{n}: what was left was lost");
+                std::thread::yield_now();
+            }
+        }
+        assert!(worker.shutdown(Duration::from_secs(20)));
     }
 
     #[test]
@@ -490,9 +557,9 @@ mod tests {
         std::thread::scope(|s| {
             for _ in 0..2 {
                 s.spawn(|| {
-                    for _ in 0..PER_THREAD {
+                    for i in 0..PER_THREAD {
                         todo.fetch_add(1, Ordering::SeqCst);
-                        worker.wake();
+                        if i % 2 == 0 { worker.wake() } else { worker.wake_or_attempt() }
                     }
                 });
             }

@@ -176,8 +176,8 @@ impl CodeCache {
     }
 
     /// What slow access `number` is to do. None if there is no such entry.
-    pub fn side_entry(&self, number: u32) -> Option<SideEntry> {
-        self.side_table.get(number as usize).copied()
+    pub fn side_entry(&self, number: u32) -> Option<&SideEntry> {
+        self.side_table.get(number as usize)
     }
 
     /// Execution address of the code at `offset`, as side table entries give it.

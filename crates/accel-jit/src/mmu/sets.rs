@@ -94,6 +94,8 @@ pub struct TlbSet {
     more_huge: u8,
     /// Lines of the lower half of the address space may be here.
     has_lower: bool,
+    /// Global lines of the lower and of the upper half may be here.
+    global: [bool; 2],
     /// Non-global lines of the upper half may be here.
     upper_non_global: bool,
     /// Lines of the upper half to which PSTATE.PAN matters may be here.
@@ -123,6 +125,11 @@ const fn grain(block: u32) -> u64 {
 struct Huge {
     first: u64,
     last: u64,
+}
+
+/// Which half of the address space: 1 for the upper one, of TTBR1_EL1.
+const fn half(va: u64) -> usize {
+    (va >> 55 & 1) as usize
 }
 
 /// An address without its tag byte.
@@ -198,7 +205,8 @@ impl TlbSet {
             let (word, bit) = Self::block_bit(va);
             self.blocks[word] |= bit;
         }
-        if va >> 55 & 1 == 0 {
+        self.global[half(va)] |= !non_global;
+        if half(va) == 0 {
             self.has_lower = true;
         } else {
             self.upper_non_global |= non_global;
@@ -356,6 +364,7 @@ impl TlbSet {
         self.huge_count = 0;
         self.more_huge = 0;
         self.has_lower = false;
+        self.global = [false; 2];
         self.upper_non_global = false;
         self.upper_protected = false;
         self.used = false;
@@ -376,8 +385,9 @@ impl TlbSet {
         if !self.has_lower {
             return;
         }
-        self.clear_if(|tag| tag >> 55 & 1 == 0);
+        self.clear_if(|tag| half(tag) == 0);
         self.has_lower = false;
+        self.global[0] = false;
     }
 
     /// Forgets lines whose tag is chosen.
@@ -400,8 +410,11 @@ impl TlbSet {
         });
     }
 
-    fn invalidate_range(&mut self, start: u64, last: u64) {
-        if !self.used {
+    /// Forgets what is mapped from `start` to `last` globally or for `asid`; `own` are the address space identifiers of the
+    /// two halves of this set.
+    fn invalidate_range(&mut self, (start, last): (u64, u64), asid: Option<u16>, own: [u16; 2]) {
+        let meant = |half: usize| self.global[half] || asid.is_none_or(|asid| asid == own[half]);
+        if !self.used || !(meant(half(start)) || meant(half(last))) {
             return;
         }
         self.clear_sites();
@@ -584,6 +597,11 @@ impl TlbSets {
         }
     }
 
+    /// The lower half that EL1's current set is for.
+    pub fn lower(&mut self) -> LowerKey {
+        self.kernels.current().key.lower
+    }
+
     /// Forgets the branch targets of EL1.
     pub fn clear_el1_jumps(&mut self) {
         self.kernels.for_each(TlbSet::clear_jumps);
@@ -626,8 +644,8 @@ impl TlbSets {
     }
 
     /// Carries out a TLBI.
-    pub fn invalidate(&mut self, target: TlbiTarget) {
-        match target {
+    pub fn invalidate(&mut self, target: &TlbiTarget) {
+        match *target {
             TlbiTarget::Nothing => {}
             TlbiTarget::All => self.clear(),
             TlbiTarget::Asid(asid) => {
@@ -642,9 +660,17 @@ impl TlbSets {
                     }
                 }
             }
-            // An ASID is not compared here: more goes than has to.
-            TlbiTarget::Va { va, .. } => self.for_each(|s| s.invalidate_range(va, va)),
-            TlbiTarget::Range { start, last, .. } => self.for_each(|s| s.invalidate_range(start, last)),
+            TlbiTarget::Va { va, asid } => self.invalidate_range((va, va), asid),
+            TlbiTarget::Range { start, last, asid } => self.invalidate_range((start, last), asid),
+        }
+    }
+
+    fn invalidate_range(&mut self, range: (u64, u64), asid: Option<u16>) {
+        for kernel in &mut self.kernels.kept {
+            kernel.set.invalidate_range(range, asid, [kernel.key.lower.asid, kernel.key.asid]);
+        }
+        for space in &mut self.spaces.kept {
+            space.set.invalidate_range(range, asid, [space.key.asid; 2]);
         }
     }
 }
@@ -696,7 +722,7 @@ mod tests {
         let takers: [fn(&mut TlbSet); 4] = [
             TlbSet::clear,
             TlbSet::clear_lower,
-            |set| set.invalidate_range(LOWER, LOWER),
+            |set| set.invalidate_range((LOWER, LOWER), None, [0; 2]),
             |set| set.forget_writes_to(0x8000),
         ];
         for take in takers {
@@ -722,9 +748,9 @@ mod tests {
         assert!(has(&mut sets, UPPER), "global");
         sets.switch_el1(0x1000, 5);
         assert!(has(&mut sets, UPPER), "as it was");
-        sets.invalidate(TlbiTarget::Asid(4));
+        sets.invalidate(&TlbiTarget::Asid(4));
         assert!(has(&mut sets, UPPER));
-        sets.invalidate(TlbiTarget::Asid(5));
+        sets.invalidate(&TlbiTarget::Asid(5));
         assert!(!has(&mut sets, UPPER));
         sets.switch_el1(0x2000, 5);
         assert!(has(&mut sets, UPPER), "global lines stay");
@@ -779,21 +805,50 @@ mod tests {
         };
         both(&mut sets);
         let va = |va| TlbiTarget::Va { va, asid: None };
-        sets.invalidate(va(at(1) + 0x2000));
+        sets.invalidate(&va(at(1) + 0x2000));
         assert!(has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
-        sets.invalidate(va(at(1) + 0x1000));
+        sets.invalidate(&va(at(1) + 0x1000));
         assert!(has(&mut sets, at(0)) && !has(&mut sets, at(1) + 0x1000));
         both(&mut sets);
-        sets.invalidate(va(at(0) + 0x3000_0000));
+        sets.invalidate(&va(at(0) + 0x3000_0000));
         assert!(!has(&mut sets, at(0)) && has(&mut sets, at(1) + 0x1000));
         // More than are kept account of: each is taken by an address anywhere in it.
         for n in 0..20 {
             sets.el1().fill(at(n) + (n << 12), 0, false, 30, false);
         }
         for n in 0..20 {
-            sets.invalidate(va(at(n) + 0x2fff_0000));
+            sets.invalidate(&va(at(n) + 0x2fff_0000));
             assert!(!has(&mut sets, at(n) + (n << 12)), "{n}");
         }
+    }
+
+    #[test]
+    fn an_invalidation_for_an_address_space_takes_its_lines_and_global_ones() {
+        let (mut sets, upper) = (TlbSets::new(), UPPER + 0x1000);
+        let va = |va, asid| TlbiTarget::Va { va, asid: Some(asid) };
+        let space = |n: u16| (SpaceKey { ttbr0: n.into(), ttbr1: 0 }, n);
+        let line = |sets: &TlbSets| {
+            sets.spaces.kept[sets.spaces.current].set.read[TlbSet::index(LOWER)].tag == LOWER
+        };
+        for n in 1..=3 {
+            let (key, asid) = space(n);
+            sets.switch(key, asid);
+            sets.el0().fill(LOWER, 0, false, 12, n != 3);
+        }
+        sets.set_lower(LowerKey { ttbr0: 3, asid: 3, pan: false });
+        sets.el1().fill(LOWER, 0, false, 12, true);
+        sets.el1().fill(upper, 0, false, 12, false);
+        sets.invalidate(&va(LOWER, 1));
+        let left = [1, 2, 3].map(|n| {
+            let (key, asid) = space(n);
+            sets.switch(key, asid);
+            line(&sets)
+        });
+        assert_eq!(left, [false, true, false], "its own, another's, a global one");
+        assert!(has(&mut sets, LOWER) && has(&mut sets, upper));
+        sets.invalidate(&va(LOWER, 3));
+        sets.invalidate(&va(upper, 1));
+        assert!(!has(&mut sets, LOWER) && !has(&mut sets, upper));
     }
 
     #[test]
@@ -802,9 +857,9 @@ mod tests {
             let mut sets = TlbSets::new();
             let va = 3 << 42 | LOWER;
             sets.el1().fill(va, 0, false, size, false);
-            sets.invalidate(TlbiTarget::Va { va: 4 << 42, asid: None });
+            sets.invalidate(&TlbiTarget::Va { va: 4 << 42, asid: None });
             assert!(has(&mut sets, va), "{size}: behind it");
-            sets.invalidate(TlbiTarget::Va { va: (3 << 42) + (1 << size) - 0x1000, asid: None });
+            sets.invalidate(&TlbiTarget::Va { va: (3 << 42) + (1 << size) - 0x1000, asid: None });
             assert!(!has(&mut sets, va), "{size}");
         }
     }
@@ -825,7 +880,7 @@ mod tests {
         nowhere(set);
         fill(set);
         for va in ODD {
-            set.invalidate_range(va, va);
+            set.invalidate_range((va, va), None, [0; 2]);
         }
         nowhere(set);
         fill(set);

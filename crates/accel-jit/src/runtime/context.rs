@@ -51,10 +51,11 @@ impl JitCore {
         self.update_regime();
         let s = self.state();
         let el = s.cpu.el();
-        let context = self.context_bits();
-        let pan = s.cpu.pstate.contains(Pstate::PAN);
-        self.pan = pan;
+        let sp = s.cpu.pstate.contains(Pstate::SP);
+        let contexts = [self.context_bits(0, false), self.context_bits(1, true)];
+        let context = if el == 0 || sp { contexts[el & 1] } else { self.context_bits(1, false) };
         if el != 0 {
+            let pan = self.pan();
             // EL0 has sets of its own; its PAN, which means nothing there, is not that of EL1.
             self.sets.set_lower(LowerKey { ttbr0: self.regime.ttbr0, asid: self.mmu.asid(), pan });
         }
@@ -63,16 +64,28 @@ impl JitCore {
             // Branch targets found under another context lead to blocks made for it.
             if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.clear_el1_jumps() }
         }
-        if self.context != context {
-            self.context = context;
-            self.lift_base = self.lift_context();
-        }
+        self.prepare_levels(contexts);
         let el1: *mut _ = self.sets.el1();
         let el0: *mut _ = self.sets.el0();
         let uao = self.state().cpu.pstate.contains(Pstate::UAO);
         let s = self.state_mut();
         s.tlb = if el == 0 { el0 } else { el1 };
         s.tlb_unprivileged = if el == 0 || !uao { el0 } else { el1 };
+    }
+
+    /// The context at the current exception level.
+    pub(super) fn context(&self) -> u16 {
+        self.el_context[self.state().cpu.el() & 1]
+    }
+
+    /// PSTATE.PAN.
+    pub(super) fn pan(&self) -> bool {
+        self.state().cpu.pstate.contains(Pstate::PAN)
+    }
+
+    /// TTBR0_EL1 as it was looked at last.
+    pub(super) fn ttbr0(&self) -> u64 {
+        self.regime.ttbr0
     }
 
     fn update_regime(&mut self) {
@@ -89,9 +102,12 @@ impl JitCore {
             return;
         }
         self.regime = now;
-        self.mmu = Context::new(&self.state().cpu, &self.machine.model);
-        self.update_pointer_fields();
-        if (now.sctlr, now.tcr, now.mair) != (old.sctlr, old.tcr, old.mair) {
+        if (now.sctlr, now.tcr, now.mair) == (old.sctlr, old.tcr, old.mair) {
+            self.mmu.set_tables([now.ttbr0, now.ttbr1]);
+        } else {
+            self.mmu = Context::new(&self.state().cpu, &self.machine.model);
+            self.update_pointer_fields();
+            self.prepare_entry();
             self.sets.clear();
         }
         let asid = self.mmu.asid();
@@ -111,16 +127,16 @@ impl JitCore {
         }
     }
 
-    fn context_bits(&self) -> u16 {
+    fn context_bits(&self, el: usize, sp: bool) -> u16 {
         let cpu = &self.state().cpu;
-        let el1 = cpu.el() > 0;
+        let el1 = el > 0;
         let sctlr = self.regime.sctlr;
         let mut bits = 0;
         let mut set = |on: bool, bit: u16| bits |= if on { bit } else { 0 };
         set(el1, bit::EL1);
-        set(cpu.pstate.contains(Pstate::SP), bit::SP_EL1);
+        set(sp, bit::SP_EL1);
         set(self.debug.shapes_code(), bit::DEBUG);
-        set(!armlet_arm::sysreg::fp_access_trapped(cpu), bit::FP);
+        set(!armlet_arm::sysreg::fp_access_trapped_at(cpu, el), bit::FP);
         set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
         set(cpu.fp.fpcr & FPCR_AH != 0, bit::FP_ALTERNATE);
         set(cpu.fp.fpcr & FPCR_NEP != 0, bit::FP_MERGE);
@@ -130,7 +146,8 @@ impl JitCore {
     }
 
     pub(super) fn lift_context(&self) -> LiftContext {
-        let on = |bit| self.context & bit != 0;
+        let context = self.context();
+        let on = |bit| context & bit != 0;
         LiftContext {
             features: *self.machine.model.features(),
             el: u8::from(on(bit::EL1)),
@@ -145,7 +162,8 @@ impl JitCore {
     }
 
     pub(super) fn generator_options(&self) -> Options {
-        let on = |bit| self.context & bit != 0;
+        let context = self.context();
+        let on = |bit| context & bit != 0;
         Options {
             smp: self.machine.smp && self.machine.options.counter.is_none(),
             count: self.machine.options.count,

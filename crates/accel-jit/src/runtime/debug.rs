@@ -212,7 +212,7 @@ impl JitCore {
     pub(super) fn fails_first(&mut self, va: u64, bytes: u64, access: SlowAccess) -> bool {
         let el = u8::from(self.level_of(access) > 0);
         let kind = if access.write() { AccessKind::WriteCheck } else { AccessKind::Read };
-        let request = Access { kind, el, pan: el > 0 && self.pan };
+        let request = Access { kind, el, pan: el > 0 && self.pan() };
         let misaligned = if access.atomic() {
             va & (bytes - 1) != 0 && !self.may_be_unaligned(va, access)
         } else {

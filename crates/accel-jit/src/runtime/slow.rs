@@ -1,6 +1,7 @@
 //! Slow paths of everything but plain memory accesses.
 #![expect(unsafe_code, reason = "128-bit atomics on guest RAM")]
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use armlet_arm::mmu::{Access, AccessKind};
@@ -15,10 +16,11 @@ use super::slow_mem::{Trouble, Walker};
 use super::state::{JitState, nzcv_from_arm};
 use super::vcpu::{Helper, JitCore, core_of};
 use crate::ir::interp;
-use crate::mmu::SlowAccess;
+use crate::mmu::{Fetch, SlowAccess};
 
 const STAY: u64 = 0;
 const LEAVE: u64 = 1;
+const GO_ON: u64 = 2;
 
 /// Compare-and-swap of 16 bytes.
 ///
@@ -198,7 +200,16 @@ pub(super) extern "sysv64" fn system(s: *mut JitState, value: u64, offset: u64, 
 impl JitCore {
     fn leave_with(&mut self, offset: u64, e: &Exception) -> u64 {
         self.take_at_offset(offset, e);
-        LEAVE
+        self.go_on_at_vector()
+    }
+
+    /// After an exception was taken: its handler follows, unless something else wants to be looked at.
+    pub(super) fn go_on_at_vector(&mut self) -> u64 {
+        if !self.is_undisturbed() {
+            return LEAVE;
+        }
+        self.update_context();
+        GO_ON
     }
 
     fn system_instruction(&mut self, value: u64, word: u32, offset: u64) -> Result<u64, Exception> {
@@ -248,11 +259,36 @@ impl JitCore {
         }
         let flags = self.state().cpu.pstate.bits() & Pstate::NZCV.bits();
         self.state_mut().nzcv = nzcv_from_arm(flags);
-        if effects.is_empty() && !self.leaves_after_device() {
+        let stays =
+            if effects.is_empty() { !self.leaves_after_device() } else { self.goes_on_after(effects) };
+        if stays {
             return STAY;
         }
         self.state_mut().cpu.pc = next;
         LEAVE
+    }
+
+    /// True if what comes behind an instruction with these effects is the same as before it, and nothing wants attention.
+    fn goes_on_after(&mut self, effects: Effects) -> bool {
+        if effects.contains(Effects::DEBUG) || !self.is_undisturbed() {
+            return false;
+        }
+        let masked = self.state().cpu.pstate.contains(Pstate::I | Pstate::F);
+        if !masked && self.state().irq_hint.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        if effects == Effects::INTERRUPTS {
+            return true;
+        }
+        let before = (self.context(), self.current_page());
+        self.update_context();
+        before.1.is_some() && before == (self.context(), self.current_page())
+    }
+
+    /// True if nobody debugs, counts, or waits for the vCPU's attention.
+    fn is_undisturbed(&self) -> bool {
+        let poll = self.state().poll.load(Ordering::Relaxed);
+        poll == 0 && !self.is_counted() && !self.debug.each() && !self.debug.shapes_code()
     }
 
     fn sys_operation(&mut self, value: u64, word: u32, offset: u64) -> Result<u64, Exception> {
@@ -263,7 +299,7 @@ impl JitCore {
             SysOp::Tlbi(t) => {
                 let target = t.target(value, &self.state().cpu, &self.machine.model);
                 self.counters.tlbi += 1;
-                self.sets.invalidate(target);
+                self.sets.invalidate(&target);
                 if t.broadcast {
                     self.broadcast(Maintenance::Tlb(target));
                 }
@@ -311,9 +347,14 @@ impl JitCore {
 
     /// False if the page that is executing may have been unmapped.
     fn current_page_is_known(&mut self) -> bool {
+        self.current_page().is_some()
+    }
+
+    /// Where the page that is executing is, if the TLB knows it.
+    fn current_page(&mut self) -> Option<Fetch> {
         let page = self.state().page_va;
         let set = if self.state().cpu.el() == 0 { self.sets.el0() } else { self.sets.el1() };
-        set.page(page).is_some()
+        set.page(page)
     }
 
     /// IC IVAU: drops the page's blocks, here and everywhere.
@@ -339,7 +380,7 @@ impl JitCore {
             Err(Trouble::Exception(_)) => {
                 // The syndrome has the address as given.
                 let el = u8::from(self.state().cpu.el() > 0);
-                let pan = el > 0 && self.pan;
+                let pan = el > 0 && self.pan();
                 let request = Access { kind: AccessKind::Write, el, pan };
                 let fault = match self.probe_address(va, request) {
                     Err(f) => f,
@@ -389,7 +430,7 @@ impl JitCore {
         let (requests, count) = remote.take();
         for m in requests {
             match m {
-                Maintenance::Tlb(target) => self.sets.invalidate(target),
+                Maintenance::Tlb(target) => self.sets.invalidate(&target),
                 Maintenance::CodePage(page) => {
                     self.cache.invalidate_page(page, &self.thunks);
                 }
@@ -465,6 +506,7 @@ impl JitCore {
         trap: impl FnOnce() -> Exception,
     ) -> Result<Option<Halt>, Exception> {
         use armlet_arm::spec::sctlr;
+        self.publish_event();
         let cpu = &self.state().cpu;
         let allowed = cpu.sys[SysReg::SctlrEl1] & if event { sctlr::NTWE } else { sctlr::NTWI };
         let would_wait = if event {

@@ -61,9 +61,11 @@ impl JitCore {
         let unprivileged = access.unprivileged() && !s.cpu.pstate.contains(armlet_arm::Pstate::UAO);
         let as_el1 = el1 && !unprivileged;
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
-        let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan };
-        let t = mmu::translate(&self.mmu, &Walker(self.machine.memory.ram()), va, request)
-            .map_err(|f| self.data_abort(f, va, access, request))?;
+        let request = Access { kind, el: u8::from(as_el1), pan: as_el1 && self.pan() };
+        let t = match mmu::translate_here(&self.mmu, &Walker(self.machine.memory.ram()), va, request) {
+            Ok(t) => t,
+            Err(f) => return Err(self.data_abort(f, va, access, request).into()),
+        };
         let Some(host) = self.machine.memory.ram().host_address(t.pa & !(PAGE - 1), PAGE) else {
             return if self.must_be_alone() { Err(Trouble::Alone) } else { Ok(Target::Device(t.pa)) };
         };
@@ -106,7 +108,7 @@ impl JitCore {
     /// True if FEAT_LSE2 lets this ordered or atomic access be where it is: inside 16 aligned bytes, or
     /// (SCTLR_EL1.nAA) anywhere if it is not atomic.
     pub(super) fn may_be_unaligned(&self, va: u64, access: SlowAccess) -> bool {
-        let checked = self.context & bit::ALIGN != 0;
+        let checked = self.context() & bit::ALIGN != 0;
         if checked || !self.machine.model.has(Feature::Lse2) {
             return false;
         }
@@ -279,13 +281,33 @@ impl JitCore {
         self.write(va, bytes, v1, access)
     }
 
-    /// Leaves translated code for `trouble` of the instruction at `offset` in the page.
+    /// A load or store of one word, of whose `place` only this is looked at.
+    fn one_word(&mut self, va: u64, access: SlowAccess, (place, copy): (Place, u8)) -> Result<(), Trouble> {
+        self.check_alignment(va, access)?;
+        let target = self.locate(va, access)?;
+        let bytes = access.bytes() as usize;
+        if access.write() {
+            let mut word = (self.get(place) as u64).to_le_bytes();
+            return self.write_part(target, va, &mut word[..bytes], access);
+        }
+        let mut word = [0; 8];
+        self.read_part(target, va, &mut word[..bytes], access)?;
+        self.put(place, copy, u64::from_le_bytes(word).into(), access);
+        Ok(())
+    }
+
+    /// Leaves the block for `trouble` of the instruction at `offset` in the page.
     pub(super) fn leave_in(&mut self, offset: u64, trouble: Trouble) -> u64 {
         match trouble {
-            Trouble::Exception(exception) => self.take_at_offset(offset, &exception),
-            Trouble::Alone => self.state_mut().cpu.pc = self.state().page_va.wrapping_add(offset),
+            Trouble::Exception(exception) => {
+                self.take_at_offset(offset, &exception);
+                self.go_on_at_vector()
+            }
+            Trouble::Alone => {
+                self.state_mut().cpu.pc = self.state().page_va.wrapping_add(offset);
+                1
+            }
         }
-        1
     }
 
     /// Puts the page of a window into the TLB. False if it is not one page of plain memory that may be accessed.
@@ -420,6 +442,12 @@ pub(super) const fn is_inside_16(address: u64, bytes: u64) -> bool {
     address & 15 <= 16_u64.wrapping_sub(bytes) && bytes <= 16
 }
 
+/// True if an access is of at most 8 bytes in one page.
+fn is_one_word(va: u64, access: SlowAccess) -> bool {
+    let bytes = access.bytes();
+    !access.pair() && bytes <= 8 && PAGE - (va & (PAGE - 1)) >= bytes
+}
+
 /// Copies bytes out of guest RAM; sizes that are powers of two are single-copy atomic inside 16 aligned bytes.
 ///
 /// # Safety
@@ -502,8 +530,21 @@ pub(super) extern "sysv64" fn access(s: *mut JitState, number: u64, _: u64, _: u
         // Translated code holds only numbers of entries that exist; leaving is safe whatever happened.
         return 1;
     };
-    core.store_carried(e.carried);
+    // Most accesses need only a part of the entry; to copy all of it and then look at it piece by piece takes long.
+    let (access, carried, resume, value) = (e.access, e.carried, e.resume, (e.values[0], e.copies[0]));
     let va = core.host_register(e.base).wrapping_add_signed(i64::from(e.disp));
+    let simple = e.window == 0 && !access.atomic() && is_one_word(va, access);
+    if simple && carried == 0 {
+        return match core.one_word(va, access, value) {
+            Ok(()) => {
+                core.state_mut().resume = core.cache.address(resume);
+                0
+            }
+            Err(trouble) => core.leave_in(access.offset(), trouble),
+        };
+    }
+    let e = *e;
+    core.store_carried(carried);
     if e.window != 0 {
         let at = if core.fill_window(va, &e) { e.resume } else { e.otherwise };
         core.state_mut().resume = core.cache.address(at);

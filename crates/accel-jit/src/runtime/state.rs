@@ -6,6 +6,7 @@ use armlet_arm::CpuState;
 use armlet_arm::fp::{self, Single};
 use armlet_arm::state::FpEnv;
 
+use super::levels::Levels;
 use crate::host::x86_64::regs::VECTOR_COPIES;
 use crate::ir::VECTOR_SCRATCH;
 use crate::mmu::TlbSet;
@@ -29,6 +30,8 @@ pub struct JitState {
     pub poll: AtomicU32,
     /// Nonzero: an interrupt line may be up; look when DAIF is cleared.
     pub irq_hint: AtomicU8,
+    /// For changes of the exception level.
+    pub levels: Levels,
     /// Virtual address of the 4 KiB page that is executing.
     pub page_va: u64,
     /// The TLB set for the current EL (also in r15).
@@ -100,6 +103,7 @@ impl JitState {
             condition: 0,
             poll: AtomicU32::new(1),
             irq_hint: AtomicU8::new(1),
+            levels: Levels::default(),
             page_va: 0,
             tlb: std::ptr::null_mut(),
             tlb_unprivileged: std::ptr::null_mut(),
@@ -258,6 +262,9 @@ fn fcmp_slot(ah: usize, swapped: bool) -> u16 {
     };
     nzcv_from_arm(nzcv << 28)
 }
+
+/// NZCV in PSTATE.
+pub const NZCV_BITS: u32 = armlet_arm::Pstate::NZCV.bits();
 
 /// NZCV in bits 31:28, from the form that translated code keeps.
 pub const fn nzcv_to_arm(slot: u16) -> u32 {

@@ -34,7 +34,7 @@ impl JitCore {
         } else {
             0
         };
-        let context = self.context | extra | if guarded { bit::GUARDED } else { 0 };
+        let context = self.context() | extra | if guarded { bit::GUARDED } else { 0 };
         let key = BlockKey { pa: page | (pc & (PAGE - 1)), context };
         if let Some(id) = self.cache.find(key) {
             return Ok(id);
@@ -90,6 +90,7 @@ impl JitCore {
         let machine = self.machine.clone();
         let mut words = PageWords::new(machine.memory.ram(), page_pa);
         let limit = if key.context & STEP == 0 { MAX_INSTRUCTIONS } else { 1 };
+        self.lift_base = self.lift_context();
         self.lift_base.guarded = key.context & bit::GUARDED != 0;
         let count = self.lift_block(&mut words, (pc & (PAGE - 1)) as u32, limit);
         #[cfg(feature = "mistakes")]

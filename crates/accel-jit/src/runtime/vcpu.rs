@@ -27,7 +27,7 @@ use crate::cache::{CodeCache, CodeMemory};
 use crate::host::x86_64::asm::Asm;
 use crate::host::x86_64::generate::Generator;
 use crate::host::x86_64::regs::VECTOR_COPIES;
-use crate::host::x86_64::thunks::{self, SlowPaths, Thunks};
+use crate::host::x86_64::thunks::{self, About, SlowPaths, Thunks};
 use crate::ir::Builder;
 use crate::lift::LiftContext;
 use crate::mmu::TlbSets;
@@ -130,8 +130,6 @@ pub struct JitCore {
     pub(super) thunks: Thunks,
     pub(super) mmu: Context,
     pub(super) regime: Regime,
-    pub(super) pan: bool,
-    pub(super) context: u16,
     pub(super) el_context: [u16; 2],
     pub(super) lift_base: LiftContext,
     pub(super) counters: Counters,
@@ -185,7 +183,15 @@ impl JitCore {
         let time = machine.options.host_time.as_deref();
         let vectors = if machine.options.avx512 { VECTOR_COPIES } else { VECTOR_COPIES / 2 };
         let bti = machine.model.has(Feature::Bti);
-        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, bti, vectors, time);
+        let about = About {
+            bti,
+            vectors,
+            time,
+            lines: shared.lines().map(|line| std::ptr::from_ref(line) as u64),
+            spsr_mask: machine.model.spsr_mask(),
+            count: machine.options.count,
+        };
+        let thunks = thunks::emit(&mut asm, &SLOW_PATHS, &about);
         memory.append(asm.code());
         let used = (memory.next_address() - memory.address(0)) as usize;
         let mmu = Context::new(&state, &machine.model);
@@ -219,8 +225,6 @@ impl JitCore {
             thunks,
             mmu,
             regime: Regime::default(),
-            pan: false,
-            context: 0,
             el_context: [0; 2],
             lift_base,
             counters: Counters::default(),
@@ -311,6 +315,7 @@ impl JitCore {
         s.cpu.fp.fpsr |= fpsr_flags(s.mxcsr_guest);
         s.mxcsr_guest &= !MXCSR_FLAGS;
         s.cpu.bank_sp();
+        self.publish_event();
     }
 
     fn execute(&mut self) -> VcpuExit {
@@ -694,7 +699,7 @@ impl VcpuBackend for JitCore {
             ("instruction_cache_invalidations", c.ic),
             ("helper_vector", JitCore::state(self).vector_helpers),
             ("interrupts", c.interrupts),
-            ("exceptions", c.exceptions),
+            ("exceptions", c.exceptions + JitCore::state(self).levels.entries),
         ]
         .map(|(n, v)| (n.to_owned(), v))
         .into();

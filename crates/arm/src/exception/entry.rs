@@ -88,6 +88,11 @@ fn enter(state: &mut CpuState, model: &CpuModel, target: &Target, vector: Vector
     state.pc = (state.sys[target.vbar] & !0x7ff).wrapping_add(group + vector as u64);
 }
 
+/// PSTATE on entry to EL1 from `old`, with this SCTLR_EL1. Each bit depends on the same bit of `old`, or on none.
+pub fn entered(old: Pstate, sctlr: u64, model: &CpuModel) -> Pstate {
+    entered_pstate(old, sctlr, model, EL1.el)
+}
+
 /// PSTATE on entry: everything masked; PAN, SSBS and TCO as SCTLR says; NZCV and DIT stay.
 fn entered_pstate(old: Pstate, sctlr: u64, model: &CpuModel, el: usize) -> Pstate {
     let cleared = Pstate::SS | Pstate::IL | Pstate::UAO | Pstate::BTYPE | Pstate::SSBS;

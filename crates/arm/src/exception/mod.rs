@@ -7,7 +7,7 @@ mod exit;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{take, take_fiq, take_irq, take_serror};
+pub use entry::{entered, take, take_fiq, take_irq, take_serror};
 pub use exit::{eret, eret_to};
 
 use crate::mmu::Fault;

@@ -39,6 +39,8 @@ pub(super) struct Half {
     high_shift: u8,
     /// TCR.SHx where that counts rather than the descriptor (LPA2).
     pub shareability: Option<u8>,
+    /// TTBR has an address of 52 bits.
+    wide: bool,
 }
 
 /// Everything that [`translate`](super::translate) needs to know beside memory. Depends on SCTLR_EL1,
@@ -48,6 +50,9 @@ pub struct Context {
     pub(super) halves: [Half; 2],
     pub(super) mair: u64,
     asid: u16,
+    /// Bits of an address space identifier that count, and the half whose TTBR has it.
+    asid_mask: u16,
+    asid_half: usize,
     /// Size of a physical address of this PE.
     pub(super) pa_bits: u8,
     pub(super) enabled: bool,
@@ -58,9 +63,8 @@ pub struct Context {
     pub(super) cached_fetch: bool,
 }
 
-/// Registers of one half, as read.
+/// Fields of one half, as read.
 struct Registers {
-    ttbr: u64,
     size: u8,
     granule_shift: Option<u8>,
     disabled: bool,
@@ -78,15 +82,12 @@ impl Context {
         let tcr = state.sys[SysReg::TcrEl1];
         let ttbr = [state.sys[SysReg::Ttbr0El1], state.sys[SysReg::Ttbr1El1]];
         let set_access_flag = tcr & tcr::HA != 0 && model.has(Feature::Haf);
-        let with_asid = ttbr[usize::from(tcr & tcr::A1 != 0)];
-        let asid_mask = if tcr & tcr::AS != 0 && model.has(Feature::Asid16) { 0xffff } else { 0xff };
-        Self {
-            halves: [
-                Half::new(&lower(tcr, ttbr[0]), tcr, model),
-                Half::new(&upper(tcr, ttbr[1]), tcr, model),
-            ],
+        let mut context = Self {
+            halves: [Half::new(&lower(tcr), tcr, model), Half::new(&upper(tcr), tcr, model)],
             mair: state.sys[SysReg::MairEl1],
-            asid: (with_asid >> 48) as u16 & asid_mask,
+            asid: 0,
+            asid_mask: if tcr & tcr::AS != 0 && model.has(Feature::Asid16) { 0xffff } else { 0xff },
+            asid_half: usize::from(tcr & tcr::A1 != 0),
             pa_bits: model.pa_bits(),
             enabled: control & sctlr::M != 0,
             wxn: control & sctlr::WXN != 0,
@@ -94,7 +95,17 @@ impl Context {
             set_access_flag,
             set_dirty: set_access_flag && tcr & tcr::HD != 0 && model.has(Feature::Hafdbs),
             cached_fetch: control & sctlr::I != 0,
+        };
+        context.set_tables(ttbr);
+        context
+    }
+
+    /// Only TTBR0_EL1 and TTBR1_EL1 have changed, to these.
+    pub fn set_tables(&mut self, ttbr: [u64; 2]) {
+        for (half, ttbr) in self.halves.iter_mut().zip(ttbr) {
+            half.base = half.table_base(ttbr, half.wide);
         }
+        self.asid = (ttbr[self.asid_half] >> 48) as u16 & self.asid_mask;
     }
 
     /// True if stage 1 translation is on (SCTLR_EL1.M).
@@ -156,9 +167,8 @@ fn sign_extend_from_55(va: u64) -> u64 {
     ((va << 8) as i64 >> 8) as u64
 }
 
-fn lower(tcr: u64, ttbr: u64) -> Registers {
+fn lower(tcr: u64) -> Registers {
     Registers {
-        ttbr,
         size: (tcr >> tcr::T0SZ_SHIFT & 0x3f) as u8,
         granule_shift: match tcr >> tcr::TG0_SHIFT & 3 {
             0 => Some(12),
@@ -175,9 +185,8 @@ fn lower(tcr: u64, ttbr: u64) -> Registers {
     }
 }
 
-fn upper(tcr: u64, ttbr: u64) -> Registers {
+fn upper(tcr: u64) -> Registers {
     Registers {
-        ttbr,
         size: (tcr >> tcr::T1SZ_SHIFT & 0x3f) as u8,
         granule_shift: match tcr >> tcr::TG1_SHIFT & 3 {
             1 => Some(14),
@@ -229,7 +238,7 @@ impl Half {
         let start_level = 3 - ((input_bits - 1 - page_shift) / stride) as i8;
         let ips = pa_bits((tcr >> tcr::IPS_SHIFT & 7) as u8).min(model.pa_bits());
         let top = if r.tbi { 55 } else { 63 };
-        let mut half = Self {
+        Self {
             base: 0,
             input_bits,
             page_shift,
@@ -245,9 +254,8 @@ impl Half {
             high_mask: if lpa2 { 3 << 8 } else { u64::from(lpa) * (0xf << 12) },
             high_shift: if lpa2 { 50 - 8 } else { 48 - 12 },
             shareability: lpa2.then_some(r.sh),
-        };
-        half.base = half.table_base(r.ttbr, lpa2 || (lpa && ips == 52));
-        half
+            wide: lpa2 || (lpa && ips == 52),
+        }
     }
 
     /// Address of the first table in TTBR, which is aligned to the table's size; of 52 bits if `wide`.

@@ -15,7 +15,7 @@ pub use context::Context;
 pub(crate) use context::branch_target;
 pub use fault::{Fault, FaultKind};
 pub use map::{Mapping, Mappings};
-pub use walk::translate;
+pub use walk::{translate, translate_here};
 
 bitflags::bitflags! {
     /// What a page allows, by exception level; PAN is not in it.

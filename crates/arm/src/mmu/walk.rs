@@ -25,6 +25,20 @@ pub fn translate<M: PhysicalMemory + ?Sized>(
     va: u64,
     access: Access,
 ) -> Result<Translation, Fault> {
+    translate_here(ctx, mem, va, access)
+}
+
+/// The same where it is called, for the refill of a TLB: a result that is many small fields comes back slowly.
+///
+/// # Errors
+/// The fault that the access raises.
+#[inline(always)]
+pub fn translate_here<M: PhysicalMemory + ?Sized>(
+    ctx: &Context,
+    mem: &M,
+    va: u64,
+    access: Access,
+) -> Result<Translation, Fault> {
     let half = ctx.half(va);
     let top = if access.kind == AccessKind::Fetch { half.fetch_top } else { half.top };
     if !ctx.enabled {
@@ -68,6 +82,7 @@ fn flat(ctx: &Context, va: u64, top: u8, access: Access) -> Result<Translation, 
 }
 
 /// Finds the page or block descriptor of `va`.
+#[inline(always)]
 fn walk<M: PhysicalMemory + ?Sized>(half: &Half, mem: &M, va: u64) -> Result<Leaf, Fault> {
     let stride = half.page_shift - 3;
     let mut level = half.start_level;
@@ -106,6 +121,7 @@ fn walk<M: PhysicalMemory + ?Sized>(half: &Half, mem: &M, va: u64) -> Result<Lea
 
 /// Checks the access against the leaf and does what hardware does to its descriptor. `None` if the
 /// descriptor has changed meanwhile.
+#[inline(always)]
 fn finish<M: PhysicalMemory + ?Sized>(
     ctx: &Context,
     half: &Half,

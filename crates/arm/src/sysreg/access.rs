@@ -93,10 +93,15 @@ pub(super) fn exists(model: &CpuModel, reg: SysReg) -> bool {
 /// True if CPACR_EL1.FPEN traps floating-point and SIMD instructions at the current exception level.
 #[inline]
 pub fn fp_access_trapped(state: &CpuState) -> bool {
+    fp_access_trapped_at(state, state.el())
+}
+
+/// The same at exception level `el`.
+pub fn fp_access_trapped_at(state: &CpuState, el: usize) -> bool {
     match (state.sys[SysReg::CpacrEl1] & cpacr::FPEN) >> cpacr::FPEN_SHIFT {
         0b11 => false,
-        0b01 => state.el() == 0,
-        _ => state.el() <= 1,
+        0b01 => el == 0,
+        _ => el <= 1,
     }
 }
 

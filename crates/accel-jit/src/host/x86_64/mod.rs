@@ -5,6 +5,7 @@ pub mod cycles;
 mod evex;
 pub mod features;
 pub mod generate;
+pub mod levels;
 pub mod regs;
 pub mod thunks;
 mod upper;

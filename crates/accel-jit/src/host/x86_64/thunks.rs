@@ -7,13 +7,14 @@ use armlet_engine::HostTime;
 
 use super::asm::*;
 use super::generate::pointer::BTYPE_SHIFT;
+use super::levels;
 use super::regs::*;
 use crate::runtime::exit::Exit;
 use crate::runtime::state::JitState;
 
 /// Rust functions that translated code calls on its slow paths. The first argument is the state, the second
 /// rax, the others the words that were pushed, last pushed first. All return 0 to go on (results are in the
-/// state) or 1 to leave (PC is set).
+/// state), 1 to leave (PC is set), or 2 to go on at PC.
 pub type SlowPath = extern "sysv64" fn(*mut JitState, u64, u64, u64, u64) -> u64;
 
 /// Where translated code finds its slow paths' implementations.
@@ -47,6 +48,8 @@ pub struct SlowPaths {
 pub struct Thunks {
     /// Called with the side table's number in the four bytes behind the call; goes on where the entry says.
     pub access: u64,
+    /// The same where no host vector register holds anything.
+    pub access_plain: u64,
     pub watch: u64,
     pub load_exclusive_pair: u64,
     pub store_exclusive_pair: u64,
@@ -70,11 +73,31 @@ pub struct Thunks {
     pub chain: u64,
     /// Leaves with PC = rax for [`Exit::Indirect`].
     pub indirect: u64,
+    /// SVC of EL0, and ERET at EL1, at page + rax; `exit_arg` is stored already.
+    pub svc: u64,
+    pub eret: u64,
+}
+
+/// What thunks depend on.
+pub struct About<'a> {
+    /// PSTATE.BTYPE is in rdx where a block is entered, and wherever a branch leaves from.
+    pub bti: bool,
+    /// Host vector registers that are in use.
+    pub vectors: usize,
+    /// What the system counter shows, if it may be read there; it must stay where it is.
+    pub time: Option<&'a HostTime>,
+    /// Where the levels of the vCPU's interrupt lines are, one byte each, as long as the thunks are.
+    pub lines: [u64; 2],
+    /// Bits of SPSR_EL1 that there are.
+    pub spsr_mask: u32,
+    /// Count what happens.
+    pub count: bool,
 }
 
 macro_rules! at {
     ($($field:tt)+) => { field(std::mem::offset_of!(JitState, $($field)+)) };
 }
+pub(super) use at;
 
 fn save_pinned(a: &mut Asm) {
     for (r, g) in PINNED {
@@ -90,10 +113,9 @@ fn load_pinned(a: &mut Asm) {
 
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
-/// Emits all thunks into `a`, which must be reset to where they will execute. With `bti`, PSTATE.BTYPE is in rdx
-/// where a block is entered, and wherever a branch leaves from. `vectors` host vector registers are in use. `time` is what
-/// the system counter shows, if it may be read there; it must stay where it is.
-pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, vectors: usize, time: Option<&HostTime>) -> Thunks {
+/// Emits all thunks into `a`, which must be reset to where they will execute.
+pub fn emit(a: &mut Asm, slow: &SlowPaths, about: &About<'_>) -> Thunks {
+    let &About { bti, vectors, time, .. } = about;
     let mut t = Thunks { enter: emit_enter(a, bti), ..Thunks::default() };
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
@@ -114,8 +136,9 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, vectors: usize, time: Opti
     a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
     a.store(true, at!(cpu.pc), RAX);
     a.jmp_to(leave);
-    // Pinned registers are in the state already.
-    let leave_saved = emit_leave_saved(a);
+    let look = emit_look(a, leave);
+    (t.svc, t.eret) = levels::emit(a, about, &t, look);
+    let leave_saved = emit_leave_saved(a, about, look);
     for (address, f) in [
         (&mut t.watch, slow.watch),
         (&mut t.load_exclusive_pair, slow.load_exclusive_pair),
@@ -130,6 +153,7 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, bti: bool, vectors: usize, time: Opti
         *address = emit_slow(a, f, leave_saved);
     }
     t.access = emit_access(a, slow.access, leave_saved, vectors);
+    t.access_plain = emit_access(a, slow.access, leave_saved, 0);
     t.helper = emit_helper(a);
     t.counters = match time {
         Some(time) => {
@@ -173,10 +197,28 @@ fn emit_leave(a: &mut Asm) -> u64 {
     here
 }
 
-fn emit_leave_saved(a: &mut Asm) -> u64 {
+/// Leaves with PC = rax, a target that is not known: it is found outside.
+fn emit_look(a: &mut Asm, leave: u64) -> u64 {
     let here = a.here();
+    a.store(true, at!(cpu.pc), RAX);
+    a.store_imm(false, at!(exit_code), Exit::Look as i32);
+    a.jmp_to(leave);
+    here
+}
+
+/// What a slow path leads to that has returned rax, which is not 0. Pinned registers are in the state.
+fn emit_leave_saved(a: &mut Asm, about: &About<'_>, look: u64) -> u64 {
+    let here = a.here();
+    a.op_imm(Op2::Cmp, false, RAX, 1);
+    let go_on = a.jcc(Cc::NE);
     a.store_imm(false, at!(exit_code), Exit::Done as i32);
     emit_return(a);
+    a.bind(go_on);
+    a.load(true, RSP, at!(host_sp));
+    load_pinned(a);
+    a.load(true, R15, at!(tlb));
+    a.load(true, RAX, at!(cpu.pc));
+    levels::go(a, about, look);
     here
 }
 

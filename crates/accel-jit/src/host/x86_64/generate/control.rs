@@ -17,10 +17,16 @@ impl Generator {
                 self.clobber_flags();
                 let (exit, arg) = Exit::from_raise(raise);
                 self.asm.store_imm(true, field(std::mem::offset_of!(JitState, exit_arg)), arg as i32);
+                if exit == Exit::Svc && self.options.el0 && !self.options.counted {
+                    return self.change_level(self.thunks.svc);
+                }
                 self.leave(exit, i64::from(self.offset));
             }
             Inst::Eret => {
                 self.clobber_flags();
+                if self.options.el1h && !self.options.counted {
+                    return self.change_level(self.thunks.eret);
+                }
                 self.leave(Exit::Eret, i64::from(self.offset));
             }
             Inst::EretAuthenticated { b } => {
@@ -45,6 +51,13 @@ impl Generator {
     pub(super) fn leave(&mut self, exit: Exit, offset: i64) {
         self.spend(self.count);
         self.leave_uncounted(exit, offset);
+    }
+
+    /// Goes on at another exception level.
+    fn change_level(&mut self, thunk: u64) {
+        self.store_dirty();
+        self.asm.mov_imm(RAX, i64::from(self.offset));
+        self.asm.jmp_to(thunk);
     }
 
     /// The same for who has counted, or has not begun to.
@@ -183,15 +196,25 @@ impl Generator {
 
     /// Continues at the virtual address in rax. All temporaries are dead.
     fn jump_to_rax(&mut self) {
-        let entry = std::mem::offset_of!(TlbSet, jumps) as i32;
-        // As TlbSet::jump_index has it.
-        self.asm.rorx(false, RCX, RAX, 10);
-        self.asm.op(Op2::Xor, false, RCX, RAX);
-        self.asm.op_imm(Op2::And, false, RCX, (JUMP_CACHE_ENTRIES as i32 - 1) << 2);
+        hash_rax(&mut self.asm);
         self.poll();
         self.asm.jcc_to(Cc::NE, self.thunks.indirect);
-        self.asm.op(Op2::Cmp, true, RAX, M::indexed(R15, RCX, 2, entry));
-        self.asm.jcc_to(Cc::NE, self.thunks.indirect);
-        self.asm.jmp_rm(M::indexed(R15, RCX, 2, entry + 8));
+        jump_if_known(&mut self.asm, self.thunks.indirect);
     }
+}
+
+/// Makes rcx the offset, in fours, of the branch target in rax.
+pub fn hash_rax(a: &mut Asm) {
+    // As TlbSet::jump_index has it.
+    a.rorx(false, RCX, RAX, 10);
+    a.op(Op2::Xor, false, RCX, RAX);
+    a.op_imm(Op2::And, false, RCX, (JUMP_CACHE_ENTRIES as i32 - 1) << 2);
+}
+
+/// Continues at the virtual address in rax, whose hash is in rcx, if its block is known; else at `unknown`.
+pub fn jump_if_known(a: &mut Asm, unknown: u64) {
+    let entry = std::mem::offset_of!(TlbSet, jumps) as i32;
+    a.op(Op2::Cmp, true, RAX, M::indexed(R15, RCX, 2, entry));
+    a.jcc_to(Cc::NE, unknown);
+    a.jmp_rm(M::indexed(R15, RCX, 2, entry + 8));
 }

@@ -310,6 +310,14 @@ impl Generator {
         }
     }
 
+    /// Calls the slow path of entry `index` of the side table.
+    pub(super) fn call_access(&mut self, index: u32) {
+        let vectors = self.side_table[index as usize].values.iter().any(|v| matches!(v, Place::Vector(_)));
+        let plain = !vectors && self.carried_now().is_nothing();
+        self.asm.call_to(if plain { self.thunks.access_plain } else { self.thunks.access });
+        self.asm.word((self.numbers.entry + index) as i32);
+    }
+
     fn load(&mut self, mem: Mem, ext: Extend, d: Reg, addr: Addr) {
         self.before_load(mem);
         let p = self.probe(addr, self.probe_for(mem, 1, false));

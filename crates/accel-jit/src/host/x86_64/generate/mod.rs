@@ -6,7 +6,7 @@
 //! Slow paths are emitted behind the block and jump back.
 
 pub mod carry;
-mod control;
+pub(super) mod control;
 mod count;
 mod crypto;
 mod cumulative;
@@ -625,8 +625,7 @@ impl Generator {
             }
             Cold::Access { from, index } => {
                 self.asm.bind(from);
-                self.asm.call_to(self.thunks.access);
-                self.asm.word((self.numbers.entry + index) as i32);
+                self.call_access(index);
             }
             Cold::Window { from, index, offset, registers } => {
                 self.asm.bind(from);

@@ -161,8 +161,7 @@ impl Generator {
         self.asm.op(Op2::Sub, true, s, t);
         self.asm.jmp_to(e.back);
         self.asm.bind(unknown);
-        self.asm.call_to(self.thunks.access);
-        self.asm.word((self.numbers.entry + e.index) as i32);
+        self.call_access(e.index);
     }
 }
 

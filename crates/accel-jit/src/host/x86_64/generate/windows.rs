@@ -157,8 +157,7 @@ impl Generator {
         self.asm.op(Op2::Xor, true, s, last_page);
         self.asm.shift_imm(Shift::Shr, true, s, 12);
         let crosses = self.asm.jcc(Cc::NE);
-        self.asm.call_to(self.thunks.access);
-        self.asm.word((self.numbers.entry + index) as i32);
+        self.call_access(index);
         self.side_table[index as usize].otherwise = self.asm.len() as u32;
         self.asm.bind(crosses);
         // Nothing of the instruction is done yet.
