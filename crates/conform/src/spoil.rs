@@ -98,6 +98,11 @@ pub static MISTAKES: &[Mistake] = &[
     Mistake { what: "SQADD does not saturate", encodings: "SQADD_asimdsame", spoil: Spoil::Lift(saturation) },
     Mistake { what: "a vector shift is logical", encodings: "SSHR_asimdshf", spoil: Spoil::Lift(shift) },
     Mistake { what: "B.cond branches never", encodings: "condbranch", spoil: Spoil::Lift(branch) },
+    Mistake {
+        what: "fraction bits count as a number",
+        encodings: "FCVTZS_32S_float2fix,SCVTF_D64_float2fix",
+        spoil: Spoil::Lift(fraction),
+    },
     Mistake { what: "ROR loses bits", encodings: "RORV_", spoil: Spoil::Lift(rotation) },
 ];
 
@@ -187,6 +192,26 @@ pub static HOST_MISTAKES: &[Mistake] = &[
         what: "sums of doublewords are sums of words",
         encodings: "ADD_asimdsame_only",
         spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0xd4), 0xfe), reg)),
+    },
+    Mistake {
+        what: "a sum of halves that is a NaN is the host's, and infinity is not",
+        encodings: "FADD_asimdsamefp16_only,FSUB_H_floatdp2",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0x65), 0x75), reg)),
+    },
+    Mistake {
+        what: "a shift that saturates forgets what it loses",
+        encodings: "SQSHL_asimdsame_only,UQSHL_asimdshf_R",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0x76), 0x66), reg)),
+    },
+    Mistake {
+        what: "the product is subtracted",
+        encodings: "SQRDMLAH_asimdsame2_only,SQRDMLAH_asisdelem_R",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (1, 1, 0xfe), 0xfa), reg)),
+    },
+    Mistake {
+        what: "fraction bits of vectors count as a number",
+        encodings: "FCVTZS_asimdshf_C,SCVTF_asimdshf_C",
+        spoil: Spoil::Host(|o, reg| (replaced(o, (0, 1, 0x59), 0x58), reg)),
     },
 ];
 
@@ -312,6 +337,14 @@ fn shift(block: &mut Block) {
 
 fn branch(block: &mut Block) {
     block.insts.retain(|i| !matches!(i, Inst::BranchIf { .. }));
+}
+
+fn fraction(block: &mut Block) {
+    each(block, |i| {
+        if let Inst::F2 { op: op @ F2Op::Mul, .. } = i {
+            *op = F2Op::Add;
+        }
+    });
 }
 
 fn rotation(block: &mut Block) {

@@ -25,8 +25,24 @@ pub enum VName {
     Sqdmull,
     Sqdmlal,
     Sqdmlsl,
+    Sqrdmlah,
+    Sqrdmlsh,
     Sshl,
     Ushl,
+    Srshl,
+    Urshl,
+    Sqshl,
+    Uqshl,
+    Sqrshl,
+    Uqrshl,
+    /// The shape's parameter is the count.
+    SqshlImmediate,
+    UqshlImmediate,
+    Sqshlu,
+    Pmul,
+    /// Of bytes.
+    Pmull,
+    Cls,
     Clz,
     Rbit,
     /// Table lookups; the table has 1 to 4 registers.
@@ -50,6 +66,53 @@ pub enum VName {
     Frsqrte,
     Frecps,
     Frsqrts,
+    Fmulx,
+    // Of half precision only; for the others the IR has operations.
+    Fadd,
+    Fsub,
+    Fmul,
+    Fnmul,
+    Fdiv,
+    Fabd,
+    Faddp,
+    Fmax,
+    Fmin,
+    Fmaxnm,
+    Fminnm,
+    Fmaxp,
+    Fminp,
+    Fmaxnmp,
+    Fminnmp,
+    Fmla,
+    Fmls,
+    Fmadd,
+    Fmsub,
+    Fnmadd,
+    Fnmsub,
+    Fcmeq,
+    Fcmge,
+    Fcmgt,
+    Facge,
+    Facgt,
+    FcmeqZero,
+    FcmgeZero,
+    FcmgtZero,
+    Fcmle,
+    Fcmlt,
+    Fabs,
+    Fneg,
+    Fsqrt,
+    Frintn,
+    Frintp,
+    Frintm,
+    Frintz,
+    Frintx,
+    Frinti,
+    /// Conversions of a scalar between half precision and single or double.
+    HalfToSingle,
+    HalfToDouble,
+    SingleToHalf,
+    DoubleToHalf,
 }
 
 impl VName {
@@ -60,12 +123,20 @@ impl VName {
             self,
             Sha512h | Sha512h2 | Sha512su1 | Eor3 | Bcax | Rax1 | Xar | Sqadd | Uqadd | Sqsub | Uqsub
         ) || matches!(self, Sqdmulh | Sqrdmulh | Sqdmull | Sqdmlal | Sqdmlsl | Sshl | Ushl | Tbl(_) | Tbx(_))
-            || matches!(self, Frecps | Frsqrts)
+            || matches!(self, Sqrdmlah | Sqrdmlsh | Srshl | Urshl | Sqshl | Uqshl | Sqrshl | Uqrshl)
+            || matches!(self, Pmul | Pmull | Frecps | Frsqrts | Fmulx | Fadd | Fsub | Fmul | Fnmul | Fdiv)
+            || matches!(
+                self,
+                Fabd | Faddp | Fmax | Fmin | Fmaxnm | Fminnm | Fmaxp | Fminp | Fmaxnmp | Fminnmp
+            )
+            || matches!(self, Fmla | Fmls | Fmadd | Fmsub | Fnmadd | Fnmsub)
+            || matches!(self, Fcmeq | Fcmge | Fcmgt | Facge | Facgt)
     }
 
     /// It has a third source.
     pub const fn reads_a(self) -> bool {
-        matches!(self, Self::Eor3 | Self::Bcax)
+        use VName::*;
+        matches!(self, Eor3 | Bcax | Fmadd | Fmsub | Fnmadd | Fnmsub)
     }
 
     /// The destination is an input as well.
@@ -74,7 +145,7 @@ impl VName {
         matches!(
             self,
             Sha512h | Sha512h2 | Sha512su0 | Sha512su1 | Suqadd | Usqadd | Sqdmlal | Sqdmlsl | Tbx(_)
-        )
+        ) || matches!(self, Sqrdmlah | Sqrdmlsh | Fmla | Fmls)
     }
 
     /// By the mnemonic of an instruction that does nothing but what its name says.
@@ -103,6 +174,56 @@ impl VName {
             "SQDMLSL" => Self::Sqdmlsl,
             "SSHL" => Self::Sshl,
             "USHL" => Self::Ushl,
+            "SQRDMLAH" => Self::Sqrdmlah,
+            "SQRDMLSH" => Self::Sqrdmlsh,
+            "SRSHL" => Self::Srshl,
+            "URSHL" => Self::Urshl,
+            "SQSHL" => Self::Sqshl,
+            "UQSHL" => Self::Uqshl,
+            "SQRSHL" => Self::Sqrshl,
+            "UQRSHL" => Self::Uqrshl,
+            "SQSHLU" => Self::Sqshlu,
+            "PMUL" => Self::Pmul,
+            "PMULL" => Self::Pmull,
+            "CLS" => Self::Cls,
+            "FMULX" => Self::Fmulx,
+            "FADD" => Self::Fadd,
+            "FSUB" => Self::Fsub,
+            "FMUL" => Self::Fmul,
+            "FNMUL" => Self::Fnmul,
+            "FDIV" => Self::Fdiv,
+            "FABD" => Self::Fabd,
+            "FADDP" => Self::Faddp,
+            "FMAX" => Self::Fmax,
+            "FMIN" => Self::Fmin,
+            "FMAXNM" => Self::Fmaxnm,
+            "FMINNM" => Self::Fminnm,
+            "FMAXP" => Self::Fmaxp,
+            "FMINP" => Self::Fminp,
+            "FMAXNMP" => Self::Fmaxnmp,
+            "FMINNMP" => Self::Fminnmp,
+            "FMLA" => Self::Fmla,
+            "FMLS" => Self::Fmls,
+            "FMADD" => Self::Fmadd,
+            "FMSUB" => Self::Fmsub,
+            "FNMADD" => Self::Fnmadd,
+            "FNMSUB" => Self::Fnmsub,
+            "FCMEQ" => Self::Fcmeq,
+            "FCMGE" => Self::Fcmge,
+            "FCMGT" => Self::Fcmgt,
+            "FACGE" => Self::Facge,
+            "FACGT" => Self::Facgt,
+            "FCMLE" => Self::Fcmle,
+            "FCMLT" => Self::Fcmlt,
+            "FABS" => Self::Fabs,
+            "FNEG" => Self::Fneg,
+            "FSQRT" => Self::Fsqrt,
+            "FRINTN" => Self::Frintn,
+            "FRINTP" => Self::Frintp,
+            "FRINTM" => Self::Frintm,
+            "FRINTZ" => Self::Frintz,
+            "FRINTX" => Self::Frintx,
+            "FRINTI" => Self::Frinti,
             "CLZ" => Self::Clz,
             "RBIT" => Self::Rbit,
             "FRINTA" => Self::Frinta,

@@ -145,6 +145,8 @@ pub struct Consts {
     pub sign64: u128,
     /// Sign bits of four singles.
     pub sign32: u128,
+    /// Sign bits of eight halves.
+    pub sign16: u128,
     /// All but the sign bits of two doubles, four singles, eight halves.
     pub abs: [u128; 3],
     /// The smallest normal numbers: two doubles, four singles, eight halves.
@@ -202,6 +204,7 @@ impl Default for Consts {
         Self {
             sign64: 0x8000_0000_0000_0000_8000_0000_0000_0000,
             sign32: 0x8000_0000_8000_0000_8000_0000_8000_0000,
+            sign16: 0x8000_8000_8000_8000_8000_8000_8000_8000,
             abs: [
                 !0x8000_0000_0000_0000_8000_0000_0000_0000,
                 !0x8000_0000_8000_0000_8000_0000_8000_0000,

@@ -1,8 +1,12 @@
 //! Floating-point operations on elements.
 
-use super::narrow::merge_half;
 use super::*;
 use armlet_arm::fp::{self, Double, Format, Half, Rounding, Single};
+
+/// A 64-bit result as the whole register, or as the upper half of the old one.
+fn merge_half(s: Shape, old: u128, out: u128) -> u128 {
+    if s.upper() { (old & byte_mask(8)) | (out << 64) } else { out }
+}
 
 /// What a floating-point instruction does to one element; raw encodings.
 pub trait FpOp {

@@ -9,7 +9,6 @@ pub mod crypto;
 pub mod float;
 pub mod gpr;
 pub mod int;
-pub mod narrow;
 pub mod products;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ pub struct Evex {
     pub mask: u8,
     /// Elements that the mask leaves out become zero.
     pub zeroing: bool,
+    /// All of 512 bits, without exceptions, rounded as `length` says: 0 to the nearest, 1 down, 2 up, 3 towards zero.
+    pub rounding: bool,
 }
 
 impl Asm {
@@ -31,7 +33,11 @@ impl Asm {
         let bit = |register: u8, from: u8, to: u8| (register >> from & 1) << to;
         let extension = !(bit(reg, 3, 7) | bit(rm, 4, 6) | bit(rm, 3, 5) | bit(reg, 4, 4)) & 0xf0;
         let second = u8::from(o.w) << 7 | (!vvvv & 15) << 3 | 4 | o.pp;
-        let third = u8::from(e.zeroing) << 7 | e.length << 5 | (!vvvv >> 4 & 1) << 3 | e.mask;
+        let third = u8::from(e.zeroing) << 7
+            | e.length << 5
+            | u8::from(e.rounding) << 4
+            | (!vvvv >> 4 & 1) << 3
+            | e.mask;
         let bytes = [0x62, extension | o.map, second, third, o.op, 0, 0, 0];
         self.put(Front { bytes: u64::from_le_bytes(bytes), bits: 40 }, reg, Rm::R(rm));
     }

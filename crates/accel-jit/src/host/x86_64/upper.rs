@@ -4,6 +4,7 @@
 //! are kept for that.
 
 use super::asm::{Asm, Front, NO_NAMES, Opc, Rm, VectorNames, Xmm, opc};
+use super::evex::Evex;
 
 /// Registers of the lower half that nothing else is in: for the first source and the destination, and for the second.
 const LOWERED: [u8; 2] = [14, 15];
@@ -90,6 +91,14 @@ impl Asm {
         if !reads && reg >= 16 {
             self.evex_any(MOVDQA, [reg, 0], Rm::R(first));
         }
+    }
+
+    /// An instruction on 256 bits, by hardware numbers of which some are of the upper half.
+    pub(super) fn upper_ymm(&mut self, o: Opc, [reg, vvvv, rm]: [u8; 3]) {
+        let w = evex_w(o);
+        debug_assert!(w.is_some(), "VEX only: {o:?}");
+        let wide = Evex { length: 1, ..Evex::default() };
+        self.evex_with(Opc { w: w.unwrap_or(o.w), ..o }, reg, vvvv, Xmm(rm), wide);
     }
 
     /// A legacy instruction that reads its destination, the same way.

@@ -26,8 +26,21 @@ pub(super) fn by_element(s: &mut Simd, f: VectorHelper, shape: Shape, es: u8) ->
     })
 }
 
+/// As [`by_element`], for floating-point vectors.
+fn float_by_element(s: &mut Simd, f: VectorHelper, es: u8) -> Option<Flow> {
+    if s.ctx.fp_inline {
+        return by_element(s, f, s.vector(), es);
+    }
+    let (m, index) = source(s, es)?;
+    let op = VOperands { m, ..s.operands(s.vector().element(index)) };
+    s.emit(Inst::VHelper { f, op })
+}
+
 /// As [`by_element`], for floating-point scalars.
 fn scalar_by_element(s: &mut Simd, f: VectorHelper, es: u8) -> Option<Flow> {
+    if s.ctx.fp_inline {
+        return by_element(s, f, Shape::scalar(es), es);
+    }
     let (m, index) = source(s, es)?;
     let op = VOperands { m, ..s.operands(Shape::scalar(es).element(index)) };
     let above = if matches!(s.mnemonic, "FMLA" | "FMLS") { s.d() } else { s.n() };
@@ -120,7 +133,7 @@ fn float_vector(s: &mut Simd) -> Option<Flow> {
         return s.emit(Inst::V3 { op, es, q, d, n, m });
     }
     let f = float_lanes(s.mnemonic)?;
-    by_element(s, f(es), s.vector(), es)
+    float_by_element(s, f(es), es)
 }
 
 /// Advanced SIMD scalar x indexed element.

@@ -72,10 +72,7 @@ fn one_helper(s: &mut Simd, es: u8) -> Option<Flow> {
         "FSQRT" => (fv::same::<fv::Sqrt>(es), 0),
         mnemonic => super::two::round_to_integral(mnemonic).map(|(f, param)| (f(es), param))?,
     };
-    if inline(s, es) {
-        return s.known(f, Shape::scalar(es).with(param), es);
-    }
-    s.scalar_helper(f, Shape::scalar(es).with(param), es, s.d())
+    s.scalar_known(f, Shape::scalar(es).with(param), es, s.d())
 }
 
 /// FCVT between precisions.
@@ -91,16 +88,19 @@ fn convert(s: &mut Simd, from: u8) -> Option<Flow> {
         let (d, n) = (s.d(), s.n());
         return s.emit(Inst::F1 { op: F1Op::Cvt, double: from == 3, d, n });
     }
-    let f: VectorHelper = match (from, to) {
-        (1, 2) => fv::fcvt::<Half, Single>,
-        (1, 3) => fv::fcvt::<Half, Double>,
-        (2, 1) => fv::fcvt::<Single, Half>,
-        (2, 3) => fv::fcvt::<Single, Double>,
-        (3, 1) => fv::fcvt::<Double, Half>,
-        (3, 2) => fv::fcvt::<Double, Single>,
+    let (f, name): (VectorHelper, _) = match (from, to) {
+        (1, 2) => (fv::fcvt::<Half, Single>, Some(VName::HalfToSingle)),
+        (1, 3) => (fv::fcvt::<Half, Double>, Some(VName::HalfToDouble)),
+        (2, 1) => (fv::fcvt::<Single, Half>, Some(VName::SingleToHalf)),
+        (2, 3) => (fv::fcvt::<Single, Double>, None),
+        (3, 1) => (fv::fcvt::<Double, Half>, Some(VName::DoubleToHalf)),
+        (3, 2) => (fv::fcvt::<Double, Single>, None),
         _ => return None,
     };
-    s.scalar_helper(f, Shape::scalar(to), to, s.d())
+    match name.filter(|_| s.ctx.fp_inline) {
+        Some(name) => s.named(name, f, Shape::scalar(to), to),
+        None => s.scalar_helper(f, Shape::scalar(to), to, s.d()),
+    }
 }
 
 /// Floating-point data-processing (2 source).
@@ -122,7 +122,7 @@ pub fn two(s: &mut Simd) -> Option<Flow> {
         let (d, n, m) = (s.d(), s.n(), s.m());
         return s.emit(Inst::F2 { op, double: es == 3, d, n, m });
     }
-    s.scalar_helper(f(es), Shape::scalar(es), es, s.n())
+    s.scalar_known(f(es), Shape::scalar(es), es, s.n())
 }
 
 /// Floating-point data-processing (3 source).
@@ -140,7 +140,17 @@ pub fn three(s: &mut Simd) -> Option<Flow> {
         let (d, n, m, a) = (s.d(), s.n(), s.m(), s.a());
         return s.emit(Inst::F3 { op, double: es == 3, d, n, m, a });
     }
-    s.scalar_helper(fv::fused_for(es), Shape::scalar(es).with(param), es, s.a())
+    s.scalar_known(fv::fused_for(es), Shape::scalar(es).with(param), es, s.a())
+}
+
+/// Half `v` as a single in scratch register `d`, or what is not one as it is: a NaN that signals there, signals when it is
+/// compared.
+fn comparable(s: &mut Simd, es: u8, d: VReg, v: VReg) -> VReg {
+    if es >= 2 {
+        return v;
+    }
+    s.half_as_single(d, v);
+    d
 }
 
 /// FCMP, FCMPE.
@@ -148,9 +158,10 @@ pub fn compare(s: &mut Simd) -> Option<Flow> {
     let es = ftype(s)?;
     let (signal, zero) = (bit(s.word, 4), bit(s.word, 3));
     allowed(matches!(s.mnemonic, "FCMP" | "FCMPE"))?;
-    if inline(s, es) {
-        let m = (!zero).then(|| s.m());
-        let n = s.n();
+    if s.ctx.fp_inline {
+        let (n, m) = (s.n(), s.m());
+        let n = comparable(s, es, SCRATCH, n);
+        let m = (!zero).then(|| comparable(s, es, SCRATCH + 1, m));
         return s.emit(Inst::FCmp { double: es == 3, signal, n, m });
     }
     let param = if signal { gpr::SIGNAL } else { 0 } | if zero { gpr::WITH_ZERO } else { 0 };
@@ -203,11 +214,55 @@ pub fn fixed(s: &mut Simd) -> Option<Flow> {
     let mode = to_int.then_some(Rounding::Zero);
     let c = Conversion { unsigned, x, fbits: 64 - scale, ..Conversion::new(mode) };
     let shape = Shape::scalar(es).with(c.pack());
+    if s.ctx.fp_inline && (to_int || es >= 2) {
+        return fixed_inline(s, es, to_int, c.fbits);
+    }
     if to_int {
         s.helper_gpr(gpr::to_int_for(es), shape, Opnd::Imm(0), Builder::dz(bits(s.word, 0, 5)))
     } else {
         from_general(s, es, shape, Builder::xz(bits(s.word, 5, 5)))
     }
+}
+
+/// A double that is a power of two, or such a single.
+fn power_of_two(s: &mut Simd, d: VReg, double: bool, exponent: i32) {
+    let lo = if double { ((1023 + exponent) as u64) << 52 } else { ((127 + exponent) as u64) << 23 };
+    s.emit(Inst::VConst { d, lo, hi: 0 });
+}
+
+/// Conversions with fraction bits: those by which they differ from others are a multiplication, which is exact.
+fn fixed_inline(s: &mut Simd, es: u8, to_int: bool, fbits: u32) -> Option<Flow> {
+    let (signed, w, double) = (!bit(s.word, 16), width(s), es == 3);
+    let (v, n) = (s.d(), s.n());
+    let (number, scale) = (SCRATCH, SCRATCH + 1);
+    if !to_int {
+        let general = Builder::xz(bits(s.word, 5, 5));
+        s.emit(Inst::IntToF { signed, double, w, d: number, s: general });
+        power_of_two(s, scale, double, -(fbits as i32));
+        return s.emit(Inst::F2 { op: F2Op::Mul, double, d: v, n: number, m: scale });
+    }
+    // Doubles that are too large in any case, but not NaNs, are made smaller; singles are doubles that are not.
+    match es {
+        1 => s.half_as_single(number, n),
+        2 => {}
+        _ => {
+            power_of_two(s, scale, true, 500);
+            s.emit(Inst::F2 { op: F2Op::Min, double: true, d: number, n, m: scale });
+            s.emit(Inst::F1 { op: F1Op::Neg, double: true, d: scale, n: scale });
+            s.emit(Inst::F2 { op: F2Op::Max, double: true, d: number, n: number, m: scale });
+        }
+    }
+    if !double {
+        let n = if es == 1 { number } else { n };
+        s.emit(Inst::F1 { op: F1Op::Cvt, double: false, d: number, n });
+    }
+    power_of_two(s, scale, true, fbits as i32);
+    s.emit(Inst::F2 { op: F2Op::Mul, double: true, d: number, n: number, m: scale });
+    let d = match Builder::dz(bits(s.word, 0, 5)) {
+        Reg::NONE => s.b.temp(),
+        d => d,
+    };
+    s.emit(Inst::FToInt { signed, double: true, rounding: Rounding::Zero, w, d, n: number })
 }
 
 /// SCVTF and UCVTF by function.
@@ -239,12 +294,25 @@ pub fn integer(s: &mut Simd) -> Option<Flow> {
             if inline(s, es) {
                 return s.emit(Inst::IntToF { signed, double, w, d: v, s: general });
             }
+            if s.ctx.fp_inline {
+                // What singles cannot hold is infinite as a half.
+                s.emit(Inst::IntToF { signed, double: false, w, d: v, s: general });
+                let op = VOperands { n: v, ..s.operands(Shape::scalar(1)) };
+                let f: VectorHelper = fv::fcvt::<Single, Half>;
+                return s.emit(Inst::VKnown { name: VName::SingleToHalf, es: 1, f, op });
+            }
             let c = Conversion { unsigned, x: w == Width::X, ..Conversion::new(None) };
             from_general(s, es, Shape::scalar(es).with(c.pack()), general)
         }
         mnemonic => {
             let c = rounding(*mnemonic.as_bytes().get(4)?)?;
-            if let (true, Some(rounding)) = (inline(s, es), c.rounding) {
+            if let (true, Some(rounding)) = (s.ctx.fp_inline, c.rounding) {
+                let n = if es == 1 {
+                    s.half_as_single(SCRATCH, n);
+                    SCRATCH
+                } else {
+                    n
+                };
                 // Even an unwanted result raises exceptions.
                 let d = if d == Reg::NONE { s.b.temp() } else { d };
                 return s.emit(Inst::FToInt { signed, double, rounding, w, d, n });

@@ -20,7 +20,8 @@ use super::fields::{bit, bits};
 use super::{Flow, LiftContext};
 use crate::helpers::vector::{Shape, crypto};
 use crate::ir::{
-    Builder, Inst, Opnd, Reg, V2Op, V3Op, VName, VOperands, VReg, VShiftOp, VectorGprHelper, VectorHelper,
+    Builder, F1Op, Inst, Opnd, Reg, V2Op, V3Op, VName, VOperands, VReg, VShiftOp, VectorGprHelper,
+    VectorHelper,
 };
 
 /// The function for elements of `1 << es` bytes.
@@ -96,6 +97,51 @@ impl Simd<'_> {
             Some(name) => Inst::VKnown { name, es, f, op },
             None => Inst::VHelper { f, op },
         })
+    }
+
+    /// As [`Simd::helper`], by this name.
+    fn named(&mut self, name: VName, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
+        let op = self.operands(shape);
+        self.emit(Inst::VKnown { name, es, f, op })
+    }
+
+    /// The last but one scratch register = the lowest element of the source, and nothing above it.
+    fn lowest(&mut self, es: u8) -> VReg {
+        let (d, n) = (SCRATCH + 6, self.n());
+        self.lowest_of(es, d, n);
+        d
+    }
+
+    /// As [`Simd::known`] if FPCR allows that, else by function.
+    fn float_known(&mut self, f: VectorHelper, shape: Shape, es: u8) -> Option<Flow> {
+        if self.ctx.fp_inline { self.known(f, shape, es) } else { self.helper(f, shape) }
+    }
+
+    /// The same of a scalar result, as [`Simd::scalar`] places it.
+    fn scalar_known(&mut self, f: VectorHelper, shape: Shape, es: u8, above: VReg) -> Option<Flow> {
+        if self.ctx.fp_inline {
+            return self.known(f, shape, es);
+        }
+        self.scalar_helper(f, shape, es, above)
+    }
+
+    /// `d`, a scratch register, = the half `n` as a single.
+    fn half_as_single(&mut self, d: VReg, n: VReg) {
+        self.lowest_of(1, d, n);
+        self.emit(Inst::V2 { op: V2Op::Fcvtl, es: 1, q: false, d, n: d });
+    }
+
+    /// `d` = the lowest element of `n`.
+    fn lowest_of(&mut self, es: u8, d: VReg, n: VReg) {
+        match es {
+            0 | 1 => {
+                self.emit(Inst::VConst { d, lo: u64::MAX >> (64 - (8 << es)), hi: 0 });
+                self.emit(Inst::V3 { op: V3Op::And, es: 0, q: true, d, n: d, m: n });
+            }
+            _ => {
+                self.emit(Inst::F1 { op: F1Op::Mov, double: es == 3, d, n });
+            }
+        }
     }
 
     /// A scalar floating-point function whose result is `1 << es` bytes, as [`Simd::scalar`] places it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::helpers::vector::float::{self as fv, Conversion};
-use crate::helpers::vector::{int, narrow, same as lanewise};
+use crate::helpers::vector::{int, same as lanewise};
 use armlet_arm::fp::Rounding;
 
 /// Field `immh:immb`.
@@ -34,8 +34,8 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
             "SHRN" | "RSHRN" => shift_narrow(s, es),
             "SSHLL" | "USHLL" => shift_long(s, es),
             _ => {
-                narrow_helper(s.mnemonic)?;
-                saturating_narrow(s, es)
+                let (n, q) = (s.n(), s.q());
+                saturating_narrow(s, es, n, q)
             }
         };
     }
@@ -46,18 +46,33 @@ pub fn vector(s: &mut Simd) -> Option<Flow> {
     if let Some(op) = inline(s.mnemonic) {
         return plain(s, op, es, q);
     }
-    if matches!(s.mnemonic, "SRSHR" | "URSHR" | "SRSRA" | "URSRA") && right(s, es) < 8 << es {
+    if matches!(s.mnemonic, "SRSHR" | "URSHR" | "SRSRA" | "URSRA") {
         return rounding_shift(s, es, q);
     }
-    let (f, count) = helper(s, es)?;
-    s.helper(f(es), s.vector().with(count))
+    saturating_left(s, es, s.vector())
 }
 
-/// SRSHR and its kind by less than the element.
+/// SQSHL, UQSHL, SQSHLU.
+fn saturating_left(s: &mut Simd, es: u8, shape: Shape) -> Option<Flow> {
+    let (f, name): (BySize, _) = match s.mnemonic {
+        "SQSHL" => (lanewise::<int::SqshlImm>, VName::SqshlImmediate),
+        "UQSHL" => (lanewise::<int::UqshlImm>, VName::UqshlImmediate),
+        "SQSHLU" => (lanewise::<int::Sqshlu>, VName::Sqshlu),
+        _ => return None,
+    };
+    let shape = shape.with(left(s, es));
+    s.named(name, f(es), shape, es)
+}
+
+/// SRSHR and its kind.
 fn rounding_shift(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
     let (d, count, signed) = (s.d(), right(s, es) as u8, !s.u());
     let (high, last) = (SCRATCH, SCRATCH + 1);
-    rounded_parts(s, (es, q), signed, count);
+    if count == 8 << es {
+        return rounded_away(s, (es, q), signed);
+    }
+    let n = s.n();
+    rounded_parts(s, n, (es, q), (signed, count));
     if s.mnemonic.ends_with('A') {
         s.emit(Inst::V3 { op: V3Op::Add, es, q, d: high, n: high, m: last });
         return s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: d, m: high });
@@ -65,10 +80,22 @@ fn rounding_shift(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
     s.emit(Inst::V3 { op: V3Op::Add, es, q, d, n: high, m: last })
 }
 
+/// SRSHR and its kind by the whole element: nothing is left of a signed one, and of an unsigned one its highest bit.
+fn rounded_away(s: &mut Simd, (es, q): (u8, bool), signed: bool) -> Option<Flow> {
+    let (d, n, accumulates) = (s.d(), s.n(), s.mnemonic.ends_with('A'));
+    let imm = (8 << es) - 1;
+    match (signed, accumulates) {
+        (true, false) => s.emit(Inst::VConst { d, lo: 0, hi: 0 }),
+        (true, true) => s.emit(Inst::V2 { op: V2Op::Mov, es: 0, q, d, n: d }),
+        (false, false) => s.emit(Inst::VShift { op: VShiftOp::Ushr, es, q, d, n, imm }),
+        (false, true) => s.emit(Inst::VShift { op: VShiftOp::Usra, es, q, d, n, imm }),
+    }
+}
+
 /// The first two scratch registers = the source shifted to the right by less than the element, and the last bit that was
 /// shifted out: their sum is rounded.
-fn rounded_parts(s: &mut Simd, (es, q): (u8, bool), signed: bool, count: u8) {
-    let (n, width) = (s.n(), 8 << es);
+fn rounded_parts(s: &mut Simd, n: VReg, (es, q): (u8, bool), (signed, count): (bool, u8)) {
+    let width = 8 << es;
     let shift = if signed { VShiftOp::Sshr } else { VShiftOp::Ushr };
     let (high, last) = (SCRATCH, SCRATCH + 1);
     s.emit(Inst::VShift { op: shift, es, q, d: high, n, imm: count });
@@ -77,12 +104,12 @@ fn rounded_parts(s: &mut Simd, (es, q): (u8, bool), signed: bool, count: u8) {
 }
 
 /// SQSHRN and its kind: shift wide elements, then saturate them. Rounding cannot overflow, as some bit is shifted out.
-fn saturating_narrow(s: &mut Simd, es: u8) -> Option<Flow> {
-    let (d, n, q, count) = (s.d(), s.n(), s.q(), right(s, es) as u8);
+fn saturating_narrow(s: &mut Simd, es: u8, n: VReg, q: bool) -> Option<Flow> {
+    let (d, count) = (s.d(), right(s, es) as u8);
     let (wide, high, last) = (es + 1, SCRATCH, SCRATCH + 1);
     let signed = s.mnemonic.starts_with('S');
     if s.mnemonic.contains("QR") {
-        rounded_parts(s, (wide, true), signed, count);
+        rounded_parts(s, n, (wide, true), (signed, count));
         s.emit(Inst::V3 { op: V3Op::Add, es: wide, q: true, d: high, n: high, m: last });
     } else {
         let op = if signed { VShiftOp::Sshr } else { VShiftOp::Ushr };
@@ -102,8 +129,8 @@ pub fn scalar(s: &mut Simd) -> Option<Flow> {
     let shape = Shape::scalar(es);
     if is_narrowing(s.mnemonic) {
         allowed(es < 3)?;
-        let f = narrow_helper(s.mnemonic)?(es);
-        return s.helper(f, shape.with(right(s, es)));
+        let n = s.lowest(es + 1);
+        return saturating_narrow(s, es, n, false);
     }
     if is_conversion(s.mnemonic) {
         return convert(s, es, shape);
@@ -112,10 +139,11 @@ pub fn scalar(s: &mut Simd) -> Option<Flow> {
         allowed(es == 3)?;
         return plain(s, op, 3, false);
     }
-    let saturating = matches!(s.mnemonic, "SQSHL" | "UQSHL" | "SQSHLU");
-    allowed(es == 3 || saturating)?;
-    let (f, count) = helper(s, es)?;
-    s.helper(f(es), shape.with(count))
+    if matches!(s.mnemonic, "SQSHL" | "UQSHL" | "SQSHLU") {
+        return saturating_left(s, es, shape);
+    }
+    allowed(es == 3)?;
+    rounding_shift(s, 3, false)
 }
 
 fn is_narrowing(mnemonic: &str) -> bool {
@@ -156,32 +184,6 @@ fn plain(s: &mut Simd, op: VShiftOp, es: u8, q: bool) -> Option<Flow> {
     }
 }
 
-/// Rounding and saturating shifts by function, and their count.
-fn helper(s: &Simd, es: u8) -> Option<(BySize, u32)> {
-    Some(match s.mnemonic {
-        "SRSHR" => (lanewise::<int::Srshr>, right(s, es)),
-        "URSHR" => (lanewise::<int::Urshr>, right(s, es)),
-        "SRSRA" => (lanewise::<int::Srsra>, right(s, es)),
-        "URSRA" => (lanewise::<int::Ursra>, right(s, es)),
-        "SQSHL" => (lanewise::<int::SqshlImm>, left(s, es)),
-        "UQSHL" => (lanewise::<int::UqshlImm>, left(s, es)),
-        "SQSHLU" => (lanewise::<int::Sqshlu>, left(s, es)),
-        _ => return None,
-    })
-}
-
-fn narrow_helper(mnemonic: &str) -> Option<BySize> {
-    Some(match mnemonic {
-        "SQSHRN" => narrow::narrow::<narrow::Sqshrn>,
-        "SQRSHRN" => narrow::narrow::<narrow::Sqrshrn>,
-        "UQSHRN" => narrow::narrow::<narrow::Uqshrn>,
-        "UQRSHRN" => narrow::narrow::<narrow::Uqrshrn>,
-        "SQSHRUN" => narrow::narrow::<narrow::Sqshrun>,
-        "SQRSHRUN" => narrow::narrow::<narrow::Sqrshrun>,
-        _ => return None,
-    })
-}
-
 /// SHRN, RSHRN: shift wide elements, then take their low halves. The count is at most half a wide element.
 fn shift_narrow(s: &mut Simd, es: u8) -> Option<Flow> {
     let (d, mut n, q, count) = (s.d(), s.n(), s.q(), right(s, es));
@@ -216,7 +218,7 @@ fn convert(s: &mut Simd, es: u8, shape: Shape) -> Option<Flow> {
     let c = Conversion { unsigned: s.u(), fbits: right(s, es), ..Conversion::new(mode) };
     let f = if to_int { fv::same::<fv::ToInt>(es) } else { fv::same::<fv::FromInt>(es) };
     if shape == Shape::scalar(es) {
-        return s.scalar_helper(f, shape.with(c.pack()), es, s.d());
+        return s.scalar_known(f, shape.with(c.pack()), es, s.d());
     }
-    s.helper(f, shape.with(c.pack()))
+    s.float_known(f, shape.with(c.pack()), es)
 }

@@ -202,10 +202,7 @@ pub fn float_same(s: &mut Simd, es: u8) -> Option<Flow> {
         return s.emit(Inst::V3 { op, es, q, d, n: SCRATCH, m: SCRATCH + 1 });
     }
     let f = float_lanes(s.mnemonic).or_else(|| float_pairs(s.mnemonic))?;
-    if s.ctx.fp_inline && es >= 2 {
-        return s.known(f(es), s.vector(), es);
-    }
-    s.helper(f(es), s.vector())
+    s.float_known(f(es), s.vector(), es)
 }
 
 pub(super) fn float_inline(mnemonic: &str) -> Option<V3Op> {
@@ -281,7 +278,7 @@ pub(super) fn float_pairs(mnemonic: &str) -> Option<BySize> {
 /// Advanced SIMD three-register extension: SQRDMLAH, SQRDMLSH, and sums of products.
 pub fn same_extra(s: &mut Simd) -> Option<Flow> {
     match helper_same(s.mnemonic, s.size()) {
-        Some(f) => s.helper(f, s.vector()),
+        Some(f) => s.known(f, s.vector(), s.size()),
         None => super::products::same(s),
     }
 }
@@ -313,26 +310,48 @@ pub fn float_scalar_same(s: &mut Simd, es: u8) -> Option<Flow> {
     }
     let f = float_lanes(s.mnemonic)?;
     if s.ctx.fp_inline && es >= 2 {
-        if s.mnemonic.starts_with("FC")
-            && let Some(op) = float_inline(s.mnemonic)
-        {
+        let op = match s.mnemonic {
+            "FCMEQ" => Some(V3Op::FcmEq),
+            "FCMGE" | "FACGE" => Some(V3Op::FcmGe),
+            "FCMGT" | "FACGT" => Some(V3Op::FcmGt),
+            _ => None,
+        };
+        if let Some(op) = op {
             return compare_scalars(s, op, es);
         }
-        return s.known(f(es), Shape::scalar(es), es);
     }
     // The masks of comparisons leave what the second source has.
     let compares = s.mnemonic.starts_with("FC") || s.mnemonic.starts_with("FAC");
     let above = if compares { s.m() } else { s.n() };
-    s.scalar_helper(f(es), Shape::scalar(es), es, above)
+    s.scalar_known(f(es), Shape::scalar(es), es, above)
 }
 
 /// A comparison to a mask. What is above the scalars must not raise exceptions.
 fn compare_scalars(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
     let (d, n, m, double) = (s.d(), s.n(), s.m(), es == 3);
     let (a, b) = (SCRATCH, SCRATCH + 1);
-    s.emit(Inst::F1 { op: F1Op::Mov, double, d: a, n });
-    s.emit(Inst::F1 { op: F1Op::Mov, double, d: b, n: m });
+    let take = if s.mnemonic.starts_with("FAC") { F1Op::Abs } else { F1Op::Mov };
+    s.emit(Inst::F1 { op: take, double, d: a, n });
+    s.emit(Inst::F1 { op: take, double, d: b, n: m });
     s.emit(Inst::V3 { op, es, q: false, d: a, n: a, m: b });
+    s.emit(Inst::F1 { op: F1Op::Mov, double, d, n: a })
+}
+
+/// The same with zero as the second source, or as the first for those that ask for less.
+pub(super) fn compare_scalar_with_zero(s: &mut Simd, es: u8) -> Option<Flow> {
+    let (d, n, double) = (s.d(), s.n(), es == 3);
+    let (a, zero) = (SCRATCH, SCRATCH + 1);
+    let (op, n_first) = match s.mnemonic {
+        "FCMEQ" => (V3Op::FcmEq, true),
+        "FCMGE" => (V3Op::FcmGe, true),
+        "FCMGT" => (V3Op::FcmGt, true),
+        "FCMLE" => (V3Op::FcmGe, false),
+        _ => (V3Op::FcmGt, false),
+    };
+    s.emit(Inst::F1 { op: F1Op::Mov, double, d: a, n });
+    s.emit(Inst::VConst { d: zero, lo: 0, hi: 0 });
+    let (n, m) = if n_first { (a, zero) } else { (zero, a) };
+    s.emit(Inst::V3 { op, es, q: false, d: a, n, m });
     s.emit(Inst::F1 { op: F1Op::Mov, double, d, n: a })
 }
 
@@ -340,7 +359,7 @@ fn compare_scalars(s: &mut Simd, op: V3Op, es: u8) -> Option<Flow> {
 pub fn scalar_same_extra(s: &mut Simd) -> Option<Flow> {
     let es = s.size();
     let f = helper_same(s.mnemonic, es)?;
-    s.helper(f, Shape::scalar(es))
+    s.known(f, Shape::scalar(es), es)
 }
 
 /// Advanced SIMD scalar three different: SQDMULL and its kind.
@@ -400,7 +419,7 @@ pub(super) fn add_constant(s: &mut Simd, v: VReg, es: u8, value: u64) {
 /// PMULL: bytes, or 64 bits with FEAT_PMULL.
 fn polynomial(s: &mut Simd, es: u8, q: bool) -> Option<Flow> {
     match es {
-        0 => s.helper(long::<int::Pmull>(0), s.vector()),
+        0 => s.known(long::<int::Pmull>(0), s.vector(), 0),
         3 => {
             s.has(Feature::Pmull)?;
             s.v3(V3Op::Pmull64, 3, q)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::helpers::vector::float::{self as fv, Conversion};
-use crate::helpers::vector::{int, narrow, same as lanewise};
+use crate::helpers::vector::{int, same as lanewise};
 use crate::ir::{Extend, F1Op, Width};
 use armlet_arm::fp::{Double, Half, Rounding, Single};
 
@@ -64,11 +64,7 @@ pub fn misc(s: &mut Simd) -> Option<Flow> {
         }
         "SQXTN" | "UQXTN" | "SQXTUN" => {
             allowed(es < 3)?;
-            let op = match s.mnemonic {
-                "SQXTN" => V2Op::Sqxtn,
-                "UQXTN" => V2Op::Uqxtn,
-                _ => V2Op::Sqxtun,
-            };
+            let op = narrowing(s.mnemonic)?;
             s.v2(op, es, q)
         }
         "FCVTL" if s.ctx.fp_inline => s.v2(V2Op::Fcvtl, s.sz() - 1, q),
@@ -132,11 +128,11 @@ fn saturating(mnemonic: &str) -> Option<BySize> {
     })
 }
 
-fn narrowing(mnemonic: &str) -> Option<BySize> {
+fn narrowing(mnemonic: &str) -> Option<V2Op> {
     Some(match mnemonic {
-        "SQXTN" => narrow::narrow::<narrow::Sqxtn>,
-        "UQXTN" => narrow::narrow::<narrow::Uqxtn>,
-        "SQXTUN" => narrow::narrow::<narrow::Sqxtun>,
+        "SQXTN" => V2Op::Sqxtn,
+        "UQXTN" => V2Op::Uqxtn,
+        "SQXTUN" => V2Op::Sqxtun,
         _ => return None,
     })
 }
@@ -240,10 +236,24 @@ pub fn float_misc(s: &mut Simd, es: u8) -> Option<Flow> {
         }
     }
     let (f, param) = float_helper(s)?;
-    if s.ctx.fp_inline && es >= 2 {
-        return s.known(f(es), s.vector().with(param), es);
+    let shape = s.vector().with(param);
+    match zero_name(s) {
+        Some(name) => s.named(name, f(es), shape, es),
+        None => s.float_known(f(es), shape, es),
     }
-    s.helper(f(es), s.vector().with(param))
+}
+
+/// The name of a comparison of halves with zero, if FPCR allows it.
+fn zero_name(s: &Simd) -> Option<VName> {
+    let name = match s.mnemonic {
+        "FCMEQ" => VName::FcmeqZero,
+        "FCMGE" => VName::FcmgeZero,
+        "FCMGT" => VName::FcmgtZero,
+        "FCMLE" => VName::Fcmle,
+        "FCMLT" => VName::Fcmlt,
+        _ => return None,
+    };
+    s.ctx.fp_inline.then_some(name)
 }
 
 /// Advanced SIMD scalar two-register miscellaneous.
@@ -256,9 +266,10 @@ pub fn scalar_misc(s: &mut Simd) -> Option<Flow> {
     if let Some(f) = saturating(s.mnemonic) {
         return s.known(f(es), Shape::scalar(es), es);
     }
-    if let Some(f) = narrowing(s.mnemonic) {
+    if let Some(op) = narrowing(s.mnemonic) {
         allowed(es < 3)?;
-        return s.helper(f(es), Shape::scalar(es));
+        let (d, n) = (s.d(), s.lowest(es + 1));
+        return s.emit(Inst::V2 { op, es, q: false, d, n });
     }
     if s.mnemonic == "FCVTXN" {
         return s.scalar_helper(fv::fcvtxn, Shape::scalar(2), 2, s.d());
@@ -288,12 +299,13 @@ pub fn float_scalar_misc(s: &mut Simd, es: u8) -> Option<Flow> {
     let (f, param) = float_helper(s)?;
     if s.mnemonic.starts_with("FCM") {
         // Comparisons with zero are not among those that FPCR.NEP is about.
-        return s.helper(f(es), Shape::scalar(es));
+        return match zero_name(s) {
+            Some(_) if es >= 2 => super::three::compare_scalar_with_zero(s, es),
+            Some(name) => s.named(name, f(es), Shape::scalar(es), es),
+            None => s.helper(f(es), Shape::scalar(es)),
+        };
     }
-    if s.ctx.fp_inline && es >= 2 {
-        return s.known(f(es), Shape::scalar(es).with(param), es);
-    }
-    s.scalar_helper(f(es), Shape::scalar(es).with(param), es, s.d())
+    s.scalar_known(f(es), Shape::scalar(es).with(param), es, s.d())
 }
 
 /// Advanced SIMD across lanes.
@@ -378,7 +390,7 @@ pub fn scalar_pair(s: &mut Simd) -> Option<Flow> {
         return float_scalar_pair(s, op, es);
     }
     let f = super::three::float_pairs(s.mnemonic)?;
-    s.helper(f(es), Shape::scalar(es))
+    s.float_known(f(es), Shape::scalar(es), es)
 }
 
 /// A scalar pair: both elements as the lowest of a register. What is above must not raise exceptions.

@@ -9,7 +9,7 @@ use crate::ir::VName;
 use crate::runtime::state::JitState;
 use armlet_arm::fp::FPSR_QC;
 
-const PBLENDD: Opc = opc(1, 3, 0x02);
+pub(super) const PBLENDD: Opc = opc(1, 3, 0x02);
 const PBLENDVB: Opc = opc(1, 3, 0x4c);
 const PBLENDMB: Opc = opc(1, 2, 0x66);
 const PMOVB2M: Opc = opc(2, 2, 0x29);
@@ -17,28 +17,15 @@ const PMULDQ: Opc = opc(1, 2, 0x28);
 const PMULLW: Opc = opc(1, 1, 0xd5);
 const PMULHW: Opc = opc(1, 1, 0xe5);
 const PMULHRSW: Opc = opc(1, 2, 0x0b);
-/// Shifts by counts of their own, by 32 and 64 bits.
-const PSLLV: [Opc; 2] = [opc(1, 2, 0x47), opcw(1, 2, 0x47)];
-const PSRLV: [Opc; 2] = [opc(1, 2, 0x45), opcw(1, 2, 0x45)];
-const PSRAVD: Opc = opc(1, 2, 0x46);
 /// EVEX only.
-const PSRAVQ: Opc = opcw(1, 2, 0x46);
-const PSLLVW: Opc = opcw(1, 2, 0x12);
-const PSRLVW: Opc = opcw(1, 2, 0x10);
-const PSRAVW: Opc = opcw(1, 2, 0x11);
-const PMOVSXBW: Opc = opc(1, 2, 0x20);
-const PMOVZXBW: Opc = opc(1, 2, 0x30);
 const PMOVZXWD: Opc = opc(1, 2, 0x33);
-const PMOVWB: Opc = opc(2, 2, 0x30);
 const PMOVDW: Opc = opc(2, 2, 0x33);
-const PMOVW2M: Opc = opcw(2, 2, 0x29);
-const PBLENDMW: Opc = opcw(1, 2, 0x66);
 const PCMPUB: Opc = opc(1, 3, 0x3e);
 const PERMI2B: Opc = opc(1, 2, 0x75);
 const PLZCNTD: Opc = opc(1, 2, 0x44);
 const AFFINE: Opc = opcw(1, 3, 0xce);
 const LESS: u8 = 1;
-const YMM: Evex = Evex { length: 1, mask: 0, zeroing: false };
+const YMM: Evex = Evex { length: 1, mask: 0, zeroing: false, rounding: false };
 /// The matrix that reverses the bits of bytes.
 const REVERSE_BITS: u64 = 0x8040_2010_0804_0201;
 /// Leading zeros of four bits, by their value; from eight on there are none.
@@ -84,8 +71,14 @@ impl Generator {
             VName::Sqabs | VName::Sqneg => self.known_sign(name, k),
             VName::Sqdmulh | VName::Sqrdmulh => self.known_high_product(name, k),
             VName::Sqdmull | VName::Sqdmlal | VName::Sqdmlsl => self.known_long_product(name, k),
-            VName::Sshl | VName::Ushl => self.known_shift(name == VName::Sshl, k),
-            VName::Clz => self.known_clz(k),
+            VName::Sqrdmlah | VName::Sqrdmlsh => self.known_accumulated_product(name == VName::Sqrdmlsh, k),
+            VName::Sshl | VName::Ushl | VName::Srshl | VName::Urshl => self.known_shift(name, k),
+            VName::Sqshl | VName::Uqshl | VName::Sqrshl | VName::Uqrshl => self.known_shift(name, k),
+            VName::SqshlImmediate | VName::UqshlImmediate | VName::Sqshlu => {
+                self.known_shift_immediate(name, k)
+            }
+            VName::Pmul | VName::Pmull => self.known_polynomial(name == VName::Pmull, k),
+            VName::Cls | VName::Clz => self.known_leading(name == VName::Cls, k),
             VName::Rbit => self.known_rbit(k),
             VName::Tbl(count) => self.known_table(count, false, k),
             VName::Tbx(count) => self.known_table(count, true, k),
@@ -127,7 +120,7 @@ impl Generator {
     }
 
     /// The second source; one element of it spread, if the instruction says so.
-    fn second(&mut self, k: Known) -> Xmm {
+    pub(super) fn second(&mut self, k: Known) -> Xmm {
         let m = self.vector_value(k.op.m);
         let Some(lane) = k.shape.by_element() else { return m };
         let t = self.vector_temp();
@@ -314,6 +307,86 @@ impl Generator {
         self.asm.vex_imm(PBLENDD, X0.0, X0.0, X1, 0b1010);
     }
 
+    /// SQRDMLAH, SQRDMLSH: all of it halved, so that it fits twice the element.
+    fn known_accumulated_product(&mut self, subtract: bool, k: Known) -> bool {
+        if !matches!(k.es, 1 | 2) {
+            return false;
+        }
+        self.clobber_flags();
+        let (d, n) = (self.vector_value(k.op.d), self.vector_value(k.op.n));
+        let m = self.second(k);
+        if k.es == 1 {
+            self.accumulate_halfwords(subtract, d, (n, m));
+        } else {
+            self.accumulate_words(subtract, d, (n, m));
+        }
+        self.saturated_where(X1, k.shape.bytes());
+        self.known_result(k, k.shape.bytes())
+    }
+
+    /// X0 = the result, X1 = where it saturates.
+    fn accumulate_halfwords(&mut self, subtract: bool, d: Xmm, (n, m): (Xmm, Xmm)) {
+        let (low, high, half, zero) =
+            (self.vector_temp(), self.vector_temp(), self.vector_temp(), self.zero_vector());
+        self.vv(PMULLW, X0, n, m);
+        self.vv(PMULHW, X1, n, m);
+        self.every(half, 2, 1 << 14);
+        for (unpack, sum) in [(PUNPCKL[1], low), (PUNPCKH[1], high)] {
+            self.vv(unpack, X2, X0, X1);
+            self.vv(unpack, sum, zero, d);
+            self.vshift_imm(SRA, 2, sum, sum, 1);
+            self.vv(PADD[2], sum, sum, half);
+            self.vv(if subtract { PSUB[2] } else { PADD[2] }, sum, sum, X2);
+            self.vshift_imm(SRA, 2, sum, sum, 15);
+        }
+        self.vv(opc(1, 1, 0x6b), X0, low, high);
+        // Saturated where the result does not extend to the sum.
+        for (unpack, sum) in [(PUNPCKL[1], low), (PUNPCKH[1], high)] {
+            self.vv(unpack, X2, X0, X0);
+            self.vshift_imm(SRA, 2, X2, X2, 16);
+            self.vv(PCMPEQ[2], sum, sum, X2);
+        }
+        self.vv(opc(1, 1, 0x6b), X1, low, high);
+        let ones = Self::constant(std::mem::offset_of!(JitState, consts.ones));
+        self.vv(PXOR, X1, X1, ones);
+    }
+
+    /// The same, of even words and of odd ones.
+    fn accumulate_words(&mut self, subtract: bool, d: Xmm, (n, m): (Xmm, Xmm)) {
+        let (even, odd, scale) = (self.vector_temp(), self.vector_temp(), self.vector_temp());
+        // Minus 2^31 is a word, 2^31 is not.
+        self.every(scale, 3, 1 << 31);
+        for (moves, sum) in [(false, even), (true, odd)] {
+            let mut sources = [n, m, d];
+            if moves {
+                for (s, x) in sources.iter_mut().zip([X0, X1, X2]) {
+                    self.vshift_imm(SRL, 3, x, *s, 32);
+                    *s = x;
+                }
+            }
+            let [n, m, d] = sources;
+            self.vv(PMULDQ, X0, n, m);
+            self.vv(PMULDQ, X2, d, scale);
+            self.every(sum, 3, 1 << 30);
+            self.vv(PSUB[3], sum, sum, X2);
+            self.vv(if subtract { PSUB[3] } else { PADD[3] }, sum, sum, X0);
+        }
+        // The results, and the words above them by half.
+        self.vshift_imm(SRL, 3, X0, even, 31);
+        self.vshift_imm(SLL, 3, X2, odd, 1);
+        self.asm.vex_imm(PBLENDD, X0.0, X0.0, X2, 0b1010);
+        self.vshift_imm(SRL, 3, X3, even, 32);
+        self.asm.vex_imm(PBLENDD, X3.0, X3.0, odd, 0b1010);
+        // It does not fit if the two highest bits differ.
+        self.vv(PADD[2], X1, X3, X3);
+        self.vv(PXOR, X1, X1, X3);
+        self.vshift_imm(SRA, 2, X1, X1, 31);
+        self.vshift_imm(SRA, 2, X3, X3, 31);
+        self.every(X2, 2, 0x7fff_ffff);
+        self.vv(PXOR, X3, X3, X2);
+        self.blend(X0, X0, X3, X1);
+    }
+
     fn known_long_product(&mut self, name: VName, k: Known) -> bool {
         if !matches!(k.es, 1 | 2) {
             return false;
@@ -348,114 +421,99 @@ impl Generator {
 
     // ---- bits ----
 
-    /// SSHL, USHL: to the left by the low byte of the element; to the right if that is negative. The host's counts are
-    /// unsigned, and one that is too large leaves nothing but copies of the sign.
-    fn known_shift(&mut self, signed: bool, k: Known) -> bool {
-        match k.es {
-            0 | 1 if !self.options.avx512 => return false,
-            0 => self.shift_bytes(signed, k),
-            1 => self.shift_halfwords(signed, k),
-            _ => self.shift_words(signed, k),
-        }
-        self.known_result(k, k.shape.bytes())
-    }
-
-    fn shift_words(&mut self, signed: bool, k: Known) {
-        let (n, m) = (self.vector_value(k.op.n), self.vector_value(k.op.m));
-        let (count, negated, e) = (self.vector_temp(), self.vector_temp(), k.e());
-        self.vshift_imm(SLL, 2, count, m, 24);
-        self.vshift_imm(SRA, 2, count, count, 24);
-        if k.es == 3 {
-            self.vshift_imm(SRA, 2, X1, count, 31);
-            self.vshift_imm(SLL, 3, X1, X1, 32);
-            self.asm.vex_imm(PBLENDD, count.0, count.0, X1, 0b1010);
-        }
-        self.vv(PXOR, X3, X3, X3);
-        self.vv(PSUB[e], negated, X3, count);
-        self.vv(PSLLV[e - 2], X0, n, count);
-        if !signed {
-            self.vv(PSRLV[e - 2], X1, n, negated);
-            return self.vv(POR, X0, X0, X1);
-        }
-        match k.es {
-            2 => self.vv(PSRAVD, X1, n, negated),
-            _ if self.options.avx512 => self.asm.evex(PSRAVQ, X1.0, n.0, negated),
-            _ => {
-                self.vv(PCMPGT[3], X2, X3, n);
-                self.vv(PXOR, X1, n, X2);
-                self.vv(PSRLV[1], X1, X1, negated);
-                self.vv(PXOR, X1, X1, X2);
-            }
-        }
-        self.vv(PCMPGT[e], X2, X3, count);
-        self.blend(X0, X0, X1, X2);
-    }
-
-    fn shift_halfwords(&mut self, signed: bool, k: Known) {
-        let (n, m) = (self.vector_value(k.op.n), self.vector_value(k.op.m));
-        self.vshift_imm(SLL, 1, X2, m, 8);
-        self.vshift_imm(SRA, 1, X2, X2, 8);
-        self.vv(PXOR, X3, X3, X3);
-        self.vv(PSUB[1], X3, X3, X2);
-        self.asm.evex(PSLLVW, X0.0, n.0, X2);
-        if signed {
-            self.asm.evex(PSRAVW, X1.0, n.0, X3);
-            self.vshift_imm(SRA, 1, X2, X2, 15);
-            self.blend(X0, X0, X1, X2);
-        } else {
-            self.asm.evex(PSRLVW, X1.0, n.0, X3);
-            self.vv(POR, X0, X0, X1);
-        }
-    }
-
-    /// As halfwords in a register of twice the length.
-    fn shift_bytes(&mut self, signed: bool, k: Known) {
-        let (n, m) = (self.vector_value(k.op.n), self.vector_value(k.op.m));
-        self.asm.evex_with(if signed { PMOVSXBW } else { PMOVZXBW }, X0.0, 0, n, YMM);
-        self.asm.evex_with(PMOVSXBW, X2.0, 0, m, YMM);
-        self.vv(PXOR, X3, X3, X3);
-        self.asm.evex_with(PSUB[1], X3.0, X3.0, X2, YMM);
-        self.asm.evex_with(if signed { PSRAVW } else { PSRLVW }, X1.0, X0.0, X3, YMM);
-        self.asm.evex_with(PSLLVW, X0.0, X0.0, X2, YMM);
-        // The count's sign chooses.
-        self.asm.evex_with(PMOVW2M, 1, 0, X2, YMM);
-        self.asm.evex_with(PBLENDMW, X0.0, X0.0, X1, Evex { mask: 1, ..YMM });
-        self.asm.evex_with(PMOVWB, X0.0, 0, X0, YMM);
-        self.asm.vzeroupper();
-    }
-
-    fn known_clz(&mut self, k: Known) -> bool {
-        if k.es > 0 && !self.options.avx512 {
-            return false;
-        }
+    /// CLS, CLZ. As many bits as there are after the first one are like it, as there are zeros where it differs.
+    fn known_leading(&mut self, signs: bool, k: Known) -> bool {
         let n = self.vector_value(k.op.n);
+        let mut from = n;
+        if signs {
+            let zero = self.zero_vector();
+            from = self.vector_temp();
+            self.vv(PCMPGT[k.e()], X0, zero, n);
+            self.vv(PXOR, from, n, X0);
+        }
         match k.es {
-            0 => {
-                let nibble = Self::constant(std::mem::offset_of!(JitState, consts.nibble));
-                self.asm.mov_imm(RAX, NIBBLE_CLZ);
-                self.asm.vex(MOVQ_GPR, X3.0, 0, RAX);
-                self.vv(PAND, X1, n, nibble);
-                self.vshift_imm(SRL, 1, X2, n, 4);
-                self.vv(PAND, X2, X2, nibble);
-                self.vv(PSHUFB, X1, X3, X1);
-                self.vv(PSHUFB, X0, X3, X2);
-                // Those of the lower nibble count if the upper one is zero.
-                self.vv(PXOR, X3, X3, X3);
-                self.vv(PCMPEQ[0], X2, X2, X3);
-                self.vv(PAND, X1, X1, X2);
-                self.vv(PADD[0], X0, X0, X1);
-            }
-            1 => {
-                self.asm.evex_with(PMOVZXWD, X0.0, 0, n, YMM);
+            1 if self.options.avx512 => {
+                self.asm.evex_with(PMOVZXWD, X0.0, 0, from, YMM);
                 self.asm.evex_with(PLZCNTD, X0.0, 0, X0, YMM);
                 self.asm.evex_with(PMOVDW, X0.0, 0, X0, YMM);
                 self.asm.vzeroupper();
                 self.every(X1, 1, 16);
                 self.vv(PSUB[1], X0, X0, X1);
             }
-            _ => self.asm.evex(PLZCNTD, X0.0, 0, n),
+            2.. if self.options.avx512 => self.asm.evex(PLZCNTD, X0.0, 0, from),
+            _ => {
+                self.leading_of_bytes(from);
+                (1..=k.es).for_each(|es| self.leading_of_pairs(es));
+            }
+        }
+        if signs {
+            let ones = Self::constant(std::mem::offset_of!(JitState, consts.ones));
+            self.vv(PADD[k.e()], X0, X0, ones);
         }
         self.known_result(k, k.shape.bytes())
+    }
+
+    /// X0 = leading zeros of each byte of `n`. Clobbers the other scratch registers.
+    fn leading_of_bytes(&mut self, n: Xmm) {
+        let nibble = Self::constant(std::mem::offset_of!(JitState, consts.nibble));
+        self.asm.mov_imm(RAX, NIBBLE_CLZ);
+        self.asm.vex(MOVQ_GPR, X3.0, 0, RAX);
+        self.vv(PAND, X1, n, nibble);
+        self.vshift_imm(SRL, 1, X2, n, 4);
+        self.vv(PAND, X2, X2, nibble);
+        self.vv(PSHUFB, X1, X3, X1);
+        self.vv(PSHUFB, X0, X3, X2);
+        // Those of the lower nibble count if the upper one is zero.
+        self.vv(PXOR, X3, X3, X3);
+        self.vv(PCMPEQ[0], X2, X2, X3);
+        self.vv(PAND, X1, X1, X2);
+        self.vv(PADD[0], X0, X0, X1);
+    }
+
+    /// X0 = leading zeros of elements, from those of their halves: the lower one's count if the upper one is zero.
+    fn leading_of_pairs(&mut self, es: u8) {
+        let (e, half) = (usize::from(es), 4 << es);
+        self.vshift_imm(SRL, es, X1, X0, half);
+        self.vshift_imm(SLL, es, X2, X0, half);
+        self.vshift_imm(SRL, es, X2, X2, half);
+        self.every(X3, es, u64::from(half));
+        self.vv(PCMPEQ[e], X3, X3, X1);
+        self.vv(PAND, X2, X2, X3);
+        self.vv(PADD[e], X0, X1, X2);
+    }
+
+    /// PMUL, and PMULL of bytes: bit by bit of the second source, the highest first.
+    fn known_polynomial(&mut self, long: bool, k: Known) -> bool {
+        const PMOVZXBW: Opc = opc(1, 2, 0x30);
+        if k.es != 0 {
+            return false;
+        }
+        let (mut n, m) = (self.vector_value(k.op.n), self.vector_value(k.op.m));
+        let (zero, e) = (self.zero_vector(), usize::from(long));
+        self.vmov(X1, m);
+        if long {
+            let wide = self.vector_temp();
+            if k.shape.upper() {
+                self.psrldq(X0, n, 8);
+                n = X0;
+                self.psrldq(X1, X1, 8);
+            }
+            self.vv(PMOVZXBW, wide, Xmm(0), n);
+            self.vv(PMOVZXBW, X1, Xmm(0), X1);
+            self.vshift_imm(SLL, 1, X1, X1, 8);
+            n = wide;
+        }
+        self.vv(PXOR, X0, X0, X0);
+        for bit in 0..8 {
+            self.vv(PCMPGT[e], X2, zero, X1);
+            self.vv(PAND, X2, X2, n);
+            if bit > 0 {
+                self.vv(PADD[e], X0, X0, X0);
+            }
+            self.vv(PXOR, X0, X0, X2);
+            self.vv(PADD[e], X1, X1, X1);
+        }
+        self.known_result(k, if long { 16 } else { k.shape.bytes() })
     }
 
     fn known_rbit(&mut self, k: Known) -> bool {
@@ -505,7 +563,7 @@ impl Generator {
     fn table_at_once(&mut self, count: u8, m: Xmm, first: VReg) {
         let table = |i: u8| (first + i) & 31;
         let (n0, n1) = (self.vector_value(table(0)), self.vector_value(table(1)));
-        let masked = |mask| Evex { mask, zeroing: true, length: 0 };
+        let masked = |mask| Evex { mask, zeroing: true, ..Evex::default() };
         self.every(X3, 0, 32);
         self.asm.evex_imm(PCMPUB, 1, m.0, X3, LESS);
         self.vmov(X0, m);

@@ -5,6 +5,7 @@ use super::known::Known;
 use super::vector::*;
 use super::vector_ops::*;
 use super::*;
+use crate::helpers::vector::float::Conversion;
 use crate::ir::VName;
 use crate::runtime::state::JitState;
 use armlet_arm::fp::Rounding;
@@ -63,6 +64,10 @@ const DOUBLE: Format = Format {
     largest_integer: 0x43df_ffff_ffff_ffff,
 };
 
+fn power_of_two(double: bool, exponent: i32) -> u64 {
+    if double { ((1023 + exponent) as u64) << 52 } else { ((127 + exponent) as u64) << 23 }
+}
+
 fn format(double: bool) -> Format {
     if double { DOUBLE } else { SINGLE }
 }
@@ -78,21 +83,28 @@ pub(super) fn host_rounding(rounding: Rounding) -> Option<u8> {
     })
 }
 
-fn rounding_of(name: VName) -> Rounding {
-    match name {
-        VName::Fcvtns | VName::Fcvtnu => Rounding::TieEven,
-        VName::Fcvtps | VName::Fcvtpu => Rounding::PosInf,
-        VName::Fcvtms | VName::Fcvtmu => Rounding::NegInf,
-        VName::Fcvtas | VName::Fcvtau => Rounding::TieAway,
-        _ => Rounding::Zero,
-    }
+/// How a conversion to integers rounds, and whether they are signed.
+pub(super) fn integer_of(name: VName) -> Option<(Rounding, bool)> {
+    Some(match name {
+        VName::Fcvtns => (Rounding::TieEven, true),
+        VName::Fcvtnu => (Rounding::TieEven, false),
+        VName::Fcvtps => (Rounding::PosInf, true),
+        VName::Fcvtpu => (Rounding::PosInf, false),
+        VName::Fcvtms => (Rounding::NegInf, true),
+        VName::Fcvtmu => (Rounding::NegInf, false),
+        VName::Fcvtas => (Rounding::TieAway, true),
+        VName::Fcvtau => (Rounding::TieAway, false),
+        VName::Fcvtzs => (Rounding::Zero, true),
+        VName::Fcvtzu => (Rounding::Zero, false),
+        _ => return None,
+    })
 }
 
 impl Generator {
     /// False if the host has no short sequence.
     pub(super) fn known_float(&mut self, name: VName, k: Known, inst: &Inst) -> bool {
         if k.es < 2 {
-            return false;
+            return self.known_half(name, k, inst);
         }
         match name {
             VName::Frinta => {
@@ -114,10 +126,17 @@ impl Generator {
                 self.known_step(name == VName::Frsqrts, k, inst);
                 true
             }
-            VName::Fcvtns | VName::Fcvtps | VName::Fcvtms | VName::Fcvtas | VName::Fcvtzs => {
-                self.known_to_integer(rounding_of(name), true, k, inst)
+            VName::Fmulx => {
+                self.known_extended_product(k, inst);
+                true
             }
-            _ => self.known_to_integer(rounding_of(name), false, k, inst),
+            VName::HalfToSingle | VName::HalfToDouble | VName::SingleToHalf | VName::DoubleToHalf => {
+                self.known_half(name, k, inst)
+            }
+            _ => match integer_of(name) {
+                Some((rounding, signed)) => self.known_to_integer(rounding, signed, k, inst),
+                None => false,
+            },
         }
     }
 
@@ -187,9 +206,13 @@ impl Generator {
     fn known_to_integer(&mut self, rounding: Rounding, signed: bool, k: Known, inst: &Inst) -> bool {
         let double = k.es == 3;
         self.clobber_flags();
-        let x = self.clean(k.op.n, k.shape.bytes());
-        let round = Opc { op: ROUND.op + u8::from(double), ..ROUND };
         let mut slow = Vec::new();
+        let mut x = self.clean(k.op.n, k.shape.bytes());
+        let fbits = Conversion::unpack(k.shape.param()).fbits;
+        if fbits > 0 {
+            x = self.scaled(x, signed, (k, fbits), &mut slow);
+        }
+        let round = Opc { op: ROUND.op + u8::from(double), ..ROUND };
         let mode = host_rounding(rounding);
         let rounded = match mode {
             Some(3) => x,
@@ -250,6 +273,62 @@ impl Generator {
         self.vv(PUNPCKL[3], X0, X1, X2);
     }
 
+    /// `x` with its fraction bits before the point, where the integer part is not too large by far: that is exact.
+    fn scaled(&mut self, x: Xmm, signed: bool, (k, fbits): (Known, u32), slow: &mut Vec<Fixup>) -> Xmm {
+        let double = k.es == 3;
+        let (bits, t, abs) = (8u32 << k.es, self.vector_temp(), self.float_abs(double));
+        let limit = bits - u32::from(signed) - fbits.min(bits - u32::from(signed));
+        self.every_float(X2, double, power_of_two(double, limit as i32));
+        self.asm.vex(ANDPS, X1.0, x.0, abs);
+        self.asm.vex_imm(Self::packed(double, 0xc2), X3.0, X1.0, X2, NOT_LESS);
+        slow.push(self.any(X3));
+        self.every_float(X1, double, power_of_two(double, fbits as i32));
+        self.asm.vex(Self::packed(double, 0x59), t.0, x.0, X1);
+        t
+    }
+
+    /// X0 = X0 with `fbits` of its bits behind the point: exact.
+    fn scale_down(&mut self, k: Known) {
+        let fbits = Conversion::unpack(k.shape.param()).fbits;
+        if fbits > 0 {
+            let double = k.es == 3;
+            self.every_float(X1, double, power_of_two(double, -(fbits as i32)));
+            self.asm.vex(Self::packed(double, 0x59), X0.0, X0.0, X1);
+        }
+    }
+
+    /// FMULX: zero times infinity is the reference's.
+    fn known_extended_product(&mut self, k: Known, inst: &Inst) {
+        let double = k.es == 3;
+        let (f, abs, bytes) = (format(double), self.float_abs(double), k.shape.bytes());
+        let compare = Self::packed(double, 0xc2);
+        self.clobber_flags();
+        let n = self.clean(k.op.n, bytes);
+        let m = if k.shape.by_element().is_some() {
+            let m = self.second(k);
+            self.limit_to(m, bytes);
+            m
+        } else {
+            self.clean(k.op.m, bytes)
+        };
+        self.every_float(X2, double, f.infinity);
+        self.asm.vex(ANDPS, X0.0, n.0, abs);
+        self.asm.vex(ANDPS, X1.0, m.0, abs);
+        self.asm.vex_imm(compare, X3.0, X0.0, X2, NOT_LESS);
+        self.asm.vex_imm(compare, X1.0, X1.0, X2, NOT_LESS);
+        self.vv(POR, X3, X3, X1);
+        let infinite = self.any(X3);
+        self.asm.vex(Self::packed(double, 0x59), X0.0, n.0, m);
+        // Rounded up to the smallest normal number, perhaps.
+        let [_, least] = Self::magnitudes(usize::from(!double));
+        self.asm.vex(ANDPS, X1.0, X0.0, abs);
+        self.asm.vex(PCMPEQ[k.e()], X1.0, X1.0, least);
+        let tiny = self.any(X1);
+        self.known_result(k, bytes);
+        self.slow_from(infinite, inst);
+        self.slow_from(tiny, inst);
+    }
+
     fn known_from_signed(&mut self, k: Known) -> bool {
         let n = self.clean(k.op.n, k.shape.bytes());
         if k.es == 2 {
@@ -265,6 +344,7 @@ impl Generator {
             self.asm.vex(CVTSI2SD, X1.0, X1.0, RAX);
             self.vv(PUNPCKL[3], X0, X0, X1);
         }
+        self.scale_down(k);
         self.known_result(k, k.shape.bytes())
     }
 
@@ -302,6 +382,7 @@ impl Generator {
                 self.asm.vex(ANDPS, X0.0, X0.0, abs);
             }
         }
+        self.scale_down(k);
         self.known_result(k, k.shape.bytes())
     }
 

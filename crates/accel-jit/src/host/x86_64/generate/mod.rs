@@ -5,6 +5,8 @@
 //! before it would be lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
 //! Slow paths are emitted behind the block and jump back.
 
+#[cfg(test)]
+mod calls;
 pub mod carry;
 pub(super) mod control;
 mod count;
@@ -16,6 +18,8 @@ mod int;
 mod known;
 mod known_crypto;
 mod known_float;
+mod known_half;
+mod known_shift;
 mod locate;
 mod mem;
 mod odd;
@@ -240,6 +244,9 @@ pub struct Generator {
     word: u32,
     /// Number of the current instruction in the block; the first is 1.
     count: u32,
+    /// Functions are called, and not only for values that are odd.
+    #[cfg(test)]
+    called: bool,
 }
 
 impl Generator {
@@ -282,6 +289,8 @@ impl Generator {
             offset: 0,
             word: 0,
             count: 0,
+            #[cfg(test)]
+            called: false,
         }
     }
 

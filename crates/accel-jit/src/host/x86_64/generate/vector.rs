@@ -314,8 +314,16 @@ impl Generator {
         address
     }
 
+    fn note_call(&mut self) {
+        #[cfg(test)]
+        {
+            self.called = true;
+        }
+    }
+
     /// Executes a vector instruction by the reference interpreter: the general register result is in rax.
     pub(super) fn vector_slow(&mut self, inst: &Inst) {
+        self.note_call();
         self.clobber_flags();
         let s = match inst {
             Inst::VDupGpr { s, .. }
@@ -376,6 +384,7 @@ impl Generator {
     }
 
     fn count_helper(&mut self) {
+        self.note_call();
         if self.options.count {
             let m = field(std::mem::offset_of!(JitState, vector_helpers));
             self.asm.op_imm(Op2::Add, true, m, 1);

@@ -131,6 +131,18 @@ impl Generator {
                 self.vv(PCMPGT[e], X0, rm, rn);
                 self.vv(PXOR, X0, X0, Self::constant(std::mem::offset_of!(JitState, consts.ones)));
             }
+            V3Op::CmHs | V3Op::CmHi if es == 3 => {
+                // Without their signs, signed ones compare the same.
+                let sign = Self::constant(std::mem::offset_of!(JitState, consts.sign64));
+                self.vv(PXOR, X0, rn, sign);
+                self.vv(PXOR, X1, rm, sign);
+                if op == V3Op::CmHi {
+                    self.vv(PCMPGT[3], X0, X0, X1);
+                } else {
+                    self.vv(PCMPGT[3], X0, X1, X0);
+                    self.vv(PXOR, X0, X0, Self::constant(std::mem::offset_of!(JitState, consts.ones)));
+                }
+            }
             V3Op::CmHs => {
                 self.vv(PMAXU[e], X0, rn, rm);
                 self.vv(PCMPEQ[e], X0, X0, rn);
@@ -208,7 +220,7 @@ impl Generator {
     fn v3_unsupported(&self, op: V3Op, es: u8, q: bool) -> bool {
         match op {
             V3Op::Mul | V3Op::Mla | V3Op::Mls => es == 3,
-            V3Op::CmHi | V3Op::CmHs | V3Op::Smax | V3Op::Smin | V3Op::Umax | V3Op::Umin => es == 3,
+            V3Op::Smax | V3Op::Smin | V3Op::Umax | V3Op::Umin => es == 3,
             V3Op::Urhadd => es > 1,
             V3Op::Trn1 | V3Op::Trn2 => es == 3 && !q,
             _ => false,
@@ -264,7 +276,7 @@ impl Generator {
         }
     }
 
-    fn v_uzp(&mut self, odd: bool, es: u8, q: bool, n: Xmm, m: Xmm) {
+    pub(super) fn v_uzp(&mut self, odd: bool, es: u8, q: bool, n: Xmm, m: Xmm) {
         let pick = if odd { PUNPCKHQDQ } else { PUNPCKLQDQ };
         match es {
             3 => self.vv(pick, X0, n, m),
@@ -552,7 +564,7 @@ impl Generator {
         self.vector_result(d, X0, q);
     }
 
-    fn v_shl(&mut self, es: u8, d: Xmm, n: Xmm, imm: u8) {
+    pub(super) fn v_shl(&mut self, es: u8, d: Xmm, n: Xmm, imm: u8) {
         if es > 0 {
             return self.vshift_imm(SLL, es, d, n, imm);
         }
@@ -561,7 +573,7 @@ impl Generator {
         self.vv(PAND, d, d, X2);
     }
 
-    fn v_ushr(&mut self, es: u8, d: Xmm, n: Xmm, imm: u8) {
+    pub(super) fn v_ushr(&mut self, es: u8, d: Xmm, n: Xmm, imm: u8) {
         if es > 0 {
             return self.vshift_imm(SRL, es, d, n, imm);
         }
@@ -571,7 +583,7 @@ impl Generator {
     }
 
     /// X0 = n >> imm, signed. Clobbers X1, X2.
-    fn v_sshr(&mut self, es: u8, n: Xmm, imm: u8) {
+    pub(super) fn v_sshr(&mut self, es: u8, n: Xmm, imm: u8) {
         if es == 1 || es == 2 {
             return self.vshift_imm(SRA, es, X0, n, imm);
         }

@@ -1,0 +1,110 @@
+//! Which instructions are host code, and which still call a function.
+
+use armlet_arm::Enc;
+use armlet_arm::model::CpuModel;
+
+use super::*;
+use crate::ir::Builder;
+use crate::lift::{self, Flow, LiftContext, is_data_simd};
+
+fn context(model: &str) -> LiftContext {
+    LiftContext {
+        features: *CpuModel::by_name(model).expect("a known model").features(),
+        el: 0,
+        fp_enabled: true,
+        fp_inline: true,
+        fp_alternate: false,
+        fp_merge: false,
+        check_sp: false,
+        guarded: false,
+        offset: 0,
+    }
+}
+
+/// Words of an encoding with pseudo-random free bits.
+fn words(e: Enc) -> impl Iterator<Item = u32> {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    (0..400).map(move |_| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (e.value() & e.mask()) | ((seed >> 20) as u32 & !e.mask())
+    })
+}
+
+/// Does `word` call a function, whatever its operands? None if it is UNDEFINED.
+fn calls(g: &mut Generator, ctx: &LiftContext, avx512: bool, word: u32) -> Option<bool> {
+    let mut b = Builder::new();
+    if lift::lift(&mut b, ctx, word) != Flow::Next {
+        return None;
+    }
+    b.emit(Inst::Branch { target: 4 });
+    g.called = false;
+    let options = Options { avx512, sha: true, fp: true, ..Options::default() };
+    g.generate(&b.finish(), 1 << 20, Numbers::default(), options);
+    Some(g.called)
+}
+
+/// Beginnings of the names of encodings that may call functions: what is seldom, or has no short sequence.
+const CALLING: [&str; 25] = [
+    "BF",
+    "FCADD",
+    "FCCMP",
+    "FCMLA",
+    "FCVTXN",
+    "FJCVTZS",
+    "FMAXNMV_asimdall_only_H",
+    "FMAXV_asimdall_only_H",
+    "FMINNMV_asimdall_only_H",
+    "FMINV_asimdall_only_H",
+    "FMLAL",
+    "FMLSL",
+    "FRECPE",
+    "FRECPX",
+    "FRINT32",
+    "FRINT64",
+    "FRSQRTE",
+    "SCVTF_H32_float2fix",
+    "SCVTF_H64_float2fix",
+    "SM3",
+    "SM4",
+    "UCVTF_H32_float2fix",
+    "UCVTF_H64_float2fix",
+    "URECPE",
+    "URSQRTE",
+];
+
+/// The same on hosts without AVX-512 alone.
+const CALLING_WITHOUT_AVX512: [&str; 4] =
+    ["FRECPS_asimdsamefp16", "FRECPS_asisdsamefp16", "FRSQRTS_asimdsamefp16", "FRSQRTS_asisdsamefp16"];
+
+/// Encodings of which some instruction calls.
+fn callers(model: &str, avx512: bool) -> Vec<Enc> {
+    let ctx = context(model);
+    let mut g = Generator::new(Thunks::default());
+    let mut calling = |e: &Enc| {
+        let mut mine = words(*e).filter(|w| armlet_arm::decode(*w) == Some(*e));
+        mine.any(|w| calls(&mut g, &ctx, avx512, w) == Some(true))
+    };
+    let all = Enc::all().iter().filter(|e| is_data_simd(e.class()) && ctx.features.has(e.feature()));
+    all.copied().filter(|e| calling(e)).collect()
+}
+
+#[test]
+fn common_instructions_call_nothing() {
+    for (model, avx512) in [("neoverse-n1", true), ("neoverse-n1", false), ("max", true), ("max", false)] {
+        let more: &[&str] = if avx512 { &[] } else { &CALLING_WITHOUT_AVX512 };
+        let known = |e: &&Enc| CALLING.iter().chain(more).any(|begin| e.name().starts_with(begin));
+        let found = callers(model, avx512);
+        let others: Vec<&str> = found.iter().filter(|e| !known(e)).map(|e| e.name()).collect();
+        assert!(others.is_empty(), "{model}, AVX-512 {avx512}: {others:?}");
+        if model == "max" {
+            let gone: Vec<_> = CALLING
+                .iter()
+                .chain(more)
+                .filter(|b| !found.iter().any(|e| e.name().starts_with(**b)))
+                .collect();
+            assert!(gone.is_empty(), "nothing calls any more: {gone:?}");
+        }
+    }
+}
