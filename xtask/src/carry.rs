@@ -93,7 +93,7 @@ impl Luggage {
         if sum(host)? != before {
             bail!("a machine that goes on has changed the state that it comes from");
         }
-        self.come_back(host, 2, ",bus=pci").context("saved with KVM, under the JIT")?;
+        self.come_back(host, 2).context("saved with KVM, under the JIT")?;
         println!("from the JIT to KVM and back: ok");
         refusals(host)
     }
@@ -105,15 +105,15 @@ impl Luggage {
     pub fn return_from_kvm(&mut self, host: &mut Host) -> Result<()> {
         host.ask(&format!("dd if=/dev/zero of=image bs={DISK} count=1"), 0)?;
         let append = format!("--append '{WORDS}'");
-        let guest = format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image", files());
+        let guest =
+            format!("--cpu {CPU} --memory {MEMORY} --smp 2 {} {append} --drive image,bus=pci", files());
         self.past = live(host, &guest, (0, 0.0), 1).context("started with KVM")?;
-        self.come_back(host, 1, "").context("started with KVM, under the JIT")?;
+        self.come_back(host, 1).context("started with KVM, under the JIT")?;
         println!("from KVM to the JIT: ok");
         Ok(())
     }
 
-    /// `bus` is the option that says where the disk is.
-    fn come_back(&self, host: &mut Host, lives: u32, bus: &str) -> Result<()> {
+    fn come_back(&self, host: &mut Host, lives: u32) -> Result<()> {
         let told = host.ask("stat -c 'size %s end' out; cat out image >/dev/outbox && sync", 0)?;
         // The line is echoed before it is answered.
         let size = told.rsplit("size ").next().and_then(|rest| rest.split(' ').next());
@@ -127,8 +127,7 @@ impl Luggage {
         std::io::copy(&mut outbox.take(DISK), &mut File::create(&image)?)?;
         let mut c = restore(&self.armlet, &state);
         c.arg("--kernel").arg(&self.linux.image).arg("--initrd").arg(&self.linux.initrd);
-        c.arg("--drive").arg(format!("{}{bus}", image.display()));
-        let mut s = Session::start(&mut c, LIMIT, false)?;
+        let mut s = Session::start(c.arg("--drive").arg(drive(&image)), LIMIT, false)?;
         s.send_line("")?;
         s.wait_for(PROMPT).context("no shell prompt")?;
         goes_on(self.past, look(&mut s)?)?;
@@ -136,6 +135,9 @@ impl Luggage {
             boot::ask(&mut s, &read_life(life), &format!("life {life}"))?;
         }
         write_life(&mut s, lives + 1)?;
+        // Its disk's interrupts are LPIs.
+        boot::ask(&mut s, MESSAGES, "messages: 1")?;
+        boot::ask(&mut s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
         // A CPU that starts anew there.
         boot::ask(
             &mut s,
@@ -147,6 +149,15 @@ impl Luggage {
         finish(s, 0)
     }
 }
+
+/// The guest's disk, whose interrupts are messages.
+fn drive(image: &Path) -> String {
+    format!("{},bus=pci", image.display())
+}
+
+/// How many of the disk's interrupts have come by the ITS.
+const MESSAGES: &str =
+    "awk '/ITS.*-req/ { n += $2 + $3 > 0 } END { print \"messages: \" n }' /proc/interrupts";
 
 const WORDS: &str = "console=ttyAMA0 quiet shell";
 
@@ -166,8 +177,11 @@ fn machine(linux: &Linux, armlet: &Path, folder: &Folder, socket: &Socket) -> Re
     let image = folder.path("image");
     File::create(&image)?.set_len(DISK)?;
     let mut c = linux.command(armlet, 2, "quiet shell");
-    c.args(["--cpu", CPU, "--memory", MEMORY]).arg("--qmp").arg(socket.option());
-    c.arg("--drive").arg(format!("{},bus=pci", image.display()));
+    c.args(["--cpu", CPU, "--memory", MEMORY])
+        .arg("--drive")
+        .arg(drive(&image))
+        .arg("--qmp")
+        .arg(socket.option());
     Ok(c)
 }
 
@@ -229,6 +243,8 @@ fn live(host: &mut Host, guest: &str, past: (u64, f64), life: u32) -> Result<(u6
         (1..life).try_for_each(|before| boot::ask(s, &read_life(before), &format!("life {before}")))?;
     }
     write_life(s, life)?;
+    boot::ask(s, MESSAGES, "messages: 1")?;
+    boot::ask(s, "dmesg | grep -c 'ITS@.*Devices'", "1")?;
     let timers = "a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); \
                   [ $((b - a)) -ge 1 ] && echo clock\" \"goes";
     boot::ask(s, timers, "clock goes")?;

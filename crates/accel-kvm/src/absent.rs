@@ -112,10 +112,6 @@ impl KvmGic {
         match self.0 {}
     }
 
-    pub fn message_event(self: &Arc<Self>, _: KvmMessage) -> io::Result<MessageEvent> {
-        match self.0 {}
-    }
-
     pub fn reset(&self) {
         match self.0 {}
     }
@@ -139,16 +135,6 @@ impl KvmBell {
     }
 
     pub fn ring_at(&self, _: &[u64]) -> Result<(), KvmError> {
-        match self.0 {}
-    }
-}
-
-/// An event that sends a message. There is none on this host.
-pub struct MessageEvent(Infallible);
-
-#[allow(missing_docs, reason = "as on hosts that have it")]
-impl MessageEvent {
-    pub fn send(&self) {
         match self.0 {}
     }
 }

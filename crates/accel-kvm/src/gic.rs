@@ -4,22 +4,22 @@
 use std::io;
 use std::sync::Arc;
 
-use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, icc};
+use armlet_arm::gic::{PRIVATE_INTIDS, SGI_BASE, common, gicd, gicr, gits, icc};
 use armlet_saved::{SavedGic, Unfit};
 use kvm_bindings::{
     KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES,
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
     KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
     KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
-    KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_VGIC_ITS_ADDR_TYPE,
-    KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST,
-    KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device,
+    KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_MSI_VALID_DEVID,
+    KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, kvm_create_device,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as TYPE_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as TYPE_V2, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as TYPE_V3,
+    kvm_msi,
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
-use crate::message::{MessageEvent, Messages};
 use crate::system::{command, could_create, get, host, set};
 use crate::vgic::{Attributes, Group, Shape, attribute_affinity};
 use crate::vits::{self, Service};
@@ -33,7 +33,6 @@ pub struct KvmGic {
     device: DeviceFd,
     vm: Arc<VmFd>,
     kind: Kind,
-    messages: Messages,
 }
 
 /// What it is.
@@ -73,7 +72,9 @@ impl Its {
     }
 
     fn reset(&self) -> io::Result<()> {
-        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into())
+        command(&self.0, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into())?;
+        // Of these the kernel leaves all but that they are valid.
+        [gits::BASER, gits::BASER + 8].into_iter().try_for_each(|register| self.set(register, 0))
     }
 }
 
@@ -140,7 +141,7 @@ impl KvmGic {
             Plan::V2(shape) => Kind::V2(shape),
             Plan::V3(shape) => Kind::V3 { shape, its: Its::new(vm, layout.its).map_err(refused)? },
         };
-        Ok(Self { device, vm: Arc::clone(vm), kind, messages: Messages::new(vm) })
+        Ok(Self { device, vm: Arc::clone(vm), kind })
     }
 
     /// What it is.
@@ -172,17 +173,16 @@ impl KvmGic {
     /// Sends a message to its ITS.
     ///
     /// # Errors
-    /// The host's; also where nothing takes the message.
+    /// Nothing takes the message: not there, or not from that device, or no such event.
     pub fn send(&self, message: KvmMessage) -> io::Result<()> {
-        self.messages.send(message)
-    }
-
-    /// An event by which one message is sent.
-    ///
-    /// # Errors
-    /// The host's, which has no more of them.
-    pub fn message_event(self: &Arc<Self>, message: KvmMessage) -> io::Result<MessageEvent> {
-        MessageEvent::new(&self.messages, message)
+        let KvmMessage { device, address, data } = message;
+        let (address_lo, address_hi) = (address as u32, (address >> 32) as u32);
+        let flags = KVM_MSI_VALID_DEVID;
+        let msi = kvm_msi { address_lo, address_hi, data, flags, devid: device, pad: [0; 12] };
+        match self.vm.signal_msi(msi).map_err(host)? {
+            0 => Err(io::Error::other("the guest has mapped no such event")),
+            _ => Ok(()),
+        }
     }
 
     /// All registers, and the levels of the inputs. Mappings of the ITS, and which LPIs are pending, are in the guest's memory

@@ -10,7 +10,6 @@
 //! | [`vgic`] | its state, as it is saved; needs no KVM |
 //! | [`vgic2`] | the same for a GICv2, where the host has only that |
 //! | [`vits`] | the state of its ITS; needs no KVM |
-//! | `message` | interrupts that are messages |
 //! | `bell` | notifications of devices without an exit |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
@@ -53,14 +52,12 @@ mod kick;
 #[cfg(target_arch = "aarch64")]
 mod machine;
 #[cfg(target_arch = "aarch64")]
-mod message;
-#[cfg(target_arch = "aarch64")]
 mod system;
 #[cfg(target_arch = "aarch64")]
 mod vcpu;
 
 #[cfg(not(target_arch = "aarch64"))]
-pub use absent::{KvmAccelerator, KvmBell, KvmGic, KvmMachine, MessageEvent, counter_frequency};
+pub use absent::{KvmAccelerator, KvmBell, KvmGic, KvmMachine, counter_frequency};
 #[cfg(target_arch = "aarch64")]
 pub use bell::KvmBell;
 pub use error::KvmError;
@@ -68,8 +65,6 @@ pub use error::KvmError;
 pub use gic::KvmGic;
 #[cfg(target_arch = "aarch64")]
 pub use machine::KvmMachine;
-#[cfg(target_arch = "aarch64")]
-pub use message::MessageEvent;
 #[cfg(target_arch = "aarch64")]
 pub use system::counter_frequency;
 #[cfg(target_arch = "aarch64")]

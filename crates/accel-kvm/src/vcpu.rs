@@ -392,6 +392,18 @@ impl VcpuBackend for KvmVcpu {
         self.changed.as_mut().expect("was just made")
     }
 
+    fn unsaved(&self) -> Option<&'static str> {
+        // What was begun is complete then.
+        self.known();
+        match self.fd().get_vcpu_events() {
+            Ok(events) if events.exception.serror_pending == 0 => None,
+            Ok(_) => {
+                Some("an SError is pending, which is not saved: save the machine when its guest has taken it")
+            }
+            Err(_) => Some("the host's KVM does not tell whether an SError is pending"),
+        }
+    }
+
     fn reset(&mut self, state: CpuState) {
         if let Err(error) = self.restart(state.clone()) {
             tracing::error!(vcpu = self.shared.index(), error, "the reset is incomplete");

@@ -1,13 +1,21 @@
 //! What a vCPU does on a real KVM: accesses to devices, doorbells, time, aborts. `cargo xtask test-kvm` brings one.
 #![cfg(target_arch = "aarch64")]
+#![expect(unsafe_code, reason = "an SError comes to a vCPU by an ioctl")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use armlet_accel_kvm::{KvmAccelerator, KvmConfig, KvmMachine, Wanted};
+use armlet_accel_kvm::{
+    GicLayout, GicVersion, KvmAccelerator, KvmConfig, KvmGic, KvmMachine, KvmMessage, Wanted,
+};
+use armlet_arm::gic::{FIRST_LPI, gits, its_table};
 use armlet_arm::{CpuModel, CpuState, SysReg};
 use armlet_engine::{Accelerator, VcpuBackend, VcpuExit, VcpuShared};
 use armlet_memory::{AccessSize, AddressSpace, AddressSpaceBuilder, MmioDevice, Ram};
+use armlet_saved::SavedIts;
+use kvm_bindings::{KVMIO, kvm_vcpu_events};
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
 
 const ENTRY: u64 = 0x4000_0000;
 const MEMORY: u64 = 1 << 20;
@@ -21,6 +29,15 @@ const LOAD_PAIR: u32 = 0xa940_0a81;
 const COUNT: u32 = 0xd53b_e041;
 /// `MOV V1.16B, V0.16B`
 const MOVE_VECTOR: u32 = 0x4ea0_1c01;
+/// `MSR DAIFClr, #4`, `ISB`, `B .`
+const UNMASK_SERROR: u32 = 0xd503_44ff;
+const SYNCHRONISE: u32 = 0xd503_3fdf;
+const STAY: u32 = 0x1400_0000;
+
+mod ioctl {
+    use super::*;
+    ioctl_iow_nr!(KVM_SET_VCPU_EVENTS, KVMIO, 0xa0, kvm_vcpu_events);
+}
 
 /// Counts accesses, and asks the vCPU out at each, as a device might by its interrupt.
 #[derive(Default)]
@@ -213,4 +230,109 @@ fn a_vcpu_that_leaves_is_used_again_as_after_a_reset() {
     let mut vcpu = accelerator.create_vcpu(shared, state).expect("it was put aside");
     assert_eq!((vcpu.state().x[20], vcpu.state().sys[SysReg::VbarEl1]), (0, 0));
     assert!(matches!(vcpu.run(), VcpuExit::Hypercall(0)));
+}
+
+/// An SError for the only vCPU of this process, as from the host's kernel.
+fn send_serror() {
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("there is a list").flatten();
+    let is_vcpu = |path: &std::path::Path| {
+        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().contains("kvm-vcpu"))
+    };
+    let path = descriptors.map(|entry| entry.path()).find(|path| is_vcpu(path)).expect("a vCPU is a file");
+    let name = path.file_name().and_then(|name| name.to_str()).expect("it has a number");
+    let fd: std::os::fd::RawFd = name.parse().expect("it is a number");
+    let mut events = kvm_vcpu_events::default();
+    events.exception.serror_pending = 1;
+    // SAFETY: the structure is the one that this ioctl reads, and outlives the call.
+    let result = unsafe { ioctl_with_ref(&fd, ioctl::KVM_SET_VCPU_EVENTS(), &events) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn an_serror_is_the_guests_own_and_is_told_until_it_is_taken() {
+    let mut b = bench(&[CALL, UNMASK_SERROR, SYNCHRONISE, STAY]);
+    b.memory.ram().write(ENTRY + 0x800 + 0x380, &CALL.to_le_bytes()).expect("fits");
+    assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+    assert_eq!(b.vcpu.unsaved(), None);
+    send_serror();
+    assert!(b.vcpu.unsaved().is_some_and(|what| what.contains("SError is pending")));
+    assert!(matches!(b.vcpu.run(), VcpuExit::Hypercall(0)));
+    assert_eq!(b.vcpu.state().pc, ENTRY + 0x800 + 0x384);
+    // SError interrupt.
+    assert_eq!(b.vcpu.state().sys[SysReg::EsrEl1] >> 26, 0x2f);
+    assert_eq!(b.vcpu.unsaved(), None);
+}
+
+const ITS: u64 = 0x808_0000;
+const CONFIGURATION: u64 = ENTRY + 0x1_0000;
+const PENDING: u64 = ENTRY + 0x2_0000;
+const QUEUE: u64 = ENTRY + 0x3_0000;
+const DEVICES: u64 = ENTRY + 0x4_0000;
+const COLLECTIONS: u64 = ENTRY + 0x5_0000;
+const EVENTS: u64 = ENTRY + 0x6_0000;
+const REQUESTER: u32 = 8;
+
+/// A virtual machine with memory and a GICv3.
+fn with_its(ram: &Ram) -> (Arc<KvmMachine>, Arc<KvmGic>) {
+    let config = KvmConfig { affinities: vec![1 << 31], end: ENTRY + MEMORY, ..KvmConfig::default() };
+    let machine = KvmMachine::open(&config).expect("the host has KVM");
+    let memory = Arc::new(AddressSpaceBuilder::new(ram.clone()).build());
+    let model = Arc::new(machine.host_model().expect("the host tells what it is"));
+    KvmAccelerator::new(Arc::clone(&machine), memory, model).expect("takes the memory");
+    let layout = GicLayout {
+        spis: 64,
+        distributor: 0x800_0000,
+        redistributors: vec![(0x80a_0000, 1)],
+        interface: 0x801_0000,
+        its: ITS,
+    };
+    let gic = machine.create_gic(&layout).expect("the host has a GIC");
+    assert_eq!(gic.version(), GicVersion::V3);
+    (machine, gic)
+}
+
+/// The word of the pending table that has the first LPI and the next 63.
+fn pending(ram: &Ram) -> u64 {
+    ram.load(PENDING + u64::from(FIRST_LPI) / 8, AccessSize::Double).expect("is memory")
+}
+
+#[test]
+fn messages_become_lpis_and_those_that_are_pending_are_carried() {
+    let ram = Ram::new(ENTRY, MEMORY).expect("the host has a megabyte");
+    let put = |at, value| ram.store(at, AccessSize::Double, value).expect("is memory");
+    put(DEVICES + 8 * u64::from(REQUESTER), its_table::device(EVENTS, 4));
+    put(COLLECTIONS, its_table::collection(0, 0));
+    for event in [3, 4, 15] {
+        put(EVENTS + 8 * u64::from(event), its_table::event(FIRST_LPI + event, 0, event == 15));
+    }
+    let (_machine, gic) = with_its(&ram);
+    let mut saved = gic.save().expect("is told");
+    let cpu = &mut saved.cpus[0];
+    (cpu.propbaser, cpu.pendbaser, cpu.redistributor_ctlr) = (CONFIGURATION | 15, PENDING, 1);
+    saved.its = Some(SavedIts {
+        enabled: true,
+        queue: gits::VALID | QUEUE,
+        devices: gits::VALID | DEVICES,
+        collections: gits::VALID | COLLECTIONS,
+        ..SavedIts::default()
+    });
+    gic.restore(&saved).expect("is taken");
+    let message = |data| KvmMessage { device: REQUESTER, address: ITS + gits::TRANSLATER, data };
+    gic.send(message(3)).expect("is mapped");
+    assert!(gic.send(message(5)).is_err(), "there is no such event");
+    assert!(gic.send(KvmMessage { address: DEVICE, ..message(3) }).is_err(), "nothing takes it there");
+    gic.send(message(15)).expect("is mapped");
+    let wanted = 1 << 3 | 1 << 15;
+    assert_eq!(gic.save().expect("is told"), saved);
+    assert_eq!(pending(&ram), wanted);
+    // Another machine goes on from there.
+    let (_machine, other) = with_its(&ram);
+    other.restore(&saved).expect("is taken");
+    put(PENDING + u64::from(FIRST_LPI) / 8, 0);
+    assert_eq!(other.save().expect("is told"), saved);
+    assert_eq!(pending(&ram), wanted);
+    // And a reset forgets it all.
+    other.reset();
+    assert!(other.send(message(3)).is_err());
+    assert_eq!(other.save().expect("is told").its, Some(SavedIts::default()));
 }

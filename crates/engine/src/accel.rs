@@ -117,6 +117,10 @@ pub trait VcpuBackend {
     /// The same for changing; the accelerator takes all changes into account at the next `run`, whatever
     /// was changed (translations and TLB contents that depend on it are dropped or revalidated).
     fn state_mut(&mut self) -> &mut CpuState;
+    /// What is pending in the vCPU and not in its state, so that it cannot be saved: for people.
+    fn unsaved(&self) -> Option<&'static str> {
+        None
+    }
     /// The machine's reset: `state` replaces all registers. Memory may have been replaced as well, so nothing
     /// that was made from what it held, such as translated code, may be used any more.
     fn reset(&mut self, state: CpuState) {

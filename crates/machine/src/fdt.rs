@@ -425,6 +425,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gicv3_has_an_its_below_it() {
+        let blob = tree(2, 1);
+        let tree = fdt::Fdt::new(&blob).unwrap();
+        let its = tree.find_node("/intc@8000000/its@8080000").unwrap();
+        assert_eq!(its.compatible().unwrap().first(), "arm,gic-v3-its");
+        let region = its.reg().unwrap().next().unwrap();
+        assert_eq!((region.starting_address as u64, region.size), (0x0808_0000, Some(0x2_0000)));
+        assert!(its.property("msi-controller").is_some());
+        assert_eq!(its.property("#msi-cells").unwrap().as_usize(), Some(1));
+        assert_eq!(its.property("phandle").unwrap().as_usize(), Some(PHANDLE_ITS as usize));
+    }
+
+    #[test]
     fn a_gicv2_has_its_cpu_interfaces_and_its_private_interrupts_their_cpus() {
         let v2 = Description { gic: GicVersion::V2, counters: true, ..described(Topology::flat(3), 1) };
         let blob = generate(&v2).unwrap();
@@ -434,6 +447,7 @@ mod tests {
             gic.reg().unwrap().map(|r| (r.starting_address as u64, r.size.unwrap() as u64)).collect();
         assert_eq!(regions, [(0x0800_0000, 0x1000), (0x0801_0000, 0x2000)]);
         assert!(tree.find_compatible(&["arm,gic-v3"]).is_none());
+        assert!(tree.find_compatible(&["arm,gic-v3-its"]).is_none());
         let timer = tree.find_compatible(&["arm,armv8-timer"]).unwrap();
         assert_eq!(timer.property("interrupts").unwrap().value[8..12], [0, 0, 7, 4]);
         let counters = tree.find_compatible(&["arm,armv8-pmuv3"]).unwrap().property("interrupts").unwrap();

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use armlet_accel_kvm::{
-    GicLayout, GicVersion, KvmGic, KvmMachine, KvmMessage, MessageEvent, counter_frequency,
-};
+use armlet_accel_kvm::{GicLayout, GicVersion, KvmGic, KvmMachine, KvmMessage, counter_frequency};
 use armlet_arm::sysreg::ExternalRegisters;
 use armlet_arm::{CpuState, SysReg};
 use armlet_devices::clock::COUNTER_FREQUENCY;
@@ -283,37 +281,25 @@ fn kernel_message(message: Message) -> KvmMessage {
 
 impl MessageSink for KernelMessages {
     fn send(&self, message: Message) {
-        if let Err(error) = self.0.send(kernel_message(message)) {
+        // The kernel's takes it anywhere in its frames.
+        if message.address != spec::ITS_TRANSLATER {
+            tracing::debug!(?message, "nothing takes messages there");
+        } else if let Err(error) = self.0.send(kernel_message(message)) {
             tracing::debug!(?message, %error, "nothing takes the message");
         }
     }
 
     fn sender(&self, message: Message) -> Box<dyn MessageSender> {
-        match self.0.message_event(kernel_message(message)) {
-            Ok(event) => Box::new(KernelEvent(event)),
-            Err(error) => {
-                tracing::debug!(?message, %error, "the host's kernel gives no event for a message");
-                Box::new(KernelCall(Arc::clone(&self.0), message))
-            }
-        }
+        Box::new(KernelMessage(Self(Arc::clone(&self.0)), message))
     }
 }
 
-/// A message that the host's kernel sends when an event is signalled.
-struct KernelEvent(MessageEvent);
+/// One of them. A call brings it to the guest at once; an event (irqfd) takes longer.
+struct KernelMessage(KernelMessages, Message);
 
-impl MessageSender for KernelEvent {
+impl MessageSender for KernelMessage {
     fn send(&self) {
-        self.0.send();
-    }
-}
-
-/// One for which it has no event left.
-struct KernelCall(Arc<KvmGic>, Message);
-
-impl MessageSender for KernelCall {
-    fn send(&self) {
-        KernelMessages(Arc::clone(&self.0)).send(self.1);
+        self.0.send(self.1);
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Options {
 enum Only {
     /// Saved machines that go on there, and here
     Carry,
+    /// Test programs of single exits, and of the engine's guarantees
+    Programs,
     /// A host whose interrupt controller is a GICv2
     Gic2,
     /// A host with Linux 6.1
@@ -54,6 +56,7 @@ enum Only {
 /// Something does not work there.
 pub fn main(o: &Options) -> Result<()> {
     match o.only {
+        Some(Only::Programs) => return programs(o.verbose),
         Some(Only::Gic2) => return gic2_host(o.verbose),
         Some(Only::Old) => return old_host(o.verbose),
         Some(Only::Extensions) => return extended_host(o.verbose),
@@ -118,6 +121,17 @@ fn other_host(plan: Plan, echo: bool) -> Result<Host> {
     let mut host = Host::start(&plan, echo)?;
     host.ask(&format!("dd if=/dev/urandom of=disk bs=1M count={DISK}"), 0)?;
     Ok(host)
+}
+
+/// The test programs alone.
+fn programs(echo: bool) -> Result<()> {
+    let mut plan = Plan::default();
+    let target = plan.add_armlet()?;
+    for (name, _) in TESTS {
+        plan.programs.push((name.into(), build_test(&target, name)?));
+    }
+    let mut host = other_host(plan, echo)?;
+    TESTS.iter().try_for_each(|(name, arguments)| host.tests(name, arguments))
 }
 
 /// A host that can give its guests a GICv2 only.

@@ -304,6 +304,7 @@ impl JitCore {
         s.mxcsr_guest = mxcsr_for(s.cpu.fp.fpcr);
         self.regime = Regime::default();
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
+        self.prepare_entry();
         self.sets.clear();
         self.look_at_debug_registers();
     }

@@ -208,12 +208,14 @@ impl GicV3 {
     }
 
     /// Puts another vCPU in the place of `cpu`, as when one is plugged: its redistributor and CPU interface are
-    /// as at power-on, the inputs keep their levels.
+    /// as at power-on, the inputs keep their levels. LPIs stay enabled and pending, in the tables that they are in: software
+    /// sets those up once for each place (Linux does).
     pub fn connect(&self, cpu: usize, shared: Arc<VcpuShared>) {
         let mut state = lock(&self.state);
-        state.forget_lpis(cpu);
         if let Some(c) = state.cpus.get_mut(cpu) {
+            let lpis = (c.ctlr & spec::gicr::CTLR_ENABLE_LPIS, c.pendbaser);
             c.reset();
+            (c.ctlr, c.pendbaser) = lpis;
             // The old one is left alone with lines that nobody drives.
             c.shared.set_irq(false);
             c.shared.set_fiq(false);

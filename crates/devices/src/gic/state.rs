@@ -201,7 +201,7 @@ impl Cpu {
         }
     }
 
-    /// As at power-on. Its LPIs must have been forgotten before.
+    /// As at power-on, but for LPIs that are pending.
     pub(super) fn reset(&mut self) {
         self.private.reset(PRIVATE_EDGE);
         self.ctlr = 0;

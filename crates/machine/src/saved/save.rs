@@ -9,7 +9,7 @@ use armlet_arm::{SysReg, sysreg};
 use armlet_engine::{Power, Then, VcpuState};
 use armlet_memory::Ram;
 use armlet_saved::file::{NewFile, Section, Writer};
-use armlet_saved::{SavedConsole, SavedCpu, SavedPower, SavedTimer};
+use armlet_saved::{SavedConsole, SavedCpu, SavedPower, SavedTimer, Unfit};
 
 use super::{SaveError, identity};
 use crate::handle::MachineHandle;
@@ -156,7 +156,10 @@ impl Shared {
     fn save_cpu(&self, cpu: usize) -> Result<(SavedCpu, Option<SavedTimer>), SaveError> {
         let interrupts = Arc::clone(&self.board.interrupts);
         let (model, (reset, _)) = (Arc::clone(&self.model), self.reset_state(cpu));
-        Ok(self.engine.run_on(cpu, move |access| {
+        let saved = self.engine.run_on(cpu, move |access| {
+            if let Some(what) = access.backend().unsaved() {
+                return Err(Unfit::new(format!("CPU {cpu}: {what}")));
+            }
             // A CPU_ON that was accepted has been carried out by work before this.
             let power = if access.power() == Power::On { SavedPower::On } else { SavedPower::Off };
             let mut state = access.state().clone();
@@ -169,8 +172,9 @@ impl Shared {
             }
             // A CPU that waits for events by itself does not tell whether there was one: it looks once more.
             let event = access.event_pending() || timer.is_some();
-            (SavedCpu::of(&state, power, event), timer)
-        })?)
+            Ok((SavedCpu::of(&state, power, event), timer))
+        })?;
+        Ok(saved?)
     }
 }
 

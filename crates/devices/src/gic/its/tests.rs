@@ -443,6 +443,21 @@ fn registers_that_cannot_be_are_named() {
 }
 
 #[test]
+fn lpis_of_a_place_stay_enabled_when_another_cpu_comes() {
+    let b = bench();
+    b.configure(LPI, 0xa1);
+    b.map(0, LPI, 1);
+    b.send(0);
+    b.gic.connect(1, Arc::new(VcpuShared::new(1)));
+    b.gic.write_icc_encoding(1, icc::PMR, 0xff);
+    b.gic.write_icc_encoding(1, icc::IGRPEN1, 1);
+    assert_eq!(b.iar(1), u64::from(LPI));
+    b.eoi(1, u64::from(LPI));
+    b.send(0);
+    assert_eq!(b.iar(1), u64::from(LPI));
+}
+
+#[test]
 fn a_reset_leaves_nothing() {
     let b = bench();
     b.configure(LPI, 0xa1);

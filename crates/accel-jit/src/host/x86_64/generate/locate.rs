@@ -66,6 +66,9 @@ const FIRST_UNBOUND: usize = 2;
 /// Copies that memory does not have and conditions, at most.
 const MOST_ALONE: u32 = 2;
 
+/// No instruction of the block.
+const NEVER: u16 = u16::MAX;
+
 pub(super) struct Locations {
     last_use: [u16; 256],
     place: [Option<Loc>; 256],
@@ -79,8 +82,8 @@ pub(super) struct Locations {
     windows: [Option<Window>; WINDOWS],
     /// Which window goes next.
     oldest: usize,
-    /// Where to look first for a copy to drop.
-    next: usize,
+    /// For each instruction, which one from it on reads a guest register before it is replaced; [`NEVER`] if none does.
+    reads: Vec<[u16; 32]>,
     /// Some holder is not a copy: there is something to release.
     transient: bool,
     /// Index of the current IR instruction.
@@ -98,7 +101,7 @@ impl Default for Locations {
             condition: None,
             windows: [None; WINDOWS],
             oldest: 0,
-            next: 0,
+            reads: Vec::new(),
             transient: false,
             at: 0,
         }
@@ -121,6 +124,26 @@ impl Locations {
             self.last_use[t + usize::from(Reg::FIRST_TEMP)] = 0;
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
         }
+        self.at = 0;
+        self.reads.clear();
+        self.reads.resize(block.insts.len() + 1, [NEVER; 32]);
+    }
+
+    /// What instruction `i` replaces and then reads; later ones have been told of already, and each is to be told of.
+    pub fn note_reads(&mut self, i: usize, definitions: &[Reg], uses: &[Reg]) {
+        let mut reads = self.reads[i + 1];
+        for r in definitions.iter().filter(|r| r.0 < 32) {
+            reads[usize::from(r.0)] = NEVER;
+        }
+        for r in uses.iter().filter(|r| r.0 < 32) {
+            reads[usize::from(r.0)] = i as u16;
+        }
+        self.reads[i] = reads;
+    }
+
+    /// Which instruction reads guest register `r` next, the current one included or not.
+    fn next_read(&self, r: u8, current: bool) -> u16 {
+        self.reads[self.at + usize::from(!current)][usize::from(r)]
     }
 
     /// Instruction `i` uses these registers; later ones have been told of already.
@@ -157,17 +180,24 @@ impl Locations {
         self.locked.get() & 1 << i != 0
     }
 
+    /// The copy that is read last of those that memory has and the current instruction has not looked at.
+    fn least_wanted(&self) -> Option<(usize, u16)> {
+        let copies = self.holders.iter().enumerate().filter_map(|(i, h)| match h {
+            Holder::Copy(r) if !self.is_locked(i) && self.only & 1 << i == 0 => {
+                Some((i, self.next_read(*r, true)))
+            }
+            _ => None,
+        });
+        copies.max_by_key(|(_, read)| *read)
+    }
+
     /// A register that is free, or holds a copy that the current instruction does not use.
     fn available(&mut self) -> Option<usize> {
         if let Some(i) = self.holders.iter().position(|h| *h == Holder::Free) {
             return Some(i);
         }
-        for k in 0..POOL {
-            let i = (self.next + k) % POOL;
-            if matches!(self.holders[i], Holder::Copy(_)) && !self.is_locked(i) && self.only & 1 << i == 0 {
-                self.next = (i + 1) % POOL;
-                return Some(i);
-            }
+        if let Some((i, _)) = self.least_wanted() {
+            return Some(i);
         }
         let window = |i: &usize| matches!(self.holders[*i], Holder::Window(_)) && !self.is_locked(*i);
         let i = (0..POOL).find(window)?;
@@ -175,6 +205,16 @@ impl Locations {
             self.windows[usize::from(w)] = None;
         }
         Some(i)
+    }
+
+    /// The same for a copy of guest register `r` as it is behind the current instruction, unless all others are read sooner.
+    fn available_for(&mut self, r: u8) -> Option<usize> {
+        let read = self.next_read(r, false);
+        let full = !self.holders.contains(&Holder::Free);
+        if full && (read == NEVER || self.least_wanted().is_some_and(|(_, other)| other < read)) {
+            return None;
+        }
+        self.available()
     }
 
     pub fn has_windows(&self) -> bool {
@@ -382,7 +422,7 @@ impl Generator {
             return g;
         }
         if d.is_guest() {
-            return match self.locations.copy_of(d).or_else(|| self.locations.available()) {
+            return match self.locations.copy_of(d).or_else(|| self.locations.available_for(d.0)) {
                 Some(i) => {
                     // The old value may still be read from memory: not a copy before it is done.
                     if self.locations.holders[i] != Holder::Copy(d.0) {
@@ -498,7 +538,7 @@ impl Generator {
         if !r.is_guest() || self.locations.holders.contains(&Holder::Pending(r.0)) {
             return None;
         }
-        let i = self.locations.available()?;
+        let i = self.locations.available_for(r.0)?;
         self.locations.holders[i] = Holder::Copy(r.0);
         self.locations.lock(i);
         Some(TEMPS[i])

@@ -402,6 +402,7 @@ impl Generator {
         for (i, inst) in block.insts.iter().enumerate().rev() {
             if matches!(inst, Inst::Start { .. }) {
                 self.nzcv_wanted[i] = wanted;
+                self.locations.note_reads(i, &[], &[]);
                 next = None;
                 continue;
             }
@@ -415,6 +416,7 @@ impl Generator {
                 && inst.is_pure()
             {
                 self.dead[i] = true;
+                self.locations.note_reads(i, &[], &[]);
                 (self.nzcv_wanted[i], self.next_condition[i]) = (wanted, condition);
                 continue;
             }
@@ -449,6 +451,7 @@ impl Generator {
             let bits = |all: &[Reg]| all.iter().filter(|r| r.0 < 32).fold(0, |bits, r| bits | 1 << r.0);
             read = if facts.leaves { u32::MAX } else { read & !bits(&definitions) | bits(&facts.uses) };
             self.locations.note_uses(i, &facts.uses);
+            self.locations.note_reads(i, &definitions, &facts.uses);
             if self.options.windows {
                 self.plan.add(i, &facts);
             }
