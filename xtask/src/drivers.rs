@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::boot::{Linux, PROMPT};
+use crate::bench::Run;
+use crate::bench::peer::Peer;
+use crate::boot::{self, Linux, PROMPT};
 use crate::run;
 use crate::session::Session;
 
@@ -22,8 +24,12 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Result<Self> {
+        Self::with_length(name, DISK_LEN)
+    }
+
+    fn with_length(name: &str, length: u64) -> Result<Self> {
         let path = run::target().join(format!("scratch-{name}-{}.img", std::process::id()));
-        File::create(&path)?.set_len(DISK_LEN)?;
+        File::create(&path)?.set_len(length)?;
         Ok(Self(path))
     }
 
@@ -116,6 +122,78 @@ pub fn block_and_entropy(linux: &Linux, armlet: &Path) -> Result<()> {
     s.send_line("poweroff -f")?;
     let (status, _) = s.finish()?;
     if status.code() == Some(0) { Ok(()) } else { bail!("it ended with {status}") }
+}
+
+/// A disk on PCI Express with Linux's driver: its interrupts are messages, or a line if the kernel wants none; the function
+/// is removed and found again; the disk holds what was written.
+///
+/// # Errors
+/// Something is not as it should be.
+pub fn pci(linux: &Linux, armlet: &Path, smp: u32) -> Result<()> {
+    // One vector each for the configuration and the queue, or INTA, which is SPI 4.
+    for (words, kind, lines) in [("", "MSI", "2"), ("pci=nomsi", "GICv3  36 ", "1")] {
+        let disk = Scratch::with_length(&format!("pci-{lines}"), 16 * MIB)?;
+        let mut c = linux.command(armlet, smp, &format!("quiet shell {words}"));
+        c.arg("--drive").arg(format!("{},bus=pci", disk.0.display()));
+        let mut s = Session::start(&mut c, LIMIT, false)?;
+        s.wait_for(PROMPT).context("no shell prompt")?;
+        let write =
+            "dd if=/dev/urandom of=/dev/vda bs=1M count=64 conv=fsync 2>&-; md5sum /dev/vda >sum; wc -l <sum";
+        boot::ask(&mut s, write, "1")?;
+        boot::ask(&mut s, "echo 3 >/proc/sys/vm/drop_caches; md5sum -c sum", ": OK")?;
+        boot::ask(&mut s, &format!("grep -c '{kind}' /proc/interrupts"), lines)?;
+        let count = format!("awk '/{kind}/ {{ for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i }}");
+        boot::ask(
+            &mut s,
+            &format!("{count} END {{ print (n > 15 ? \"ma\" \"ny\" : n) }}' /proc/interrupts"),
+            "many",
+        )?;
+        boot::ask(&mut s, &format!("echo 1 >{FUNCTION}/remove; ls /dev/vda"), "No such file")?;
+        boot::ask(&mut s, "echo 1 >/sys/bus/pci/rescan; md5sum -c sum", ": OK")?;
+        s.send_line("cat sum; poweroff -f")?;
+        let (status, transcript) = s.finish()?;
+        boot::complaints(&transcript)?;
+        let here = run::quiet(&mut run::command("md5sum", [&disk.0]))?;
+        let sum = here.split_whitespace().next().context("no sum")?;
+        if status.code() != Some(0) || !transcript.contains(&format!("{sum}  /dev/vda")) {
+            bail!("with '{words}' the disk does not hold what the guest wrote, or it ended with {status}");
+        }
+    }
+    Ok(())
+}
+
+/// The first function behind the bridge.
+const FUNCTION: &str = "/sys/bus/pci/devices/0000:00:01.0";
+
+/// Linux sees the same function as with the peer: its identity, its vectors, the features of its device.
+///
+/// # Errors
+/// It does not.
+pub fn pci_as_peer(linux: &Linux, armlet: &Path) -> Result<()> {
+    let disk = Scratch::new("pci-peer")?;
+    let words = "quiet shell";
+    let mut ours = linux.command(armlet, 1, words);
+    ours.arg("--drive").arg(format!("{},bus=pci", disk.0.display()));
+    let run = Run { linux, cpu: "neoverse-n1", smp: 1, words, disk: None };
+    let mut theirs = Peer::prepare()?.command(&run);
+    theirs.arg("-drive").arg(format!("file={},format=raw,if=none,id=d1", disk.0.display()));
+    theirs.args(["-device", "virtio-blk-pci,drive=d1,disable-legacy=on"]);
+    let mut told = Vec::new();
+    for command in [&mut ours, &mut theirs] {
+        let mut s = Session::start(command, LIMIT, false)?;
+        s.wait_for(PROMPT).context("no shell prompt")?;
+        s.send_line(&format!("cd {FUNCTION}; stty cols 200"))?;
+        s.wait_for(PROMPT)?;
+        s.send_line("cat vendor device class revision subsystem_*; ls msi_irqs | wc -l; ls -d virtio*; readlink driver")?;
+        let answer = s.wait_for(PROMPT)?;
+        told.push(answer.lines().skip(1).map(|l| l.trim().to_owned()).collect::<Vec<_>>());
+        s.send_line("poweroff -f")?;
+        s.finish()?;
+    }
+    if told[0] != told[1] || told[0].len() < 8 {
+        bail!("Linux sees {:?}, and with the peer {:?}", told[0], told[1]);
+    }
+    Ok(())
 }
 
 /// A conversation in a shell on the virtio console.

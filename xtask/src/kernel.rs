@@ -15,6 +15,9 @@ const MODULES: &[&str] = &[
     "virtio",
     "virtio_ring",
     "virtio_mmio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
     "failover",
     "net_failover",
     "virtio_net",
@@ -48,6 +51,12 @@ impl Version {
             Self::V7_2 => "sid",
         }
     }
+
+    /// Its folder in the cache folder, with a number where an older one lacks modules.
+    fn folder(self) -> String {
+        let number = if self == Self::V6_1 { ".2" } else { "" };
+        format!("{}{number}", self.suite())
+    }
 }
 
 /// Files of one kernel in the cache folder.
@@ -61,7 +70,7 @@ impl Kernel {
     /// # Errors
     /// Download or unpacking failed.
     pub fn fetch(version: Version) -> Result<Self> {
-        let folder = cache::folder()?.join("kernels").join(version.suite());
+        let folder = cache::folder()?.join("kernels").join(version.folder());
         cache::once(&folder, |partial| {
             let tree = partial.join("tree");
             // Newer releases split the kernel into base, binary and modules packages.

@@ -190,10 +190,12 @@ pub fn twice(armlet: &Path, guest: &TestGuest) -> Result<()> {
 struct Guest {
     linux: Linux,
     scratch: Scratch,
+    /// Where the disk sits.
+    bus: &'static str,
 }
 
 impl Guest {
-    fn new() -> Result<Self> {
+    fn new(bus: &'static str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let mut linux = Linux::prepare(Version::V6_12)?;
         // Other commands write it anew.
@@ -202,13 +204,14 @@ impl Guest {
         linux.initrd = initrd;
         let disk: Vec<u8> = (0..DISK_LEN).map(|i| ((i * i) >> 9) as u8).collect();
         fs::write(scratch.file("disk.img"), disk)?;
-        Ok(Self { linux, scratch })
+        Ok(Self { linux, scratch, bus })
     }
 
     fn start(&self, armlet: &Path, name: &str, words: &str, more: &[String]) -> Result<Running> {
         let mut c = self.linux.command(armlet, CPUS, words);
         c.args(["--timeout", "200", "--accel", "jit,thread=single,trace=on"]);
-        c.arg("--drive").arg(format!("{},snapshot=on", self.scratch.file("disk.img").display()));
+        let disk = self.scratch.file("disk.img");
+        c.arg("--drive").arg(format!("{},snapshot=on,bus={}", disk.display(), self.bus));
         c.args(more);
         Running::start(c, &self.scratch, name)
     }
@@ -219,7 +222,7 @@ impl Guest {
 /// # Errors
 /// The runs differ.
 pub fn linux_twice(armlet: &Path) -> Result<()> {
-    let guest = Guest::new()?;
+    let guest = Guest::new("mmio")?;
     let run = |name| guest.start(armlet, name, "disk", &[])?.finish();
     let first = run("first")?;
     let text = first.text(usize::MAX);
@@ -257,7 +260,7 @@ const TYPED: &str = "uname -a\nmd5sum /dev/vda & seq 300 | tail -n 2\ncat /proc/
 /// The replay differs.
 pub fn recorded(armlet: &Path, seed: u64) -> Result<()> {
     run::say(&format!("a session with seed {seed}"));
-    let guest = Guest::new()?;
+    let guest = Guest::new("pci")?;
     let socket = Socket::new(&format!("repeat-{seed}"))?;
     let recording = guest.scratch.file("run.rec").display().to_string();
     let options = ["--record".to_owned(), recording.clone(), "--qmp".to_owned(), socket.option()];

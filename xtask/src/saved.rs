@@ -180,30 +180,34 @@ pub fn bare_metal(armlet: &Path, guest: &TestGuest, seed: u64) -> Result<u32> {
     bail!("it was saved although nobody asked")
 }
 
-/// Debian's kernel with 4 CPUs, room for one more, a disk and a counter that runs: it is saved, killed, and goes on in
-/// another process, more than once.
+/// Debian's kernel with 4 CPUs, room for one more, a disk in a slot, another one on PCI Express and a counter that runs: it
+/// is saved, killed, and goes on in another process, more than once.
 ///
 /// # Errors
 /// It does not go on as if nothing had happened.
 pub fn linux(armlet: &Path) -> Result<()> {
     let linux = Linux::prepare(Version::V6_12)?;
     let folder = Folder::new("linux")?;
-    let (file, disk) = (folder.0.join("state"), folder.0.join("disk.img"));
-    File::create(&disk)?.set_len(64 << 20)?;
+    let file = folder.0.join("state");
+    let disks = ["slot.img", "pci.img"].map(|name| folder.0.join(name));
+    disks.iter().try_for_each(|disk| File::create(disk)?.set_len(64 << 20))?;
     let socket = Socket::new("saved-linux")?;
     let mut c = linux.command(armlet, "4,max=5", "quiet shell");
-    c.arg("--drive").arg(&disk).arg("--qmp").arg(socket.option());
+    c.arg("--drive").arg(&disks[0]).arg("--drive").arg(format!("{},bus=pci", disks[1].display()));
+    c.arg("--qmp").arg(socket.option());
     let mut s = Session::start(&mut c, LIMIT, false)?;
     s.wait_for(PROMPT).context("no shell prompt")?;
-    boot::ask(&mut s, "echo disk: $(cat /sys/block/vda/size)", "disk: 131072")?;
+    boot::ask(&mut s, "echo disks: $(cat /sys/block/vd[ab]/size)", "disks: 131072 131072")?;
     s.send_line(COUNTER)?;
     s.wait_for(PROMPT)?;
     let (mut count, mut clock) = look(&mut s)?;
     for life in 1..=LIVES {
-        let write = format!(
-            "echo life {life} | dd of=/dev/vda bs=512 seek={life} conv=sync,fsync 2>/dev/null; echo $?"
-        );
-        boot::ask(&mut s, &write, "0")?;
+        for disk in ["vda", "vdb"] {
+            let write = format!(
+                "echo life {life} | dd of=/dev/{disk} bs=512 seek={life} conv=sync,fsync 2>/dev/null; echo $?"
+            );
+            boot::ask(&mut s, &write, "0")?;
+        }
         if life == 2 {
             for _ in 0..STORM {
                 run::quiet(&mut save(armlet, &socket, &file, &[]))?;
@@ -228,8 +232,8 @@ pub fn linux(armlet: &Path) -> Result<()> {
             bail!("counter and clock were {count} and {clock}, and are {count_now} and {clock_now}");
         }
         (count, clock) = (count_now, clock_now);
-        for before in 1..=life {
-            let read = format!("dd if=/dev/vda bs=512 skip={before} count=1 iflag=direct 2>/dev/null");
+        for (before, disk) in (1..=life).flat_map(|before| [(before, "vda"), (before, "vdb")]) {
+            let read = format!("dd if=/dev/{disk} bs=512 skip={before} count=1 iflag=direct 2>/dev/null");
             boot::ask(&mut s, &read, &format!("life {before}"))?;
         }
     }

@@ -174,6 +174,14 @@ fn boots(tally: &mut Tally) -> Result<()> {
     tally.check("Linux's drivers for block and entropy devices", || {
         drivers::block_and_entropy(&Linux::prepare(Version::V6_12)?, &armlet)
     });
+    for (version, smp) in [(Version::V6_12, 1), (Version::V6_12, 2), (Version::V6_1, 2)] {
+        tally.check(&format!("a disk on PCI Express, Linux {version:?} with {smp} CPUs"), || {
+            drivers::pci(&Linux::prepare(version)?, &armlet, smp)
+        });
+    }
+    tally.check("Linux sees the same PCI function as with the peer", || {
+        drivers::pci_as_peer(&Linux::prepare(Version::V6_12)?, &armlet)
+    });
     tally.check("a shell on the virtio console", || {
         drivers::virtio_console(&Linux::prepare(Version::V6_12)?, &armlet)
     });

@@ -10,6 +10,7 @@
 //! | [`vgic`] | its state, as it is saved; needs no KVM |
 //! | [`vgic2`] | the same for a GICv2, where the host has only that |
 //! | [`vits`] | the state of its ITS; needs no KVM |
+//! | `bell` | notifications of devices without an exit |
 //! | `vcpu` | the loop around `KVM_RUN` |
 //! | `kick` | how a vCPU is got out of it |
 //! | [`exit`] | what an exit means, over a bus; needs no KVM |
@@ -35,6 +36,8 @@ pub mod vits;
 #[cfg(not(target_arch = "aarch64"))]
 mod absent;
 #[cfg(target_arch = "aarch64")]
+mod bell;
+#[cfg(target_arch = "aarch64")]
 mod debug;
 #[cfg(target_arch = "aarch64")]
 mod features;
@@ -54,7 +57,9 @@ mod system;
 mod vcpu;
 
 #[cfg(not(target_arch = "aarch64"))]
-pub use absent::{KvmAccelerator, KvmGic, KvmMachine, counter_frequency};
+pub use absent::{KvmAccelerator, KvmBell, KvmGic, KvmMachine, counter_frequency};
+#[cfg(target_arch = "aarch64")]
+pub use bell::KvmBell;
 pub use error::KvmError;
 #[cfg(target_arch = "aarch64")]
 pub use gic::KvmGic;

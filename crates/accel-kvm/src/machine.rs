@@ -14,8 +14,7 @@ use kvm_bindings::{
     KVM_CAP_STEAL_TIME, KVM_MEM_LOG_DIRTY_PAGES, kvm_smccc_filter,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_vcpu_init,
 };
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::features::{self, connect_counters, features, has_feature, init_of};
 use crate::identity::Caches;
@@ -82,7 +81,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refused(what: &'static str) -> impl Fn(io::Error) -> KvmError {
+pub(crate) fn refused(what: &'static str) -> impl Fn(io::Error) -> KvmError {
     move |source| KvmError::Refused { what, source }
 }
 
@@ -201,11 +200,9 @@ impl KvmMachine {
     /// # Errors
     /// The host's.
     pub fn doorbell(&self, address: u64) -> Result<OwnedFd, KvmError> {
-        let bell = EventFd::new(EFD_CLOEXEC).map_err(refused("make a doorbell"))?;
-        let mmio = IoEventAddress::Mmio(address);
-        let connected = self.vm.register_ioevent(&bell, &mmio, NoDatamatch);
-        connected.map_err(|e| KvmError::Refused { what: "connect a doorbell", source: host_error(e) })?;
-        Ok(crate::system::own(bell))
+        let bell = self.bell()?;
+        bell.ring_at(&[address])?;
+        bell.descriptor()
     }
 
     /// Has the guest's counter go, or stand still: the first when vCPUs are about to run, the second when all have

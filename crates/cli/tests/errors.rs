@@ -81,6 +81,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("--kernel Image --drive empty", "empty", ""),
     ("--kernel Image --drive image.qcow2", "qcow2", "raw"),
     ("--kernel Image --drive disk,cache=none", "cache", "snapshot"),
+    ("--kernel Image --drive disk,bus=usb", "usb", "bus=pci"),
     ("--kernel Image --drive disk,format=qcow2", "qcow2", "raw"),
     ("--kernel Image --memory 0", "memory of 0", "--memory"),
     ("--kernel Image --memory 1M", "too small", "--memory 16M"),

@@ -11,6 +11,7 @@ pub mod execute;
 pub mod gic;
 pub mod input;
 pub mod its;
+pub mod pci;
 pub mod virtio;
 pub mod walk;
 
@@ -71,6 +72,13 @@ pub const TARGETS: &[Target] = &[
         about: "the virtio entropy device, likewise",
         longest: 1024,
         run: virtio::entropy,
+        describe: bytes,
+    },
+    Target {
+        name: "pci",
+        about: "virtio devices on PCI Express, by a guest that does anything to them and to the bridge",
+        longest: 1024,
+        run: pci::run,
         describe: bytes,
     },
     Target {

@@ -15,8 +15,8 @@ use vm_memory::VolatileSlice;
 
 use crate::input::Input;
 
-const BASE: u64 = 0x4000_0000;
-const RAM: u64 = 0x1_0000;
+pub(crate) const BASE: u64 = 0x4000_0000;
+pub(crate) const RAM: u64 = 0x1_0000;
 /// Where the driver puts each queue: descriptors, then the two rings.
 const QUEUES: u64 = 0x8000;
 const QUEUE_STRIDE: u64 = 0x1000;

@@ -16,7 +16,7 @@ const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
 const PHANDLE_GPIO: u32 = 3;
 /// The ITS, which a bus's `msi-map` names.
-pub const PHANDLE_ITS: u32 = 4;
+const PHANDLE_ITS: u32 = 4;
 const PHANDLE_CPU0: u32 = 0x1000;
 /// The level 2 cache of the first cluster.
 const PHANDLE_L2: u32 = 0x2000;
@@ -63,8 +63,8 @@ pub struct Description<'a> {
 /// What the tree says of PCI Express beyond what is fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pcie {
-    /// Phandle of what takes its functions' messages.
-    pub its: Option<u32>,
+    /// The interrupt controller has an ITS, which takes the functions' messages.
+    pub takes_messages: bool,
 }
 
 /// Makes the flattened tree.
@@ -382,9 +382,9 @@ fn pcie(w: &mut FdtWriter, bus: &Pcie) -> Result<(), Error> {
     let map: Vec<u32> = (0..4).flat_map(|device| (1..=4).flat_map(move |pin| entry(device, pin))).collect();
     w.property_array_u32("interrupt-map", &map)?;
     w.property_array_u32("interrupt-map-mask", &MASK)?;
-    if let Some(its) = bus.its {
+    if bus.takes_messages {
         // A requester ID is the DeviceID.
-        w.property_array_u32("msi-map", &[0, its, 0, 0x1_0000])?;
+        w.property_array_u32("msi-map", &[0, PHANDLE_ITS, 0, 0x1_0000])?;
     }
     w.end_node(node)
 }
@@ -484,8 +484,11 @@ mod tests {
     fn pci_express_is_there_if_something_is_on_it() {
         let none = tree(1, 1);
         assert!(fdt::Fdt::new(&none).unwrap().find_compatible(&["pci-host-ecam-generic"]).is_none());
-        let cells = |property: &str, its| {
-            let blob = generate(&Description { pcie: Some(Pcie { its }), ..described(Topology::flat(1), 1) });
+        let cells = |property: &str, takes_messages| {
+            let blob = generate(&Description {
+                pcie: Some(Pcie { takes_messages }),
+                ..described(Topology::flat(1), 1)
+            });
             let blob = blob.unwrap();
             let tree = fdt::Fdt::new(&blob).unwrap();
             let node = tree.find_node("/pcie@10000000").unwrap();
@@ -493,12 +496,12 @@ mod tests {
             let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
             bytes.chunks(4).map(word).collect::<Vec<_>>()
         };
-        assert_eq!(cells("reg", None), [0, 0x3f00_0000, 0, 0x100_0000]);
-        assert_eq!(cells("bus-range", None), [0, 15]);
+        assert_eq!(cells("reg", false), [0, 0x3f00_0000, 0, 0x100_0000]);
+        assert_eq!(cells("bus-range", false), [0, 15]);
         let ports = [0x100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000];
         let memory = [0x200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
-        assert_eq!(cells("ranges", None), [ports, memory].concat());
-        let map = cells("interrupt-map", None);
+        assert_eq!(cells("ranges", false), [ports, memory].concat());
+        let map = cells("interrupt-map", false);
         let spi = |device: u32, pin: u32| {
             let entry = map.chunks(10).find(|e| e[..4] == [device << 11, 0, 0, pin]).unwrap();
             assert_eq!(entry[4..8], [PHANDLE_GIC, 0, 0, GIC_SPI]);
@@ -507,8 +510,8 @@ mod tests {
         };
         assert_eq!(map.len(), 160);
         assert_eq!([spi(0, 1), spi(1, 1), spi(2, 1), spi(3, 1), spi(3, 2)], [3, 4, 5, 6, 3]);
-        assert!(cells("msi-map", None).is_empty());
-        assert_eq!(cells("msi-map", Some(9)), [0, 9, 0, 0x1_0000]);
+        assert!(cells("msi-map", false).is_empty());
+        assert_eq!(cells("msi-map", true), [0, PHANDLE_ITS, 0, 0x1_0000]);
     }
 
     #[test]

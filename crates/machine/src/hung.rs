@@ -1,12 +1,13 @@
 //! Virtio devices and where they hang: in the board's slots, or on PCI Express.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use armlet_accel_kvm::KvmMachine;
+use armlet_accel_kvm::{KvmBell, KvmMachine};
 use armlet_memory::{AccessSize, MmioDevice, Ram};
 use armlet_pci::{Function, HostBridge, IntxLines};
 use armlet_virtio::spec::mmio::QUEUE_NOTIFY;
-use armlet_virtio::{MmioTransport, PciPlace, PciTransport, Transport, VirtioDevice};
+use armlet_virtio::{Doorbell, MmioTransport, PciPlace, PciTransport, Transport, VirtioDevice};
 
 use crate::config::Bus;
 use crate::error::ConfigError;
@@ -57,12 +58,8 @@ impl Hanger<'_> {
                 Bus::Pci => {
                     // The bridge is device 0.
                     let number = functions.len() as u8 + 1;
-                    let place = PciPlace {
-                        number,
-                        pin: pins.pin(number),
-                        messages: self.interrupts.messages(),
-                        bell: None,
-                    };
+                    let (pin, messages) = (pins.pin(number), self.interrupts.messages());
+                    let place = PciPlace { number, pin, messages, bell: self.bell(&*device)? };
                     let transport = Arc::new(PciTransport::new(device, self.ram.clone(), place));
                     functions.push(Arc::clone(&transport) as _);
                     transports.push(transport);
@@ -82,6 +79,14 @@ impl Hanger<'_> {
         Ok(Hung { transports, bridge, windows })
     }
 
+    /// What the guest's notifications ring without an exit, if the device takes them so.
+    fn bell(&self, device: &dyn VirtioDevice) -> Result<Option<Box<dyn Doorbell>>, ConfigError> {
+        let Some(machine) = self.kvm.filter(|_| device.takes_doorbell()) else { return Ok(None) };
+        let bell = machine.bell()?;
+        device.take_doorbell(bell.descriptor()?);
+        Ok(Some(Box::new(Bell { bell, refusals: AtomicU32::new(0) })))
+    }
+
     fn in_slot(
         &self,
         slot: usize,
@@ -90,11 +95,30 @@ impl Hanger<'_> {
         let line = self.interrupts.spi(spec::SPI_VIRTIO_MMIO + slot as u32)?;
         let set = Arc::new(move |level| line.set(level));
         let region = spec::virtio_mmio_slot(slot);
-        // The guest's notifications come to the device without an exit, if it takes them so.
+        // As by [`Self::bell`], in a place that never changes.
         if let Some(machine) = self.kvm.filter(|_| device.takes_doorbell()) {
             device.take_doorbell(machine.doorbell(region.base + QUEUE_NOTIFY)?);
         }
         Ok((region, Arc::new(MmioTransport::new(device, self.ram.clone(), set))))
+    }
+}
+
+/// A bell in the host's kernel.
+struct Bell {
+    bell: KvmBell,
+    refusals: AtomicU32,
+}
+
+/// Refusals of the kernel that are logged one by one.
+const MAX_LOGGED: u32 = 4;
+
+impl Doorbell for Bell {
+    fn ring_at(&self, addresses: &[u64]) {
+        if let Err(error) = self.bell.ring_at(addresses)
+            && self.refusals.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED
+        {
+            tracing::warn!(%error, "a device's notifications take longer");
+        }
     }
 }
 

@@ -618,7 +618,6 @@ fn device_tree(
     let seed = seeds(config)?;
     let (kaslr, rng) = seed.split_at(8);
     let kaslr = kaslr.try_into().map(u64::from_le_bytes).ok().filter(|_| config.boot.kaslr);
-    let its = (gic == GicVersion::V3).then_some(fdt::PHANDLE_ITS);
     let description = fdt::Description {
         cpu_compatible: &cpu::compatible(model),
         topology: config.topology()?,
@@ -627,7 +626,7 @@ fn device_tree(
         gic,
         counters: cpu::has_counters(model),
         virtio_slots: config.virtio_slots(),
-        pcie: (config.pci_functions() > 0).then_some(fdt::Pcie { its }),
+        pcie: (config.pci_functions() > 0).then_some(fdt::Pcie { takes_messages: gic == GicVersion::V3 }),
         append: &config.boot.append,
         initrd: boot.initrd_range(),
         kaslr_seed: kaslr,

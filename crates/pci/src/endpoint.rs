@@ -27,6 +27,8 @@ struct State {
     wants: bool,
     /// What its pin is at.
     asserted: bool,
+    /// Messages wait, whatever the registers say.
+    held: bool,
 }
 
 /// The part of a function that is alike for all.
@@ -42,7 +44,11 @@ pub struct Endpoint {
 impl Endpoint {
     /// A function with this configuration space and this INTA.
     pub fn new(config: ConfigSpace, pin: Arc<dyn InterruptLine>) -> Self {
-        Self { state: Mutex::new(State { config, wants: false, asserted: false }), msix: None, pin }
+        Self {
+            state: Mutex::new(State { config, wants: false, asserted: false, held: false }),
+            msix: None,
+            pin,
+        }
     }
 
     /// The same with `count` vectors, of the function with the requester ID `device`.
@@ -104,6 +110,14 @@ impl Endpoint {
         self.lock().config.command() & command::BUS_MASTER != 0
     }
 
+    /// Has messages wait, or lets them go. When this returns for the former, all that were sent have come to the interrupt
+    /// controller, which some ways do not promise ([`MessageSender`](armlet_devices::MessageSender)s are gone then).
+    pub fn hold(&self, held: bool) {
+        let mut state = self.lock();
+        state.held = held;
+        self.settle(&mut state);
+    }
+
     /// Whether the function wants to interrupt by INTx.
     pub fn set_interrupt(&self, wants: bool) {
         let mut state = self.lock();
@@ -122,7 +136,8 @@ impl Endpoint {
         let command = state.config.command();
         if let Some((vectors, at)) = &self.msix {
             let masked = state.config.half(at + msix::CONTROL) & msix::MASK_ALL != 0;
-            vectors.configure(messages, masked || command & command::BUS_MASTER == 0);
+            let held = state.held || command & command::BUS_MASTER == 0;
+            vectors.configure(messages, masked || held);
         }
         let asserted = state.wants && !messages && command & command::INTX_DISABLE == 0;
         if asserted != state.asserted {
@@ -230,6 +245,11 @@ mod tests {
         e.write_config(4, AccessSize::Half, command::BUS_MASTER.into());
         assert_eq!(post.take().len(), 1);
         assert!(e.is_bus_master());
+        e.hold(true);
+        msix.signal(0);
+        assert_eq!(post.take(), []);
+        e.hold(false);
+        assert_eq!(post.take().len(), 1);
         let saved = e.save();
         let (other, _, post) = endpoint();
         other.restore(&saved).unwrap();

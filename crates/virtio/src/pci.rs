@@ -344,11 +344,14 @@ impl Transport for PciTransport {
         let mut hold = self.hold();
         hold.machine = true;
         self.settle(hold);
+        // Nothing is on its way then: what is saved is whole.
+        self.interrupts.endpoint.hold(true);
     }
 
     fn resume(&self) {
         let mut hold = self.hold();
         hold.machine = false;
+        self.interrupts.endpoint.hold(false);
         self.settle(hold);
     }
 

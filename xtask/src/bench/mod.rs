@@ -65,11 +65,16 @@ pub struct Options {
 
 /// One run of a guest.
 pub struct Run<'a> {
-    linux: &'a Linux,
-    disk: Option<&'a Path>,
-    smp: u32,
-    cpu: &'a str,
-    words: &'a str,
+    /// The kernel.
+    pub linux: &'a Linux,
+    /// Its disk, whose changes are thrown away.
+    pub disk: Option<&'a Path>,
+    /// Number of CPUs.
+    pub smp: u32,
+    /// Model of them.
+    pub cpu: &'a str,
+    /// More of the kernel's command line.
+    pub words: &'a str,
 }
 
 impl Run<'_> {

@@ -96,6 +96,7 @@ pub fn main(o: &Options) -> Result<()> {
         for smp in [1, 2] {
             host.boot(*version, smp)?;
         }
+        host.boot_pci(*version, 2, true)?;
     }
     host.threads()?;
     if let Some(port) = plan.port {
@@ -138,6 +139,7 @@ fn gic2_host(echo: bool) -> Result<()> {
     let mut host = other_host(Plan { cpu: "cortex-a53", gic: 2, ..Plan::default() }, echo)?;
     println!("a host with GICv2:");
     host.boot(Version::V6_12, 2)?;
+    host.boot_pci(Version::V6_12, 1, false)?;
     host.reset("grep -c GIC-0.*virtio /proc/interrupts", "2")?;
     host.refuses("host", &[("save state", "has a GICv2")])?;
     host.refused(&[("", "--accel kvm --smp 9", "give --smp 8 or less")])
@@ -169,7 +171,7 @@ fn extended_host(echo: bool) -> Result<()> {
         ("dmesg | grep -c 'PMU driver'", "1"),
         ("grep -c arm-pmu /proc/interrupts", "1"),
     ];
-    host.boot_and_ask("host,pmu=on", Version::V6_12, 2, &questions)?;
+    host.boot_and_ask(&Guest { cpu: "host,pmu=on", ..Guest::new(Version::V6_12, 2) }, &questions)?;
     let save = [("save state", "--cpu host,sve=off")];
     host.refuses("host", &save)?;
     host.refuses("host,sve=off,pmu=on", &[("save state", "--cpu host,pmu=off")])
@@ -200,6 +202,22 @@ pub fn short() -> Result<()> {
     main(&Options { short: true, verbose: false, only: None })
 }
 
+/// A Linux to boot there.
+struct Guest {
+    version: Version,
+    smp: u32,
+    cpu: &'static str,
+    drive: &'static str,
+    /// How many lines of its interrupts are virtio's.
+    lines: &'static str,
+}
+
+impl Guest {
+    fn new(version: Version, smp: u32) -> Self {
+        Self { version, smp, cpu: "host", drive: "disk", lines: "2" }
+    }
+}
+
 /// Test programs of `crates/accel-kvm`, and how they are run.
 const TESTS: [(&str, &str); 2] = [("exits", "--test-threads=1"), ("conformance", "--test-threads=1")];
 
@@ -213,11 +231,30 @@ impl Host {
 
     /// Debian's kernel to a shell, with a disk, and to power-off.
     fn boot(&mut self, version: Version, smp: u32) -> Result<()> {
-        self.boot_and_ask("host", version, smp, &[])
+        self.boot_and_ask(&Guest::new(version, smp), &[])
+    }
+
+    /// As [`Self::boot`], with the disk on PCI Express: it interrupts by messages if they can be had.
+    fn boot_pci(&mut self, version: Version, smp: u32, messages: bool) -> Result<()> {
+        let lines = if messages { "3" } else { "2" };
+        let guest = Guest { drive: "disk,bus=pci", lines, ..Guest::new(version, smp) };
+        let read = "echo 3 >/proc/sys/vm/drop_caches; md5sum -c sum";
+        let questions = [
+            ("grep -c MSI /proc/interrupts", if messages { "2" } else { "0" }),
+            (
+                "dd if=/dev/urandom of=/dev/vda bs=64k count=32 conv=fsync 2>&-; md5sum /dev/vda >sum; wc -l <sum",
+                "1",
+            ),
+            (read, ": OK"),
+            ("echo 1 >/sys/bus/pci/devices/0000:00:01.0/remove; ls /dev/vda", "No such file"),
+            ("echo 1 >/sys/bus/pci/rescan; md5sum -c sum", ": OK"),
+        ];
+        self.boot_and_ask(&guest, &questions).context("a disk on PCI Express")
     }
 
     /// As [`Self::boot`], with more questions and words of their answers.
-    fn boot_and_ask(&mut self, cpu: &str, version: Version, smp: u32, more: &[(&str, &str)]) -> Result<()> {
+    fn boot_and_ask(&mut self, guest: &Guest, more: &[(&str, &str)]) -> Result<()> {
+        let Guest { version, smp, cpu, drive, lines } = *guest;
         let sum = self.ask("md5sum <disk", 0)?;
         let sum = sum
             .lines()
@@ -226,7 +263,7 @@ impl Host {
             .to_owned();
         let folder = folder(version);
         let line = format!(
-            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --cpu {cpu} --drive disk \
+            "armlet run --accel kvm --kernel {folder}/Image --initrd {folder}/initrd --smp {smp} --cpu {cpu} --drive {drive} \
              --append 'console=ttyAMA0 quiet shell'; echo \"end\"\"=$?=\""
         );
         self.session().send_line(&line)?;
@@ -236,7 +273,7 @@ impl Host {
         boot::ask(s, "grep -c ^processor /proc/cpuinfo", &smp.to_string())?;
         boot::ask(s, "sed -n '1,/^CPU part/p' /proc/cpuinfo", "CPU implementer")?;
         boot::ask(s, "md5sum /dev/vda", &sum)?;
-        boot::ask(s, "grep -c virtio /proc/interrupts", "2")?;
+        boot::ask(s, "grep -c virtio /proc/interrupts", lines)?;
         // Every CPU's timer interrupts.
         let timers = "awk '/arch_timer/ { n = 0; for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i > 0; print \"cpus \" n }' /proc/interrupts";
         boot::ask(s, timers, &format!("cpus {smp}"))?;
@@ -254,7 +291,7 @@ impl Host {
         if status != "0" {
             bail!("armlet ends with status {status}");
         }
-        println!("Linux {version:?} with {smp} CPUs: ok");
+        println!("Linux {version:?} with {smp} CPUs and '{drive}': ok");
         Ok(())
     }
 

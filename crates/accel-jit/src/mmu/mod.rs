@@ -10,6 +10,6 @@ mod sets;
 
 pub use access::{NO_COPY, Place, SideEntry, SlowAccess};
 pub use sets::{
-    Fetch, JUMP_CACHE_ENTRIES, Jump, LINES, Line, LowerKey, PAGE_LINES, PageLine, SITE_CLASSES, SITES,
-    SpaceKey, TlbSet, TlbSets,
+    Fetch, JUMP_CACHE_ENTRIES, Jump, LINES, Line, LowerKey, OTHER_JUMP, PAGE_LINES, PageLine, SITE_CLASSES,
+    SITES, SpaceKey, TlbSet, TlbSets,
 };

@@ -8,6 +8,9 @@ pub const LINES: usize = 4096;
 pub const PAGE_LINES: usize = 512;
 /// Entries of the jump cache: a kernel and its programs return to many thousand places.
 pub const JUMP_CACHE_ENTRIES: usize = 16384;
+/// What differs between the two places where a branch target may be: the second has the one that was last replaced in the
+/// first. Both are among the same 1024 entries, and next to each other.
+pub const OTHER_JUMP: usize = 1;
 /// Entries whose places are remembered, so that a few are cheap to go over.
 const REMEMBERED: usize = 2048;
 /// Kinds of sites: reads and writes of 1, 2, 4 … 32 bytes.
@@ -142,11 +145,11 @@ const PAGE: PageLine = PageLine { tag: NO_TAG, pa: 0 };
 
 impl Jump {
     /// An empty entry at `index`. Guests branch to any 64-bit value, so there is no address that is never looked
-    /// for: this one is never looked for here.
+    /// for: this one is never looked for here, nor at the other place of those that are.
     const fn none(index: usize) -> Self {
         const AT_INDEX_0: u64 = 0;
-        const AT_INDEX_1: u64 = 4;
-        Self { va: if index == 0 { AT_INDEX_1 } else { AT_INDEX_0 }, host: 0 }
+        const AT_INDEX_2: u64 = 8;
+        Self { va: if index < 2 { AT_INDEX_2 } else { AT_INDEX_0 }, host: 0 }
     }
 
     fn is_none(&self) -> bool {
@@ -155,8 +158,9 @@ impl Jump {
 }
 
 static NO_JUMPS: [Jump; JUMP_CACHE_ENTRIES] = {
-    let mut all = [Jump::none(1); JUMP_CACHE_ENTRIES];
+    let mut all = [Jump::none(2); JUMP_CACHE_ENTRIES];
     all[0] = Jump::none(0);
+    all[1] = Jump::none(1);
     all
 };
 
@@ -304,22 +308,37 @@ impl TlbSet {
     /// Remembers where the block at `va` is.
     pub fn fill_jump(&mut self, va: u64, host: u64) {
         let index = Self::jump_index(va);
+        let before = self.jumps[index];
+        let other = &mut self.jumps[index ^ OTHER_JUMP];
+        if before.is_none() || before.va == va {
+            if other.va == va {
+                *other = Jump::none(index ^ OTHER_JUMP);
+            }
+        } else {
+            // The one that was here is asked for again, in turns with this one perhaps.
+            self.put_jump(index ^ OTHER_JUMP, before);
+        }
+        self.put_jump(index, Jump { va, host });
+        let (word, bit) = Self::jump_page_bit(va);
+        self.jump_pages[word] |= bit;
+        self.used = true;
+    }
+
+    fn put_jump(&mut self, index: usize, jump: Jump) {
         if self.jumps[index].is_none() {
             if let Some(place) = self.filled.get_mut(self.filled_count) {
                 *place = index as u16;
             }
             self.filled_count += 1;
         }
-        self.jumps[index] = Jump { va, host };
-        let (word, bit) = Self::jump_page_bit(va);
-        self.jump_pages[word] |= bit;
-        self.used = true;
+        self.jumps[index] = jump;
     }
 
     /// Where the block at `va` is.
     pub fn jump(&self, va: u64) -> Option<u64> {
-        let j = &self.jumps[Self::jump_index(va)];
-        (j.va == va).then_some(j.host)
+        let index = Self::jump_index(va);
+        let found = [index, index ^ OTHER_JUMP].into_iter().find(|i| self.jumps[*i].va == va);
+        found.map(|i| self.jumps[i].host)
     }
 
     /// All entries that are filled, and maybe some that are not.
@@ -680,7 +699,7 @@ mod tests {
     use super::*;
 
     /// Addresses that empty entries could be taken for.
-    const ODD: [u64; 6] = [0, 4, u64::MAX, u64::MAX - 3, 1 << 63, 0xfff];
+    const ODD: [u64; 7] = [0, 4, 8, u64::MAX, u64::MAX - 3, 1 << 63, 0xfff];
 
     fn nowhere(set: &TlbSet) {
         for va in ODD {
@@ -862,6 +881,35 @@ mod tests {
             sets.invalidate(&TlbiTarget::Va { va: (3 << 42) + (1 << size) - 0x1000, asid: None });
             assert!(!has(&mut sets, va), "{size}");
         }
+    }
+
+    #[test]
+    fn two_branch_targets_that_meet_are_both_found_and_both_forgotten() {
+        let mut sets = TlbSets::new();
+        let set = sets.el1();
+        let base = 0x40_0000;
+        let index = TlbSet::jump_index(base);
+        let meet: Vec<u64> =
+            (0x40_1000..).step_by(4).filter(|va| TlbSet::jump_index(*va) == index).take(2).collect();
+        let (a, b, c) = (base, meet[0], meet[1]);
+        set.fill_jump(a, 1);
+        set.fill_jump(b, 2);
+        assert_eq!([a, b, c].map(|va| set.jump(va)), [Some(1), Some(2), None]);
+        // One that has moved and comes again is in one place only.
+        set.fill_jump(a, 3);
+        assert_eq!([a, b].map(|va| set.jump(va)), [Some(3), Some(2)]);
+        set.forget_jumps(a);
+        assert_eq!([a, b].map(|va| set.jump(va)), [None, Some(2)]);
+        set.fill_jump(b, 4);
+        set.forget_jumps(b & !0xfff);
+        assert_eq!(set.jump(b), None);
+        set.fill_jump(a, 5);
+        set.fill_jump(b, 6);
+        set.fill_jump(c, 7);
+        assert_eq!([a, b, c].map(|va| set.jump(va)), [None, Some(6), Some(7)], "the oldest has gone");
+        set.clear_jumps();
+        assert!([a, b, c].iter().all(|va| set.jump(*va).is_none()));
+        assert!(set.jumps.iter().all(Jump::is_none));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use armlet_engine::MachineState;
 use armlet_memory::AccessSize;
 
 use super::*;
-use crate::config::{AcceleratorKind, ConsoleDevice, DriveConfig, MachineConfig, Semihosting};
+use crate::config::{AcceleratorKind, Bus, ConsoleDevice, DriveConfig, MachineConfig, Semihosting};
 use crate::handle::RunState;
 use crate::{ConfigError, End, Machine, spec};
 
@@ -234,6 +234,11 @@ fn drives_must_be_as_they_were() {
     file.set_modified(written + Duration::from_secs(1)).unwrap();
     let error = refused(&path);
     assert!(error.starts_with("drive 0 (") && error.contains("was written to since"), "{error}");
+    let mut moved = MachineConfig::of_saved(&path).unwrap();
+    moved.accelerator.kind = AcceleratorKind::Dummy;
+    moved.drives[0].bus = Bus::Pci;
+    let error = Machine::new(moved).err().expect("is refused").to_string();
+    assert!(error.contains("the bus of drive 0 was 'mmio' and is 'pci'"), "{error}");
     config.drives[0].snapshot = true;
     let machine = Machine::new(config).unwrap();
     let error = machine.handle().save(&path, SavedThen::GoesOn).unwrap_err().to_string();

@@ -6,9 +6,11 @@ use armlet_arm::spec::cntkctl;
 use armlet_engine::HostTime;
 
 use super::asm::*;
+use super::generate::control::jump_if_known;
 use super::generate::pointer::BTYPE_SHIFT;
 use super::levels;
 use super::regs::*;
+use crate::mmu::OTHER_JUMP;
 use crate::runtime::exit::Exit;
 use crate::runtime::state::JitState;
 
@@ -73,6 +75,8 @@ pub struct Thunks {
     pub chain: u64,
     /// Leaves with PC = rax for [`Exit::Indirect`].
     pub indirect: u64,
+    /// Goes on at rax, whose hash is in rcx, by the second place of the jump cache; else as `indirect`.
+    pub second: u64,
     /// SVC of EL0, and ERET at EL1, at page + rax; `exit_arg` is stored already.
     pub svc: u64,
     pub eret: u64,
@@ -136,6 +140,9 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, about: &About<'_>) -> Thunks {
     a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
     a.store(true, at!(cpu.pc), RAX);
     a.jmp_to(leave);
+    t.second = a.here();
+    a.op_imm(Op2::Xor, false, RCX, (OTHER_JUMP as i32) << 2);
+    jump_if_known(a, t.indirect);
     let look = emit_look(a, leave);
     (t.svc, t.eret) = levels::emit(a, about, &t, look);
     let leave_saved = emit_leave_saved(a, about, look);

@@ -199,7 +199,7 @@ impl Generator {
         hash_rax(&mut self.asm);
         self.poll();
         self.asm.jcc_to(Cc::NE, self.thunks.indirect);
-        jump_if_known(&mut self.asm, self.thunks.indirect);
+        jump_if_known(&mut self.asm, self.thunks.second);
     }
 }
 
