@@ -33,7 +33,9 @@ impl TempImage {
     pub fn new(content: &[u8]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("armlet-virtio-{}-{n}.img", std::process::id()));
+        // A program may have this file several times, each with a count of its own.
+        let here = module_path!().replace("::", "-");
+        let path = std::env::temp_dir().join(format!("armlet-{here}-{}-{n}.img", std::process::id()));
         std::fs::write(&path, content).unwrap();
         Self(path)
     }
