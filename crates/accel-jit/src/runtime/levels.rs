@@ -2,7 +2,7 @@
 //!
 //! Both are pieces of host code ([`levels`](crate::host::x86_64::levels)) that all blocks share. What they need not look at
 //! every time is prepared here: that the sets and the branch targets of the level that they go to are those that
-//! [`update_context`](JitCore::update_context) would choose there. Whatever that depends on leaves translated code when it
+//! `update_context` would choose there. Whatever that depends on leaves translated code when it
 //! changes. Everything unusual, from software step to an illegal return, is found before anything is changed, and goes the
 //! way of all other exceptions.
 
