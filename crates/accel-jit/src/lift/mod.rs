@@ -21,6 +21,8 @@ pub mod pointer;
 mod simd;
 mod simd_load_store;
 mod system;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use armlet_arm::{Class, Enc, Feature, FeatureSet};
 

@@ -196,7 +196,7 @@ impl Front {
 
 /// True for a vector register that only EVEX reaches.
 #[inline(always)]
-const fn is_upper(register: u8) -> bool {
+pub(super) const fn is_upper(register: u8) -> bool {
     register >= 16
 }
 
@@ -427,29 +427,6 @@ impl Asm {
     /// VEX on 256-bit registers.
     pub fn vex256(&mut self, o: Opc, reg: u8, vvvv: u8, rm: impl Into<Rm>) {
         self.vex_l(o, reg, vvvv, rm.into(), 1);
-    }
-
-    /// VEX on 256-bit registers by names; EVEX where one is of the upper half, if the instruction has such a form.
-    pub fn ymm(&mut self, o: Opc, reg: Xmm, vvvv: u8, rm: Xmm) {
-        let (d, a, b) = (self.hardware(reg.0), self.hardware(vvvv), self.hardware(rm.0));
-        if is_upper(d) || is_upper(a) || is_upper(b) {
-            return self.upper_ymm(o, [d, a, b]);
-        }
-        self.vex_l(o, d, a, Rm::R(b), 1);
-    }
-
-    /// The same with an immediate byte; registers of the lower half only.
-    pub fn ymm_imm(&mut self, o: Opc, reg: Xmm, vvvv: u8, rm: Xmm, imm: u8) {
-        self.ymm(o, reg, vvvv, rm);
-        self.b(imm);
-    }
-
-    /// Shift of 256 bits by a constant: `ext` tells which.
-    pub fn ymm_shift(&mut self, o: Opc, ext: u8, d: Xmm, s: Xmm, imm: u8) {
-        let (d, s) = (self.hardware(d.0), self.hardware(s.0));
-        debug_assert!(!is_upper(d) && !is_upper(s), "VEX does not reach it");
-        self.vex_l(o, ext, d, Rm::R(s), 1);
-        self.b(imm);
     }
 
     /// Legacy SSE/system instruction `op reg, rm`.

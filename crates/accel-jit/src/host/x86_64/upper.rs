@@ -3,7 +3,7 @@
 //! EVEX reaches them, and has a form of most VEX instructions. What it has no form of works on two of the lower half that
 //! are kept for that.
 
-use super::asm::{Asm, Front, NO_NAMES, Opc, Rm, VectorNames, Xmm, opc};
+use super::asm::{Asm, Front, NO_NAMES, Opc, Rm, VectorNames, Xmm, is_upper, opc};
 use super::evex::Evex;
 
 /// Registers of the lower half that nothing else is in: for the first source and the destination, and for the second.
@@ -66,6 +66,29 @@ const fn evex_w(o: Opc) -> Option<bool> {
 }
 
 impl Asm {
+    /// VEX on 256-bit registers by names; EVEX where one is of the upper half, if the instruction has such a form.
+    pub fn ymm(&mut self, o: Opc, reg: Xmm, vvvv: u8, rm: Xmm) {
+        let (d, a, b) = (self.hardware(reg.0), self.hardware(vvvv), self.hardware(rm.0));
+        if is_upper(d) || is_upper(a) || is_upper(b) {
+            return self.upper_ymm(o, [d, a, b]);
+        }
+        self.vex_l(o, d, a, Rm::R(b), 1);
+    }
+
+    /// The same with an immediate byte; registers of the lower half only.
+    pub fn ymm_imm(&mut self, o: Opc, reg: Xmm, vvvv: u8, rm: Xmm, imm: u8) {
+        self.ymm(o, reg, vvvv, rm);
+        self.b(imm);
+    }
+
+    /// Shift of 256 bits by a constant: `ext` tells which.
+    pub fn ymm_shift(&mut self, o: Opc, ext: u8, d: Xmm, s: Xmm, imm: u8) {
+        let (d, s) = (self.hardware(d.0), self.hardware(s.0));
+        debug_assert!(!is_upper(d) && !is_upper(s), "VEX does not reach it");
+        self.vex_l(o, ext, d, Rm::R(s), 1);
+        self.b(imm);
+    }
+
     /// A VEX instruction on 128 bits, by hardware numbers of which some are of the upper half.
     #[cold]
     pub(super) fn upper(&mut self, o: Opc, [reg, vvvv]: [u8; 2], rm: Rm, imm: Option<u8>) {

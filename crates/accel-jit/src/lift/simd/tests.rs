@@ -1,6 +1,6 @@
-use armlet_arm::model::CpuModel;
 use armlet_arm::{CpuState, Enc, FeatureSet};
 
+use super::super::testing::{features, words};
 use super::super::{Flow, LiftContext, is_data_simd, lift};
 use crate::ir::interp::{self, Exit};
 use crate::ir::{Builder, Inst, Mem, Raise};
@@ -19,25 +19,10 @@ fn context(features: FeatureSet, fp_inline: bool) -> LiftContext {
     }
 }
 
-fn features(model: &str) -> FeatureSet {
-    *CpuModel::by_name(model).expect("a known model").features()
-}
-
 fn lifts(ctx: &LiftContext, word: u32) -> bool {
     let mut b = Builder::new();
     lift(&mut b, ctx, word) == Flow::Next
         && !b.block().insts.iter().any(|i| matches!(i, Inst::Raise(Raise::Undefined)))
-}
-
-/// Words of an encoding with pseudo-random free bits.
-fn words(e: Enc) -> impl Iterator<Item = u32> {
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    (0..400).map(move |_| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (e.value() & e.mask()) | ((seed >> 20) as u32 & !e.mask())
-    })
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! Which instructions are host code, and which still call a function.
 
 use armlet_arm::Enc;
-use armlet_arm::model::CpuModel;
 
 use super::*;
 use crate::ir::Builder;
+use crate::lift::testing::{features, words};
 use crate::lift::{self, Flow, LiftContext, is_data_simd};
 
 fn context(model: &str) -> LiftContext {
     LiftContext {
-        features: *CpuModel::by_name(model).expect("a known model").features(),
+        features: features(model),
         el: 0,
         fp_enabled: true,
         fp_inline: true,
@@ -19,17 +19,6 @@ fn context(model: &str) -> LiftContext {
         guarded: false,
         offset: 0,
     }
-}
-
-/// Words of an encoding with pseudo-random free bits.
-fn words(e: Enc) -> impl Iterator<Item = u32> {
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    (0..400).map(move |_| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (e.value() & e.mask()) | ((seed >> 20) as u32 & !e.mask())
-    })
 }
 
 /// Does `word` call a function, whatever its operands? None if it is UNDEFINED.

@@ -42,13 +42,20 @@ impl Generator {
 
     /// Zeroes what is above the scalar in X0 unless it is known to be zero, and makes it the value of `d`.
     fn scalar_result(&mut self, double: bool, d: VReg, clean: bool) {
-        if double && !clean {
-            self.asm.vex(opc(2, 1, 0x7e), X0.0, 0, X0);
-        } else if !clean {
-            // insertps with a zero mask for the upper three elements
-            self.asm.vex_imm(opc(1, 3, 0x21), X0.0, X0.0, X0, 0b1110);
+        if !clean {
+            self.zero_above(double, X0);
         }
         self.vector_adopt(d, X0, if double { 64 } else { 32 });
+    }
+
+    /// Zeroes what is above the scalar in `x`.
+    pub(super) fn zero_above(&mut self, double: bool, x: Xmm) {
+        if double {
+            self.asm.vex(opc(2, 1, 0x7e), x.0, 0, x);
+        } else {
+            // insertps with a zero mask for the upper three elements
+            self.asm.vex_imm(opc(1, 3, 0x21), x.0, x.0, x, 0b1110);
+        }
     }
 
     /// True if it is known that nothing but the scalar is set in `v`.

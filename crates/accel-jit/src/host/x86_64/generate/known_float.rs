@@ -10,15 +10,15 @@ use crate::ir::VName;
 use crate::runtime::state::JitState;
 use armlet_arm::fp::Rounding;
 
-const ROUND: Opc = opc(1, 3, 0x08);
+pub(super) const ROUND: Opc = opc(1, 3, 0x08);
 /// In a rounding mode: leave the inexact flag alone.
-const QUIETLY: u8 = 8;
+pub(super) const QUIETLY: u8 = 8;
 /// Predicates of comparisons that do not signal quiet NaNs: not less (or unordered), and greater or equal.
-const NOT_LESS: u8 = 0x15;
+pub(super) const NOT_LESS: u8 = 0x15;
 const AT_LEAST: u8 = 0x1d;
 const ANDPS: Opc = opc(0, 1, 0x54);
-const CVTTPS2DQ: Opc = opc(2, 1, 0x5b);
-const CVTDQ2PS: Opc = opc(0, 1, 0x5b);
+pub(super) const CVTTPS2DQ: Opc = opc(2, 1, 0x5b);
+pub(super) const CVTDQ2PS: Opc = opc(0, 1, 0x5b);
 /// EVEX only.
 const CVTTPS2UDQ: Opc = opc(0, 1, 0x78);
 const CVTTPD2QQ: Opc = opcw(1, 1, 0x7a);
@@ -297,11 +297,21 @@ impl Generator {
         }
     }
 
+    /// X3 = where `n` or `m` is infinite or a NaN, X0 = the magnitudes of `n`. Clobbers X1 and X2.
+    fn either_infinite(&mut self, double: bool, n: Xmm, m: Xmm) {
+        let (abs, compare) = (self.float_abs(double), Self::packed(double, 0xc2));
+        self.every_float(X2, double, format(double).infinity);
+        self.asm.vex(ANDPS, X0.0, n.0, abs);
+        self.asm.vex(ANDPS, X1.0, m.0, abs);
+        self.asm.vex_imm(compare, X3.0, X0.0, X2, NOT_LESS);
+        self.asm.vex_imm(compare, X1.0, X1.0, X2, NOT_LESS);
+        self.vv(POR, X3, X3, X1);
+    }
+
     /// FMULX: zero times infinity is the reference's.
     fn known_extended_product(&mut self, k: Known, inst: &Inst) {
         let double = k.es == 3;
-        let (f, abs, bytes) = (format(double), self.float_abs(double), k.shape.bytes());
-        let compare = Self::packed(double, 0xc2);
+        let (abs, bytes) = (self.float_abs(double), k.shape.bytes());
         self.clobber_flags();
         let n = self.clean(k.op.n, bytes);
         let m = if k.shape.by_element().is_some() {
@@ -311,12 +321,7 @@ impl Generator {
         } else {
             self.clean(k.op.m, bytes)
         };
-        self.every_float(X2, double, f.infinity);
-        self.asm.vex(ANDPS, X0.0, n.0, abs);
-        self.asm.vex(ANDPS, X1.0, m.0, abs);
-        self.asm.vex_imm(compare, X3.0, X0.0, X2, NOT_LESS);
-        self.asm.vex_imm(compare, X1.0, X1.0, X2, NOT_LESS);
-        self.vv(POR, X3, X3, X1);
+        self.either_infinite(double, n, m);
         let infinite = self.any(X3);
         self.asm.vex(Self::packed(double, 0x59), X0.0, n.0, m);
         // Rounded up to the smallest normal number, perhaps.
@@ -390,17 +395,11 @@ impl Generator {
     /// to; n / 2 must be exact. Zero times infinity is the reference's.
     fn known_step(&mut self, root: bool, k: Known, inst: &Inst) {
         let double = k.es == 3;
-        let (f, abs) = (format(double), self.float_abs(double));
-        let compare = Self::packed(double, 0xc2);
+        let f = format(double);
         self.clobber_flags();
         let bytes = k.shape.bytes();
         let (n, m) = (self.clean(k.op.n, bytes), self.clean(k.op.m, bytes));
-        self.every_float(X2, double, f.infinity);
-        self.asm.vex(ANDPS, X0.0, n.0, abs);
-        self.asm.vex(ANDPS, X1.0, m.0, abs);
-        self.asm.vex_imm(compare, X3.0, X0.0, X2, NOT_LESS);
-        self.asm.vex_imm(compare, X1.0, X1.0, X2, NOT_LESS);
-        self.vv(POR, X3, X3, X1);
+        self.either_infinite(double, n, m);
         if root {
             self.every_float(X2, double, f.small);
             self.vv(PCMPGT[k.e()], X2, X2, X0);

@@ -4,7 +4,7 @@
 //! nothing (it has more than 2 * 11 + 1 bits). Only what is fused needs care: it is rounded to odd first.
 
 use super::known::Known;
-use super::known_float::host_rounding;
+use super::known_float::{CVTDQ2PS, CVTTPS2DQ, NOT_LESS, QUIETLY, ROUND, host_rounding};
 use super::vector::*;
 use super::vector_ops::*;
 use super::*;
@@ -19,17 +19,10 @@ const TO_SINGLES: Opc = opc(1, 2, 0x13);
 const TO_HALVES: Opc = opc(1, 3, 0x1d);
 /// Rounding of [`TO_HALVES`]: MXCSR's.
 const BY_MXCSR: u8 = 4;
-const ROUND: Opc = opc(1, 3, 0x08);
-/// In a rounding mode: leave the inexact flag alone.
-const QUIETLY: u8 = 8;
 const COMPARE: Opc = opc(0, 1, 0xc2);
 const UNORDERED: u8 = 3;
-/// Not less, or unordered; quietly.
-const NOT_LESS: u8 = 0x15;
 const ADDPS: u8 = 0x58;
 const MULPS: u8 = 0x59;
-const CVTTPS2DQ: Opc = opc(2, 1, 0x5b);
-const CVTDQ2PS: Opc = opc(0, 1, 0x5b);
 const CVTPS2PD: Opc = opc(0, 1, 0x5a);
 const CVTPD2PS: Opc = opc(1, 1, 0x5a);
 const PMOVSXWD: Opc = opc(1, 2, 0x23);

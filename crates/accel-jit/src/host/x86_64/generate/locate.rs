@@ -125,8 +125,10 @@ impl Locations {
             self.place[t + usize::from(Reg::FIRST_TEMP)] = None;
         }
         self.at = 0;
-        self.reads.clear();
-        self.reads.resize(block.insts.len() + 1, [NEVER; 32]);
+        // Those of instructions are told of one by one.
+        let end = block.insts.len();
+        self.reads.resize(self.reads.len().max(end + 1), [NEVER; 32]);
+        self.reads[end] = [NEVER; 32];
     }
 
     /// What instruction `i` replaces and then reads; later ones have been told of already, and each is to be told of.

@@ -50,11 +50,7 @@ impl Generator {
         self.asm.bind(operand);
         // The first that is a NaN, made quiet.
         self.asm.vex(s.code, s.result.0, s.n.0, s.m);
-        if s.double {
-            self.asm.vex(opc(2, 1, 0x7e), s.result.0, 0, s.result);
-        } else {
-            self.asm.vex_imm(opc(1, 3, 0x21), s.result.0, s.result.0, s.result, 0b1110);
-        }
+        self.zero_above(s.double, s.result);
         self.asm.vex(compare, s.m.0, 0, s.m);
         self.asm.jcc_to(Cc::NP, back);
         self.asm.vex(Opc { w: true, ..opc(1, 1, 0x7e) }, s.m.0, 0, RAX);
