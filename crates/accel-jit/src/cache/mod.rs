@@ -47,9 +47,9 @@ pub struct BlockKey {
 }
 
 impl BlockKey {
-    /// Physical addresses have at most 52 bits; contexts fit in 12.
+    /// Physical addresses have at most 52 bits, of which instructions' last two are zero; contexts fit in 14.
     fn packed(self) -> u64 {
-        self.pa | u64::from(self.context) << 52
+        self.pa >> 2 | u64::from(self.context) << 50
     }
 }
 

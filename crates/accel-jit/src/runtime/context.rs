@@ -30,8 +30,9 @@ pub(super) mod bit {
     pub const FP_MERGE: u16 = 1 << 8;
     /// In a guarded page. Only in the keys of blocks.
     pub const GUARDED: u16 = 1 << 9;
+    // Bits 10 and 11 are the cache's.
     /// Denormal numbers are flushed to zero.
-    pub const FP_FLUSH: u16 = 1 << 10;
+    pub const FP_FLUSH: u16 = 1 << 12;
 }
 
 /// System registers that TLB contents were made under.

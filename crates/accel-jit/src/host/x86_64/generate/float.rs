@@ -20,7 +20,7 @@ impl Generator {
 
     /// Compares `x` with itself: parity tells of a NaN.
     fn is_nan(&mut self, double: bool, x: Xmm) {
-        self.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x);
+        self.look(|g| g.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x));
     }
 
     /// Jumps if `x` is a NaN, or the smallest normal number of either sign. Clobbers X1.
@@ -28,7 +28,7 @@ impl Generator {
         let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
         self.asm.vex(opc(0, 1, 0x54), X1.0, x.0, abs);
         // Equal or unordered.
-        self.asm.vex(opc(u8::from(double), 1, 0x2e), X1.0, 0, least);
+        self.look(|g| g.asm.vex(opc(u8::from(double), 1, 0x2e), X1.0, 0, least));
         self.asm.jcc(Cc::E)
     }
 
@@ -231,9 +231,7 @@ impl Generator {
         let condition = self.next_condition[self.index];
         let swapped = condition.is_some_and(|c| float_condition(c, true).is_some());
         let (n, m) = if swapped { (m, n) } else { (n, m) };
-        self.trap_if_denormal(double, n);
-        self.trap_if_denormal(double, m);
-        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.compare_scalars(double, if signal { 0x2f } else { 0x2e }, (n, m));
         self.nzcv = Nzcv::Float { swapped, saved: false };
     }
 
@@ -248,9 +246,7 @@ impl Generator {
 
     /// NZCV in EFLAGS, with the carry inverted.
     fn compare_floats(&mut self, double: bool, signal: bool, (n, m): (Xmm, Xmm)) {
-        self.trap_if_denormal(double, n);
-        self.trap_if_denormal(double, m);
-        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.compare_scalars(double, if signal { 0x2f } else { 0x2e }, (n, m));
         self.compared_slot(false);
         self.asm.op8_imm(Op2::Add, RAX, 0x7f);
         self.asm.sahf();

@@ -37,6 +37,32 @@ impl Generator {
         });
     }
 
+    /// Emits code that looks at a result, which is not denormal and so does not trap.
+    pub(super) fn look(&mut self, emit: impl FnOnce(&mut Self)) {
+        let marks = std::mem::replace(&mut self.asm.marks, false);
+        emit(self);
+        self.asm.marks = marks;
+    }
+
+    /// Compares scalars by UCOMIS or COMIS. A NaN is the rarer case, so a denormal number beside one is looked for behind
+    /// the block.
+    pub(super) fn compare_scalars(&mut self, double: bool, code: u8, (n, m): (Xmm, Xmm)) {
+        let compare = opc(u8::from(double), 1, code);
+        self.asm.vex(compare, n.0, 0, m);
+        if !self.options.flush {
+            return;
+        }
+        let unordered = self.asm.jcc(Cc::P);
+        let back = self.asm.here();
+        self.defer(move |g| {
+            g.asm.bind(unordered);
+            g.trap_if_denormal(double, n);
+            g.trap_if_denormal(double, m);
+            g.asm.vex(compare, n.0, 0, m);
+            g.asm.jmp_to(back);
+        });
+    }
+
     /// Has the host trap if the scalar `x` is denormal. Clobbers EFLAGS.
     pub(super) fn trap_if_denormal(&mut self, double: bool, x: Xmm) {
         if self.options.flush {

@@ -385,12 +385,12 @@ impl Generator {
         let exact = matches!(inst, Inst::V3 { op: V3Op::Fadd | V3Op::Fsub, .. } | Inst::V2 { .. });
         let compare = opc(u8::from(double), 1, 0xc2);
         if exact {
-            self.asm.vex_imm(compare, X3.0, X0.0, X0, 3);
+            self.look(|g| g.asm.vex_imm(compare, X3.0, X0.0, X0, 3));
         } else {
             let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
             self.asm.vex(opc(0, 1, 0x54), X3.0, X0.0, abs);
             // Equal or unordered, quietly.
-            self.asm.vex_imm(compare, X3.0, X3.0, least, 8);
+            self.look(|g| g.asm.vex_imm(compare, X3.0, X3.0, least, 8));
         }
         self.asm.vex(opc(1, 2, 0x17), X3.0, 0, X3);
         let nan = self.asm.jcc(Cc::NE);
