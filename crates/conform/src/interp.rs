@@ -157,9 +157,9 @@ impl Machine for Memory<'_> {
     }
 }
 
-/// Control bits that inline floating point does not handle.
+/// Control bits that inline floating point of halves does not handle.
 pub const FPCR_SPECIAL: u32 = FPCR_AHP | FPCR_FZ16;
-/// The same of FEAT_AFP: NEP, AH, FIZ.
+/// Those of FEAT_AFP that none does: NEP, AH, FIZ.
 pub const FPCR_ALTERNATE: u32 = FPCR_NEP | FPCR_AH | FPCR_FIZ;
 
 /// The context of EL0 code at `pc`.
@@ -168,7 +168,8 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
         features: *features,
         el: 0,
         fp_enabled: true,
-        fp_inline: cpu.fp.fpcr & (FPCR_SPECIAL | FPCR_ALTERNATE) == 0,
+        fp_inline: cpu.fp.fpcr & FPCR_ALTERNATE == 0,
+        half_inline: cpu.fp.fpcr & FPCR_SPECIAL == 0,
         fp_alternate: cpu.fp.fpcr & FPCR_AH != 0,
         fp_merge: cpu.fp.fpcr & FPCR_NEP != 0,
         check_sp: false,

@@ -202,6 +202,7 @@ impl JitCore {
             el: 0,
             fp_enabled: false,
             fp_inline: false,
+            half_inline: false,
             fp_alternate: false,
             fp_merge: false,
             check_sp: false,

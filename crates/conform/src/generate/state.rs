@@ -63,7 +63,10 @@ fn fpcr(r: &mut Random, features: &FeatureSet) -> u32 {
     let others = match r.below(8) {
         0 => r.next() as u32 & fpcr_mask(features),
         1 | 2 => fp::FPCR_FZ,
-        3 => r.of(&[fp::FPCR_DN, fp::FPCR_FZ | fp::FPCR_DN]),
+        3 => {
+            r.of(&[fp::FPCR_DN, fp::FPCR_FZ | fp::FPCR_DN, fp::FPCR_FZ | fp::FPCR_FZ16, fp::FPCR_AHP])
+                & fpcr_mask(features)
+        }
         _ => 0,
     };
     rounding | others

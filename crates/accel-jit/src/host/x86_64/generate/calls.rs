@@ -7,12 +7,13 @@ use crate::ir::Builder;
 use crate::lift::testing::{features, words};
 use crate::lift::{self, Flow, LiftContext, is_data_simd};
 
-fn context(model: &str) -> LiftContext {
+fn context(model: &str, halves: bool) -> LiftContext {
     LiftContext {
         features: features(model),
         el: 0,
         fp_enabled: true,
         fp_inline: true,
+        half_inline: halves,
         fp_alternate: false,
         fp_merge: false,
         check_sp: false,
@@ -28,6 +29,8 @@ struct For {
     avx512: bool,
     /// FPCR.FZ is set.
     flush: bool,
+    /// FPCR.FZ16 is not.
+    halves: bool,
 }
 
 /// Does `word` call a function, whatever its operands? None if it is UNDEFINED.
@@ -75,7 +78,7 @@ const CALLING_WITH_FLUSHING: [&str; 1] = ["FCVT_HD"];
 
 /// Encodings of which some instruction calls.
 fn callers(what: For) -> Vec<Enc> {
-    let ctx = context(what.model);
+    let ctx = context(what.model, what.halves);
     let mut g = Generator::new(Thunks::default());
     let mut calling = |e: &Enc| {
         let mut mine = words(*e).filter(|w| armlet_arm::decode(*w) == Some(*e));
@@ -89,7 +92,7 @@ fn callers(what: For) -> Vec<Enc> {
 fn common_instructions_call_nothing() {
     for model in ["neoverse-n1", "max"] {
         for (avx512, flush) in [(true, false), (false, false), (true, true), (false, true)] {
-            expect_only_known(For { model, avx512, flush });
+            expect_only_known(For { model, avx512, flush, halves: true });
         }
     }
 }
@@ -110,4 +113,17 @@ fn expect_only_known(what: For) {
         let gone: Vec<_> = all.iter().filter(|b| !found.iter().any(|e| e.name().starts_with(**b))).collect();
         assert!(gone.is_empty(), "nothing calls any more: {gone:?}");
     }
+}
+
+#[test]
+fn singles_and_doubles_are_host_code_whatever_becomes_of_denormal_halves() {
+    let found = callers(For { model: "max", avx512: true, flush: true, halves: false });
+    let of_halves = |name: &str| {
+        let begins = ["FCVTL_", "FCVTN_", "FMLAL", "FMLSL"].iter().any(|begin| name.starts_with(begin));
+        begins || name.contains("fp16") || name.contains('H') || name.contains("shf_")
+    };
+    let known = |name: &str| CALLING.iter().any(|begin| name.starts_with(begin)) || of_halves(name);
+    let others: Vec<&str> = found.iter().map(|e| e.name()).filter(|name| !known(name)).collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(found.iter().any(|e| e.name() == "FADD_H_floatdp2"), "{} encodings", found.len());
 }
