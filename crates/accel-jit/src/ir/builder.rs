@@ -27,7 +27,23 @@ impl Builder {
     /// Appends an instruction, in the simplest form that it has here.
     pub fn emit(&mut self, inst: Inst) {
         let inst = self.constants.next(inst);
-        self.block.insts.push(inst);
+        if !self.joined(&inst) {
+            self.block.insts.push(inst);
+        }
+    }
+
+    /// Joins a sum with the shift before it, whose result is for the sum alone, if they are a host's address.
+    fn joined(&mut self, sum: &Inst) -> bool {
+        let Inst::Alu { op: AluOp::Add, w, d, a, b: Opnd::Reg(t) } = *sum else { return false };
+        let Some(last) = self.block.insts.last_mut() else { return false };
+        match *last {
+            Inst::Alu { op: AluOp::Shl, w: of, d, a: Opnd::Reg(b), b: Opnd::Imm(shift @ 1..=3) }
+                if of == w && d == t && t.is_temp() && a != Opnd::Reg(t) => {}
+            _ => return false,
+        }
+        let Inst::Alu { a: Opnd::Reg(b), b: Opnd::Imm(shift), .. } = *last else { return false };
+        *last = Inst::AddShifted { w, d, a, b, shift: shift as u8 };
+        true
     }
 
     /// A new temporary. Each must be written exactly once, before it is read.

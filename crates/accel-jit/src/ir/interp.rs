@@ -400,6 +400,9 @@ impl<M: Machine> Frame<'_, M> {
         let (d, value) = match *inst {
             Inst::Mov { w, d, s } => (d, cut(w, self.get(s))),
             Inst::Alu { op, w, d, a, b } => (d, alu(op, w, self.get(a), self.get(b))),
+            Inst::AddShifted { w, d, a, b, shift } => {
+                (d, alu(AluOp::Add, w, self.get(a), self.get(Opnd::Reg(b)) << shift))
+            }
             Inst::AluFlags { op, w, d, a, b } => (d, self.alu_flags(op, w, self.get(a), self.get(b))),
             Inst::AddCarry { sub, w, d, a, b } => {
                 let b = if sub { !self.get(b) } else { self.get(b) };

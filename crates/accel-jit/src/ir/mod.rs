@@ -582,6 +582,8 @@ pub enum Inst {
     Mov { w: Width, d: Reg, s: Opnd },
     /// d = a op b
     Alu { op: AluOp, w: Width, d: Reg, a: Opnd, b: Opnd },
+    /// d = a + (b << shift), flags kept. shift is 1 to 3.
+    AddShifted { w: Width, d: Reg, a: Opnd, b: Reg, shift: u8 },
     /// d = a op b, NZCV set. `d` may be [`Reg::NONE`].
     AluFlags { op: FlagOp, w: Width, d: Reg, a: Opnd, b: Opnd },
     /// d = a + b + C (`sub`: a - b - NOT C), flags kept.

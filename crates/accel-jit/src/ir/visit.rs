@@ -79,6 +79,7 @@ impl Inst {
             self,
             Self::Mov { .. }
                 | Self::Alu { .. }
+                | Self::AddShifted { .. }
                 | Self::Unary { .. }
                 | Self::Extract { .. }
                 | Self::Insert { .. }
@@ -205,6 +206,7 @@ impl Inst {
             Inst::Alu { op, w, d, a, b } => {
                 Facts { change: rise(op, w, d, a, b), ..n.defines(d).uses2(a, b) }
             }
+            Inst::AddShifted { d, a, b, .. } => n.defines(d).uses2(a, Opnd::Reg(b)),
             Inst::AluFlags { op, d, a, b, .. } => {
                 n.defines(d).uses2(a, b).flags(matches!(op, FlagOp::Adc | FlagOp::Sbc), true)
             }

@@ -21,6 +21,22 @@ impl Generator {
         self.done(d, g);
     }
 
+    /// `d = a + (b << shift)`.
+    pub(super) fn add_shifted(&mut self, w: Width, d: Reg, a: Opnd, (b, shift): (Reg, u8)) {
+        if d == Reg::NONE {
+            return;
+        }
+        let s = match self.loc(b) {
+            Loc::Host(g) => g,
+            Loc::Memory(_) => self.scratch(),
+        };
+        let g = self.dest(d, RAX);
+        let a = self.value(a, RAX);
+        let b = self.value(b.into(), s);
+        self.asm.lea(w == Width::X, g, M::indexed(a, b, shift, 0));
+        self.done(d, g);
+    }
+
     /// The lower half of a product.
     pub(super) fn mul_keeping_flags(&mut self, w: Width, d: Reg, a: Opnd, b: Opnd) {
         let (b, s) = self.factors(a, b);

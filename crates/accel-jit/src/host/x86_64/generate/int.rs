@@ -19,6 +19,7 @@ impl Generator {
             Inst::Unary { op, w, d, s } => self.unary(op, w, d, s),
             Inst::Extract { signed, w, d, s, lsb, width } => self.extract(signed, w, d, s, (lsb, width)),
             Inst::Insert { w, d, into, s, lsb, width } => self.insert(w, d, into, s, (lsb, width)),
+            Inst::AddShifted { w, d, a, b, shift } => self.add_shifted(w, d, a, (b, shift)),
             Inst::Extr { w, d, hi, lo, lsb } => self.extr(w, d, hi, lo, lsb),
             Inst::MulHigh { signed, d, a, b } => self.mul_high(signed, d, a, b),
             Inst::Div { signed, w, d, a, b } => self.div(signed, w, d, a, b),

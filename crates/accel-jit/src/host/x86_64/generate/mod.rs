@@ -669,6 +669,7 @@ impl Generator {
             | Inst::Unary { .. }
             | Inst::Extract { .. }
             | Inst::Insert { .. }
+            | Inst::AddShifted { .. }
             | Inst::Extr { .. }
             | Inst::MulHigh { .. }
             | Inst::Div { .. }
