@@ -1,4 +1,4 @@
-//! Guest-physical address space: RAM (one memfd, mapped shared) and MMIO dispatch.
+//! Guest-physical address space: RAM (one private mapping) and MMIO dispatch.
 //!
 //! An [`AddressSpace`] is built once by the board and is immutable afterwards, so looking an address up
 //! takes no lock. Devices synchronise themselves; [`MmioDevice`] methods take `&self`.
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use thiserror::Error;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub mod fileio;
 pub mod heap;

@@ -1,11 +1,19 @@
-//! Guest RAM: one memfd, mapped shared and read-write.
+//! Guest RAM: one private mapping, of large pages where the host has some.
 #![expect(unsafe_code, reason = "atomic access to guest RAM goes through raw host pointers")]
 
 use super::*;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, memfd_create, seek};
+use rustix::mm::{Advice, madvise};
 use vm_memory::Bytes;
+
+/// Bytes of an entry of `/proc/PID/pagemap`, one for each page (proc_pid_pagemap(5)).
+const ENTRY: usize = 8;
+/// Bits of one: the page is in memory, or swapped out.
+const PRESENT: u64 = 1 << 63 | 1 << 62;
+/// How many are read at once.
+const ENTRIES: usize = 4096;
 
 /// The machine's RAM. Cloning shares the same memory.
 #[derive(Clone)]
@@ -23,15 +31,16 @@ impl Ram {
     /// # Errors
     /// The host's error, if it has not that much address space or memory.
     pub fn new(base: Gpa, size: u64) -> std::io::Result<Self> {
-        let fd = memfd_create(c"armlet-ram", MemfdFlags::CLOEXEC)?;
-        let file = File::from(fd);
-        file.set_len(size)?;
         let len = usize::try_from(size).map_err(std::io::Error::other)?;
-        let range = (GuestAddress(base), len, Some(FileOffset::new(file, 0)));
-        let memory = GuestMemoryMmap::from_ranges_with_files([range]).map_err(std::io::Error::other)?;
+        let memory =
+            GuestMemoryMmap::from_ranges(&[(GuestAddress(base), len)]).map_err(std::io::Error::other)?;
         let host = vm_memory::GuestMemoryBackend::get_host_address(&memory, GuestAddress(base))
             .map_err(std::io::Error::other)? as usize;
-        Ok(Self { memory, base, size, host })
+        let ram = Self { memory, base, size, host };
+        // A host that has no large pages says so; then they are small ones. A guest's memory is no part of our core dumps.
+        let _ = ram.advise(Advice::LinuxHugepage);
+        let _ = ram.advise(Advice::LinuxDontDump);
+        Ok(ram)
     }
 
     /// Makes all of it zero again, and gives its pages back to the host. Nobody may be using it.
@@ -39,34 +48,44 @@ impl Ram {
     /// # Errors
     /// The host's.
     pub fn clear(&self) -> std::io::Result<()> {
-        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(self.file()?, mode, 0, self.size)?)
+        self.advise(Advice::LinuxDontNeed)
     }
 
-    fn file(&self) -> std::io::Result<&File> {
-        let region = vm_memory::GuestMemoryBackend::iter(&self.memory).next();
-        let file = region.and_then(|region| region.file_offset()).map(FileOffset::file);
-        file.ok_or_else(|| std::io::Error::other("RAM has no file"))
+    fn advise(&self, advice: Advice) -> std::io::Result<()> {
+        // SAFETY: this is the whole of a mapping that lives as long as `self.memory`, and whoever uses it is prepared for
+        // any bytes at any moment: advice at most makes them zero.
+        unsafe { madvise(self.host as *mut _, self.size as usize, advice)? };
+        Ok(())
     }
 
     /// The first stretch at or behind `gpa` that has memory of the host's: its address and length in bytes, whole pages.
-    /// Everything else is zero, and reading it there would take memory. Not for several threads at once.
+    /// Everything else is zero.
     ///
     /// # Errors
     /// The host's.
     pub fn next_present(&self, gpa: Gpa) -> std::io::Result<Option<(Gpa, u64)>> {
-        let file = self.file()?;
-        let from = gpa.max(self.base) - self.base;
-        if from >= self.size {
-            return Ok(None);
-        }
-        let start = match seek(file, SeekFrom::Data(from)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => return Ok(None),
-            Err(e) => return Err(e.into()),
+        let page = rustix::param::page_size() as u64;
+        let mut at = (gpa.max(self.base) - self.base).min(self.size) & !(page - 1);
+        // A host that does not tell may have memory everywhere.
+        let Ok(pagemap) = File::open("/proc/self/pagemap") else {
+            return Ok((at < self.size).then_some((self.base + at, self.size - at)));
         };
-        let end = seek(file, SeekFrom::Hole(start))?.min(self.size);
-        Ok((start < end).then_some((self.base + start, end - start)))
+        let mut entries = vec![0; ENTRIES * ENTRY];
+        let mut start = None;
+        while at < self.size {
+            let bytes = ((self.size - at).div_ceil(page) as usize).min(ENTRIES) * ENTRY;
+            pagemap.read_exact_at(&mut entries[..bytes], (self.host as u64 + at) / page * ENTRY as u64)?;
+            for entry in entries[..bytes].as_chunks().0 {
+                let present = u64::from_le_bytes(*entry) & PRESENT != 0;
+                match start {
+                    None if present => start = Some(at),
+                    Some(start) if !present => return Ok(Some((self.base + start, at - start))),
+                    _ => {}
+                }
+                at += page;
+            }
+        }
+        Ok(start.map(|start| (self.base + start, self.size - start)))
     }
 
     /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.

@@ -116,7 +116,7 @@ pub fn report(machine: &MachineHandle) -> String {
 /// What the process has of the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
-    /// Memory of its own in KiB: neither the guest's RAM nor the translated code, which are shared mappings.
+    /// Memory of its own in KiB: neither the guest's RAM nor the translated code, which is a shared mapping.
     pub memory: u64,
     /// Threads.
     pub threads: u64,
@@ -128,13 +128,21 @@ impl Needs {
     /// At this moment.
     pub fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
+        let threads = kib(status.lines(), "Threads:").next().unwrap_or(0);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        let sizes = kib(maps.lines(), "Size:").zip(kib(maps.lines(), "Anonymous:"));
+        let memory = sizes.filter(|(size, _)| *size < GUEST_RAM).map(|(_, memory)| memory).sum();
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64);
-        Self { memory: field("RssAnon:"), threads: field("Threads:"), descriptors }
+        Self { memory, threads, descriptors }
     }
+}
+
+/// Mappings from so many KiB on are the guest's RAM: there are no others that large.
+const GUEST_RAM: u64 = 1 << 18;
+
+/// The values of all lines that begin with `name`.
+fn kib<'a>(lines: std::str::Lines<'a>, name: &'a str) -> impl Iterator<Item = u64> + 'a {
+    lines.filter_map(move |line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
 /// Needs over time.

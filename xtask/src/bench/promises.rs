@@ -106,15 +106,21 @@ fn own_memory(process: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/smaps"))?;
     let (mut kib, mut ram) = (0.0, false);
     for line in text.lines() {
-        if let Some(pss) = line.strip_prefix("Pss:") {
-            let value: f64 = pss.trim().trim_end_matches(" kB").parse().unwrap_or_default();
-            kib += if ram { 0.0 } else { value };
-        } else if line.split_whitespace().next().is_some_and(|w| w.contains('-') && !w.ends_with(':')) {
-            ram = line.contains("armlet-ram");
+        let value = |key| {
+            let rest = line.strip_prefix(key)?;
+            rest.trim().trim_end_matches(" kB").parse::<f64>().ok()
+        };
+        if let Some(size) = value("Size:") {
+            ram = size >= GUEST_RAM;
+        } else if let Some(pss) = value("Pss:") {
+            kib += if ram { 0.0 } else { pss };
         }
     }
     Ok(kib / 1024.0)
 }
+
+/// Mappings from so many KiB on are the guest's RAM: there are no others that large.
+const GUEST_RAM: f64 = 262_144.0;
 
 /// Time to translate a guest instruction, over boots of Linux, from armlet's own counters.
 fn translation(armlet: &Path, linux: &Linux) -> Result<Promise> {

@@ -36,12 +36,14 @@ impl Builder {
     fn joined(&mut self, sum: &Inst) -> bool {
         let Inst::Alu { op: AluOp::Add, w, d, a, b: Opnd::Reg(t) } = *sum else { return false };
         let Some(last) = self.block.insts.last_mut() else { return false };
-        match *last {
-            Inst::Alu { op: AluOp::Shl, w: of, d, a: Opnd::Reg(b), b: Opnd::Imm(shift @ 1..=3) }
-                if of == w && d == t && t.is_temp() && a != Opnd::Reg(t) => {}
-            _ => return false,
+        let Inst::Alu { op: AluOp::Shl, w: of, d: shifted, a: Opnd::Reg(b), b: Opnd::Imm(shift @ 1..=3) } =
+            *last
+        else {
+            return false;
+        };
+        if of != w || shifted != t || !t.is_temp() || a == Opnd::Reg(t) {
+            return false;
         }
-        let Inst::Alu { a: Opnd::Reg(b), b: Opnd::Imm(shift), .. } = *last else { return false };
         *last = Inst::AddShifted { w, d, a, b, shift: shift as u8 };
         true
     }
