@@ -8,6 +8,7 @@ mod attend;
 mod context;
 mod count;
 mod debug;
+mod float_mode;
 pub mod levels;
 mod maintenance;
 mod mops;
