@@ -13,7 +13,7 @@ use crate::mmu::{LINES, NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// NOT C in the form in which NZCV is kept.
-const NOT_CARRY: i32 = 0x100;
+pub(super) const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
 pub(super) struct Probed {
