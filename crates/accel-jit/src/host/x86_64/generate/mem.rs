@@ -190,7 +190,7 @@ impl Generator {
             if let (Opnd::Reg(base), Some(stretch)) = (addr.base, self.window_ahead()) {
                 return self.open_window(base, addr.disp, stretch, p.write);
             }
-            if let Some(site) = self.site_for(addr, p) {
+            if let Some(site) = self.site_for(p) {
                 self.clobber_flags();
                 let (address, s, t) = self.address_then_scratch(addr);
                 return self.probe_site(site, address, p, (s, t));
