@@ -110,7 +110,7 @@ impl Generator {
             _ => return false,
         }
         let cc = self.host_condition(cond);
-        let holds = match self.locations.take_condition() {
+        let holds = match self.locations.take_condition(false) {
             Some(g) => {
                 self.asm.setcc(cc, g);
                 g.into()
@@ -132,7 +132,7 @@ impl Generator {
             Nzcv::Float { swapped, saved } => saved && float_condition(cond, swapped).is_some(),
             _ => false,
         };
-        if known && let Some(g) = self.locations.take_condition() {
+        if known && let Some(g) = self.locations.take_condition(true) {
             let cc = self.host_condition(cond);
             self.asm.setcc(cc, g);
             self.nzcv = Nzcv::One { cond, holds: g.into(), saved: true, fresh: false };
@@ -321,7 +321,7 @@ impl Generator {
         let mut cc = self.host_condition(cond);
         let g = match self.nzcv {
             Nzcv::One { holds: Rm::R(g), .. } => Gpr(g),
-            _ => self.locations.take_condition()?,
+            _ => self.locations.take_condition(false)?,
         };
         if otherwise {
             cc = cc.invert();

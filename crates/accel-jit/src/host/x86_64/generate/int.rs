@@ -131,8 +131,10 @@ impl Generator {
         let (a, b) = if commutes && self.is_in(b, g) && !self.is_in(a, g) { (b, a) } else { (a, b) };
         // Subtraction into its own second operand goes through rax.
         let t = if self.is_in(b, g) && !self.is_in(a, g) { RAX } else { g };
-        let s = if matches!(b, Opnd::Imm(_)) { s } else { RAX };
-        let b = self.source(w, b, s);
+        let b = match b {
+            Opnd::Reg(_) if t != RAX => self.source_in_register(w, b, RAX),
+            _ => self.source(w, b, s),
+        };
         if !self.is_in(a, t) {
             self.move_into(w, t, a);
         }
@@ -260,14 +262,14 @@ impl Generator {
             }
         };
         let b_in_g = self.is_in(b, g);
-        let b = self.source(w, b, s);
+        let b = self.source_in_register(w, b, s);
         if op == FlagOp::And {
             self.flags_and(w, d, g, a, b);
         } else if op == FlagOp::Sub && d == Reg::NONE {
             self.compare(w, a, b);
         } else {
             let t = if b_in_g { RAX } else { g };
-            self.move_into(w, t, a);
+            self.move_to_change(w, t, a);
             if let Some(want) = carry_in {
                 self.set_carry(want);
             }
@@ -346,7 +348,7 @@ impl Generator {
         }
         let s = self.scratch();
         let g = self.dest(d, RAX);
-        let b = self.source(w, b, s);
+        let b = self.source_in_register(w, b, s);
         self.move_into(w, RAX, a);
         self.set_carry(if sub { Carry::Inverted } else { Carry::Same });
         self.op2(if sub { Op2::Sbb } else { Op2::Adc }, w, RAX, b);
