@@ -290,6 +290,11 @@ static void floats(void) {
                      "fmov d0, xzr\n fmov d1, xzr\n fmov d2, xzr\n fmov d3, xzr" : : : "x3");
 }
 
+// FPCR.FZ.
+static void flush_to_zero(bool on) {
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)on << 24));
+}
+
 static void other(void) { go_up(answer); }
 
 static bool two;
@@ -322,6 +327,12 @@ static void measure_all(void) {
     measure("fmadd", fmadd, 64);
     floats();
     measure("fmla", fmla, 64);
+    flush_to_zero(true);
+    floats();
+    measure("fadd-flush", fadd, 64);
+    floats();
+    measure("fmla-flush", fmla, 64);
+    flush_to_zero(false);
     measure("fcvtzs", fcvtzs, 32);
     measure("fcmp", fcmp, 16);
     measure("tbl", tbl, 32);

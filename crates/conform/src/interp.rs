@@ -3,7 +3,7 @@
 use armlet_accel_jit::ir::interp::{Exit, Machine, SystemOp, run};
 use armlet_accel_jit::ir::{Block, Builder, Hint, Inst, Mem, Raise};
 use armlet_accel_jit::lift::{Flow, LiftContext, lift};
-use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
+use armlet_arm::fp::{FPCR_AH, FPCR_AHP, FPCR_FIZ, FPCR_FZ16, FPCR_NEP};
 use armlet_arm::{CpuState, Feature, FeatureSet, Pstate, sysreg};
 
 use crate::generate::fpcr_mask;
@@ -157,9 +157,9 @@ impl Machine for Memory<'_> {
     }
 }
 
-/// Control bits that inline floating point does not handle: AHP, DN, FZ, FZ16.
-pub const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19;
-/// The same of FEAT_AFP: NEP, AH, FIZ.
+/// Control bits that inline floating point of halves does not handle.
+pub const FPCR_SPECIAL: u32 = FPCR_AHP | FPCR_FZ16;
+/// Those of FEAT_AFP that none does: NEP, AH, FIZ.
 pub const FPCR_ALTERNATE: u32 = FPCR_NEP | FPCR_AH | FPCR_FIZ;
 
 /// The context of EL0 code at `pc`.
@@ -168,7 +168,8 @@ pub fn context(features: &FeatureSet, cpu: &CpuState, pc: u64) -> LiftContext {
         features: *features,
         el: 0,
         fp_enabled: true,
-        fp_inline: cpu.fp.fpcr & (FPCR_SPECIAL | FPCR_ALTERNATE) == 0,
+        fp_inline: cpu.fp.fpcr & FPCR_ALTERNATE == 0,
+        half_inline: cpu.fp.fpcr & FPCR_SPECIAL == 0,
         fp_alternate: cpu.fp.fpcr & FPCR_AH != 0,
         fp_merge: cpu.fp.fpcr & FPCR_NEP != 0,
         check_sp: false,

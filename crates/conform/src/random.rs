@@ -66,12 +66,14 @@ impl Random {
             _ => self.next() & frac_mask,
         };
         let bias = exp_max / 2;
-        let exponent = match self.below(9) {
-            0 => 0,
+        let exponent = match self.below(11) {
+            0 | 9 => 0,
             1 | 8 => exp_max,
             2 => self.of(&[1, 2, exp_max - 1, exp_max - 2]),
             3 => self.below(exp_max + 1),
             // Near one, and near the largest integers.
+            // Products and quotients near the smallest and the largest number.
+            5 => self.of(&[bias / 2, bias / 2 + bias]) + self.below(8) - 4,
             4 => (bias + self.of(&[15, 16, 31, 32, 52, 63, 64])).min(exp_max - 1),
             _ => bias + self.below(12) - 6,
         };

@@ -28,6 +28,7 @@ fn contexts(features: FeatureSet) -> Vec<LiftContext> {
             el,
             fp_enabled: on,
             fp_inline: on,
+            half_inline: on,
             fp_alternate: !on,
             fp_merge: !on,
             check_sp: on,

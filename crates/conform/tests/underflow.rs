@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use armlet_arm::fp::FPSR_UFC;
+use armlet_arm::fp::{FPCR_FZ, FPSR_IDC, FPSR_IXC, FPSR_UFC};
 use armlet_arm::{Enc, decode};
 use armlet_conform::program::Layout;
 use armlet_conform::random::Random;
@@ -47,6 +47,10 @@ fn spread(value: u64, bits: u32) -> u128 {
 fn case(r: &mut Random, layout: &mut Layout, (word, bits, result): Instruction) -> Case {
     let mut record = Record::new();
     record.fpcr = (r.below(4) as u32) << 22;
+    if r.one_in(3) {
+        record.fpcr |= FPCR_FZ;
+        record.fpsr = r.next() as u32 & (FPSR_IDC | FPSR_IXC | FPSR_UFC);
+    }
     let sign = r.below(2) << (bits - 1);
     let (least, one) = landmarks(bits);
     let (n, m) = match (bits, result) {
@@ -67,7 +71,7 @@ fn case(r: &mut Random, layout: &mut Layout, (word, bits, result): Instruction) 
 fn results_that_round_up_to_the_smallest_normal_number_underflow() {
     let seed = 20_260_903;
     let mut r = Random::new(&[seed]);
-    let instructions: Vec<_> = (0..2000).map(|i| INSTRUCTIONS[i % INSTRUCTIONS.len()]).collect();
+    let instructions: Vec<_> = (0..4000).map(|i| INSTRUCTIONS[i % INSTRUCTIONS.len()]).collect();
     let mut layout = Layout::default();
     let cases: Vec<_> = instructions.iter().map(|&word| case(&mut r, &mut layout, word)).collect();
     let features = features("neoverse-n1").expect("the model exists");

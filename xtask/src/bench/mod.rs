@@ -12,6 +12,7 @@ mod operations;
 pub mod peer;
 mod promises;
 pub mod soak;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,6 +59,9 @@ pub struct Options {
     /// What leaving the guest costs with KVM only, on an arm64 host that the peer emulates
     #[arg(long, conflicts_with_all = ["latency", "operations"])]
     kvm: bool,
+    /// Many programs that nothing was tuned for only: a table in docs/
+    #[arg(long, conflicts_with_all = ["latency", "operations", "kvm", "alone"])]
+    sweep: bool,
     /// Leave out the workload: boots and single figures only
     #[arg(long)]
     no_workload: bool,
@@ -114,6 +118,9 @@ pub fn main(o: &Options) -> Result<()> {
     if o.latency {
         let peer = if o.alone { None } else { Some(Peer::prepare()?) };
         return judge(&latency::measure(&armlet, peer.as_ref())?);
+    }
+    if o.sweep {
+        return judge(&sweep::measure(armlet, o)?);
     }
     let linux = Linux::prepare(Version::V6_12)?;
     let disk = if o.no_workload { PathBuf::new() } else { disk::prepare()? };
@@ -190,7 +197,7 @@ fn report(contestants: &[Contestant]) -> Vec<promises::Promise> {
     };
     let ratio = figures::median(&armlet.boots) / figures::median(&peer.boots);
     promises.push(promises::Promise::at_most("boot, share of the peer's time", ratio, 0.5));
-    let table = Table { base: &peer.figures, other: &armlet.figures };
+    let table = Table { base: &peer.figures, other: &armlet.figures, groups: GROUPS };
     println!("{table}");
     for group in GROUPS {
         if let Some(speed) = table.geometric_mean(group.names) {

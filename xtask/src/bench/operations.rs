@@ -36,6 +36,8 @@ const NAMES: &[(&str, &str)] = &[
     ("fadd", "FADD, double"),
     ("fmadd", "FMADD, double"),
     ("fmla", "FMLA, four singles"),
+    ("fadd-flush", "FADD, flushing to zero"),
+    ("fmla-flush", "FMLA, flushing to zero"),
     ("fcvtzs", "FCVTZS"),
     ("fcmp", "FCMP and CSET"),
     ("tbl", "TBL, one and two registers"),

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "the code cache is mapped memory that the host executes")]
 
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
@@ -53,6 +54,11 @@ impl CodeMemory {
     /// Execution address of the byte at `offset`.
     pub fn address(&self, offset: usize) -> u64 {
         self.execute.as_ptr() as u64 + offset as u64
+    }
+
+    /// All execution addresses.
+    pub fn addresses(&self) -> Range<u64> {
+        self.address(0)..self.address(self.size)
     }
 
     /// Execution address of the next code.

@@ -7,6 +7,7 @@ mod memory;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 pub use memory::CodeMemory;
 
@@ -46,9 +47,9 @@ pub struct BlockKey {
 }
 
 impl BlockKey {
-    /// Physical addresses have at most 52 bits; contexts fit in 12.
+    /// Physical addresses have at most 52 bits, of which instructions' last two are zero; contexts fit in 14.
     fn packed(self) -> u64 {
-        self.pa | u64::from(self.context) << 52
+        self.pa >> 2 | u64::from(self.context) << 50
     }
 }
 
@@ -140,6 +141,11 @@ const HEADROOM: usize = 256 << 10;
 const BRIDGE: usize = 1 << 10;
 
 impl CodeCache {
+    /// Host addresses that code may have.
+    pub fn addresses(&self) -> Range<u64> {
+        self.memory.addresses()
+    }
+
     /// An empty cache in `memory`, whose first `used` bytes are taken by thunks.
     pub fn new(memory: CodeMemory, used: usize) -> Self {
         Self {

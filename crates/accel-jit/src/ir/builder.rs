@@ -1,11 +1,13 @@
 //! What lifts write into.
 
+use super::constants::Constants;
 use super::*;
 
 /// Collects the IR of one superblock.
 #[derive(Default)]
 pub struct Builder {
     block: Block,
+    constants: Constants,
 }
 
 impl Builder {
@@ -19,10 +21,12 @@ impl Builder {
         self.block.insts.clear();
         self.block.temps = 0;
         self.block.flags_dead.clear();
+        self.constants.clear();
     }
 
-    /// Appends an instruction.
+    /// Appends an instruction, in the simplest form that it has here.
     pub fn emit(&mut self, inst: Inst) {
+        let inst = self.constants.next(inst);
         self.block.insts.push(inst);
     }
 
@@ -86,6 +90,7 @@ impl Builder {
 
     /// Takes the finished block.
     pub fn finish(&mut self) -> Block {
+        self.constants.clear();
         std::mem::take(&mut self.block)
     }
 }

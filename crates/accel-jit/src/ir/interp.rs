@@ -115,7 +115,7 @@ pub(super) struct Frame<'a, M> {
 type Step<F> = Result<(), Exit<F>>;
 
 /// Cuts a value to a width.
-fn cut(w: Width, v: u64) -> u64 {
+pub(super) fn cut(w: Width, v: u64) -> u64 {
     match w {
         Width::W => v & 0xffff_ffff,
         Width::X => v,
@@ -160,7 +160,7 @@ fn reverse_bytes(v: u64, lane: u32, bits: u32) -> u64 {
     r
 }
 
-fn alu(op: AluOp, w: Width, a: u64, b: u64) -> u64 {
+pub(super) fn alu(op: AluOp, w: Width, a: u64, b: u64) -> u64 {
     let (a, b) = (cut(w, a), cut(w, b));
     let n = (b % u64::from(w.bits())) as u32;
     cut(
@@ -182,6 +182,11 @@ fn alu(op: AluOp, w: Width, a: u64, b: u64) -> u64 {
             AluOp::Mul => a.wrapping_mul(b),
         },
     )
+}
+
+pub(super) fn insert(w: Width, into: u64, s: u64, (lsb, width): (u8, u8)) -> u64 {
+    let mask = low_mask(width) << lsb;
+    cut(w, (into & !mask) | (s << lsb & mask))
 }
 
 fn unary(op: UnaryOp, w: Width, s: u64) -> u64 {
@@ -393,8 +398,7 @@ impl<M: Machine> Frame<'_, M> {
                 (d, cut(w, if signed { sign(field, width.into()) } else { field }))
             }
             Inst::Insert { w, d, into, s, lsb, width } => {
-                let mask = low_mask(width) << lsb;
-                (d, cut(w, (self.get(into) & !mask) | (self.get(s) << lsb & mask)))
+                (d, insert(w, self.get(into), self.get(s), (lsb, width)))
             }
             Inst::Extr { w, d, hi, lo, lsb } => {
                 let both = u128::from(cut(w, self.get(hi))) << w.bits() | u128::from(cut(w, self.get(lo)));

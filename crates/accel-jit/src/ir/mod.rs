@@ -8,6 +8,7 @@
 //! 32-bit operations ([`Width::W`]) read the low halves of their operands and zero-extend their result.
 
 mod builder;
+mod constants;
 pub mod interp;
 mod interp_vector;
 mod known;

@@ -37,8 +37,10 @@ pub struct LiftContext {
     pub el: u8,
     /// FP and SIMD instructions are not trapped by CPACR_EL1.
     pub fp_enabled: bool,
-    /// FPCR is such that inline floating point is exact (no FZ, DN, AHP, FZ16, AH, FIZ, NEP).
+    /// FPCR is such that inline floating point is exact (no AH, FIZ, NEP).
     pub fp_inline: bool,
+    /// The same of halves (no AHP, FZ16 either).
+    pub half_inline: bool,
     /// FPCR.AH: the sign of a NaN has no meaning.
     pub fp_alternate: bool,
     /// FPCR.NEP: scalar results leave the rest of a register as it is in a source.

@@ -1,6 +1,6 @@
 //! The translation context: what blocks and TLB sets depend on, kept in step with the system registers.
 
-use armlet_arm::fp::{FPCR_AH, FPCR_FIZ, FPCR_NEP};
+use armlet_arm::fp::{FPCR_AH, FPCR_AHP, FPCR_FIZ, FPCR_FZ, FPCR_FZ16, FPCR_NEP};
 use armlet_arm::mmu::Context;
 use armlet_arm::{Feature, Pstate, SysReg, pauth};
 
@@ -13,8 +13,9 @@ const SCTLR_M: u64 = 1 << 0;
 const SCTLR_A: u64 = 1 << 1;
 const SCTLR_SA: u64 = 1 << 3;
 const SCTLR_SA0: u64 = 1 << 4;
-/// FPCR bits that inline floating point cannot honour: AHP, DN, FZ, FZ16 and the later AH, FIZ, NEP.
-const FPCR_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 19 | FPCR_FIZ | FPCR_AH | FPCR_NEP;
+/// FPCR bits that inline floating point cannot honour, and those that it cannot with halves.
+pub(super) const FPCR_SPECIAL: u32 = FPCR_FIZ | FPCR_AH | FPCR_NEP;
+const FPCR_SPECIAL_HALVES: u32 = FPCR_AHP | FPCR_FZ16;
 
 /// Bits of a block's context.
 pub(super) mod bit {
@@ -30,6 +31,10 @@ pub(super) mod bit {
     pub const FP_MERGE: u16 = 1 << 8;
     /// In a guarded page. Only in the keys of blocks.
     pub const GUARDED: u16 = 1 << 9;
+    // Bits 10 and 11 are the cache's.
+    /// Denormal numbers are flushed to zero.
+    pub const FP_FLUSH: u16 = 1 << 12;
+    pub const HALF_INLINE: u16 = 1 << 13;
 }
 
 /// System registers that TLB contents were made under.
@@ -138,6 +143,8 @@ impl JitCore {
         set(self.debug.shapes_code(), bit::DEBUG);
         set(!armlet_arm::sysreg::fp_access_trapped_at(cpu, el), bit::FP);
         set(cpu.fp.fpcr & FPCR_SPECIAL == 0, bit::FP_INLINE);
+        set(cpu.fp.fpcr & FPCR_FZ != 0, bit::FP_FLUSH);
+        set(cpu.fp.fpcr & FPCR_SPECIAL_HALVES == 0, bit::HALF_INLINE);
         set(cpu.fp.fpcr & FPCR_AH != 0, bit::FP_ALTERNATE);
         set(cpu.fp.fpcr & FPCR_NEP != 0, bit::FP_MERGE);
         set(sctlr & if el1 { SCTLR_SA } else { SCTLR_SA0 } != 0, bit::CHECK_SP);
@@ -153,6 +160,7 @@ impl JitCore {
             el: u8::from(on(bit::EL1)),
             fp_enabled: on(bit::FP),
             fp_inline: on(bit::FP_INLINE),
+            half_inline: on(bit::HALF_INLINE),
             fp_alternate: on(bit::FP_ALTERNATE),
             fp_merge: on(bit::FP_MERGE),
             check_sp: on(bit::CHECK_SP),
@@ -177,6 +185,7 @@ impl JitCore {
             watch: false,
             windows: !on(bit::ALIGN) && !self.machine.options.strict,
             fp: on(bit::FP),
+            flush: on(bit::FP_FLUSH) && on(bit::FP_INLINE),
             cache_type: [self.machine.model.ctr(), self.machine.model.dczid()],
             spsr_mask: self.machine.model.spsr_mask(),
             counted: self.machine.options.counter.is_some(),

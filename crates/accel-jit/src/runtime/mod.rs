@@ -7,6 +7,7 @@ pub mod vcpu;
 mod context;
 mod count;
 mod debug;
+mod float_mode;
 pub mod levels;
 mod maintenance;
 mod mops;

@@ -184,6 +184,7 @@ pub(super) extern "sysv64" fn vector(s: *mut JitState, inst: u64, input: u64, _:
     let inst = unsafe { &*(inst as *const crate::ir::Inst) };
     let st = core.state_mut();
     st.result = interp::vector_instruction(inst, &mut st.cpu, &mut st.v_scratch, input);
+    core.exceptions_raised();
     STAY
 }
 

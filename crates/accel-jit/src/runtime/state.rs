@@ -48,6 +48,8 @@ pub struct JitState {
     pub mxcsr_now: u32,
     /// Nonzero: MXCSR may have flags that FPSR lacks.
     pub mxcsr_ahead: u32,
+    /// Nonzero: a function has the host's MXCSR, and the guest's is in `mxcsr_now`.
+    pub mxcsr_away: AtomicU32,
     /// Why translated code was left; see [`Exit`](super::exit::Exit).
     pub exit_code: u32,
     /// What goes with it.
@@ -112,6 +114,7 @@ impl JitState {
             mxcsr_guest: 0x1f80,
             mxcsr_now: 0,
             mxcsr_ahead: 1,
+            mxcsr_away: AtomicU32::new(0),
             exit_code: 0,
             exit_arg: 0,
             result: 0,

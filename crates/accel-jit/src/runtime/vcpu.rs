@@ -18,6 +18,7 @@ use super::context::Regime;
 use super::count::Counting;
 use super::debug::Debug;
 use super::exit::Exit;
+use super::float_mode::{self, Trapping};
 use super::maintenance::Remote;
 use super::profile::{Sampling, Tick};
 use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
@@ -31,11 +32,6 @@ use crate::host::x86_64::thunks::{self, About, SlowPaths, Thunks};
 use crate::ir::Builder;
 use crate::lift::LiftContext;
 use crate::mmu::TlbSets;
-
-/// MXCSR with every exception masked.
-const MXCSR_DEFAULT: u32 = 0x1f80;
-/// Sticky flags in MXCSR.
-const MXCSR_FLAGS: u32 = 0x3f;
 
 /// Counters for `--stats`.
 #[derive(Clone, Copy, Default, Debug)]
@@ -206,6 +202,7 @@ impl JitCore {
             el: 0,
             fp_enabled: false,
             fp_inline: false,
+            half_inline: false,
             fp_alternate: false,
             fp_merge: false,
             check_sp: false,
@@ -278,19 +275,6 @@ impl JitCore {
         take(&mut s.cpu, &machine.model, e);
     }
 
-    /// Moves the host's cumulative floating-point flags to FPSR, while guest's MXCSR is loaded.
-    pub(super) fn merge_fp_flags(&mut self) {
-        let csr = read_mxcsr();
-        self.state_mut().cpu.fp.fpsr |= fpsr_flags(csr);
-        write_mxcsr(csr & !MXCSR_FLAGS);
-    }
-
-    /// Makes the host round as FPCR says, while guest's MXCSR is loaded.
-    pub(super) fn load_fp_mode(&mut self) {
-        let csr = mxcsr_for(self.state().cpu.fp.fpcr) | (read_mxcsr() & MXCSR_FLAGS);
-        write_mxcsr(csr);
-    }
-
     /// Leaves translated code at its next poll.
     pub(super) fn poll_soon(&self) {
         self.state().poll.store(1, Ordering::SeqCst);
@@ -301,7 +285,7 @@ impl JitCore {
         self.changed = false;
         self.sync_flags_in();
         let s = self.state_mut();
-        s.mxcsr_guest = mxcsr_for(s.cpu.fp.fpcr);
+        s.mxcsr_guest = float_mode::mxcsr(&s.cpu.fp);
         self.regime = Regime::default();
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
         self.prepare_entry();
@@ -313,8 +297,7 @@ impl JitCore {
     fn publish_state(&mut self) {
         self.sync_flags_out();
         let s = self.state_mut();
-        s.cpu.fp.fpsr |= fpsr_flags(s.mxcsr_guest);
-        s.mxcsr_guest &= !MXCSR_FLAGS;
+        float_mode::move_flags(&mut s.mxcsr_guest, &mut s.cpu.fp);
         s.cpu.bank_sp();
         self.publish_event();
     }
@@ -636,7 +619,9 @@ impl VcpuBackend for JitCore {
             (Some(tick), Some(samples)) => Some(Sampling::begin(tick, samples.period())),
             _ => None,
         };
+        let trapping = Trapping::begin(self.cell.0.get(), self.cache.addresses());
         let exit = self.execute();
+        drop(trapping);
         drop(sampling);
         drop(executing);
         self.publish_state();
@@ -717,33 +702,4 @@ impl Drop for JitCore {
         self.machine.remotes.remove(&self.remote);
         self.machine.forget(&self.shared);
     }
-}
-
-fn fpsr_flags(mxcsr: u32) -> u32 {
-    // IE, ZE, OE, UE, PE to IOC, DZC, OFC, UFC, IXC; the host's denormal flag has no counterpart here.
-    (mxcsr & 1) | (mxcsr >> 1 & 0x1e)
-}
-
-fn mxcsr_for(fpcr: u32) -> u32 {
-    // RMode: nearest, up, down, zero; RC: nearest, down, up, zero.
-    let rc = match fpcr >> 22 & 3 {
-        0 => 0,
-        1 => 2,
-        2 => 1,
-        _ => 3,
-    };
-    MXCSR_DEFAULT | rc << 13
-}
-
-fn read_mxcsr() -> u32 {
-    let mut v = 0u32;
-    // SAFETY: stores the register to the variable, nothing else.
-    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack, preserves_flags)) };
-    v
-}
-
-fn write_mxcsr(v: u32) {
-    // SAFETY: loads a value with all exceptions masked; only translated code computes under it, and Rust
-    // code on slow paths does no host floating point.
-    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, preserves_flags)) };
 }

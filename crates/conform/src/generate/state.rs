@@ -39,15 +39,13 @@ pub fn random(r: &mut Random, features: &FeatureSet) -> Record {
         relate(r, &mut s, &all);
     }
     s.nzcv = (r.next() as u32) << 28;
-    if r.one_in(2) {
-        s.fpcr = (r.next() as u32) & (3 << 22);
-        if r.one_in(2) {
-            s.fpcr |= r.next() as u32 & fpcr_mask(features);
-        }
-    }
-    if r.one_in(8) {
-        s.fpsr = r.next() as u32 & 0x0800_009f;
-    }
+    s.fpcr = fpcr(r, features);
+    // What is set already is not set again, nor looked for.
+    s.fpsr = match r.below(8) {
+        0 => r.next() as u32 & 0x0800_009f,
+        1 | 2 => r.next() as u32 & (fp::FPSR_IDC | fp::FPSR_UFC | fp::FPSR_IXC),
+        _ => 0,
+    };
     // Stretches of edge values between stretches of anything.
     s.memory.clear();
     while s.memory.len() < MEMORY_SIZE {
@@ -57,6 +55,21 @@ pub fn random(r: &mut Random, features: &FeatureSet) -> Record {
     }
     s.memory.truncate(MEMORY_SIZE);
     s
+}
+
+/// Anything in FPCR, or more often what programs set.
+fn fpcr(r: &mut Random, features: &FeatureSet) -> u32 {
+    let rounding = if r.one_in(2) { r.next() as u32 & 3 << fp::FPCR_RMODE_SHIFT } else { 0 };
+    let others = match r.below(8) {
+        0 => r.next() as u32 & fpcr_mask(features),
+        1 | 2 => fp::FPCR_FZ,
+        3 => {
+            r.of(&[fp::FPCR_DN, fp::FPCR_FZ | fp::FPCR_DN, fp::FPCR_FZ | fp::FPCR_FZ16, fp::FPCR_AHP])
+                & fpcr_mask(features)
+        }
+        _ => 0,
+    };
+    rounding | others
 }
 
 /// Makes one vector register equal to another one, or equal but for the sign, the last place, or the exponent, so that sums

@@ -172,6 +172,10 @@ pub struct Asm {
     base: u64,
     /// Which vector registers are meant by names.
     pub names: VectorNames,
+    /// Floating-point instructions may trap: each stands behind a mark, which says where to go then.
+    pub marks: bool,
+    /// Marks that do not say yet.
+    pub marked: Vec<Fixup>,
     /// What becomes of an opcode and ModRM.reg instead of what is meant.
     #[cfg(feature = "mistakes")]
     pub mistake: Option<Misemit>,
@@ -237,6 +241,7 @@ impl Asm {
         self.len = 0;
         self.base = base;
         self.names = names;
+        self.marked.clear();
     }
 
     /// The code so far.
@@ -404,6 +409,7 @@ impl Asm {
 
     pub(super) fn vex_l(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Rm, l: u8) {
         let (o, reg) = self.emitted(o, reg);
+        self.mark(o);
         let mut e = Front { bytes: 0, bits: 0 };
         let rex = Self::rex_bits(reg, rm);
         let tail = ((!vvvv & 15) << 3) | (l << 2) | o.pp;

@@ -30,6 +30,9 @@ impl Asm {
     /// `op reg, vvvv, rm` with a vector length and a mask.
     pub fn evex_with(&mut self, o: Opc, reg: u8, vvvv: u8, rm: Xmm, e: Evex) {
         let (reg, vvvv, rm) = (self.hardware(reg), self.hardware(vvvv), self.hardware(rm.0));
+        if !e.rounding {
+            self.mark(o);
+        }
         let bit = |register: u8, from: u8, to: u8| (register >> from & 1) << to;
         let extension = !(bit(reg, 3, 7) | bit(rm, 4, 6) | bit(rm, 3, 5) | bit(reg, 4, 4)) & 0xf0;
         let second = u8::from(o.w) << 7 | (!vvvv & 15) << 3 | 4 | o.pp;

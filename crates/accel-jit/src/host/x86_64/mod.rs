@@ -6,6 +6,7 @@ mod evex;
 pub mod features;
 pub mod generate;
 pub mod levels;
+pub mod marks;
 pub mod regs;
 pub mod thunks;
 mod upper;

@@ -115,6 +115,15 @@ fn load_pinned(a: &mut Asm) {
     }
 }
 
+/// Brings the guest's MXCSR back if the function that returns here had to have the host's.
+fn back_from_rust(a: &mut Asm) {
+    a.op_imm(Op2::Cmp, false, at!(mxcsr_away), 0);
+    let here = a.jcc(Cc::E);
+    a.ldmxcsr(at!(mxcsr_now));
+    a.store_imm(false, at!(mxcsr_away), 0);
+    a.bind(here);
+}
+
 const SAVED: [Gpr; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// Emits all thunks into `a`, which must be reset to where they will execute.
@@ -270,6 +279,7 @@ fn emit_slow(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
     a.mov_imm(RAX, f as usize as i64);
     a.call_rm(RAX);
     a.mov(RSP, RBX);
+    back_from_rust(a);
     a.test(false, RAX, RAX);
     a.jcc_to(Cc::NE, leave_saved);
     load_pinned(a);
@@ -304,6 +314,7 @@ fn emit_access(a: &mut Asm, f: SlowPath, leave_saved: u64, vectors: usize) -> u6
     a.lea(true, RDI, M::at(RBP, -STATE_BIAS));
     a.mov_imm(RAX, f as usize as i64);
     a.call_rm(RAX);
+    back_from_rust(a);
     a.test(false, RAX, RAX);
     a.jcc_to(Cc::NE, leave_saved);
     load_pinned(a);
@@ -334,6 +345,7 @@ fn emit_helper(a: &mut Asm) -> u64 {
     a.op_imm(Op2::And, true, RSP, -16);
     a.call_rm(RAX);
     a.mov(RSP, RBX);
+    back_from_rust(a);
     load_pinned(a);
     for (i, g) in TEMPS.iter().enumerate().take(TEMP_SLOTS) {
         a.load(true, *g, temp_slot(i));

@@ -149,6 +149,7 @@ impl Asm {
     /// bytes: a short one would be multiplied.
     fn evex_any(&mut self, o: Opc, [reg, vvvv]: [u8; 2], rm: Rm) {
         let (o, reg) = self.emitted(o, reg);
+        self.mark(o);
         let w = evex_w(o).unwrap_or(o.w);
         let bit = |register: u8, from: u8, to: u8| (register >> from & 1) << to;
         let rex = Self::rex_bits(reg & 15, rm);

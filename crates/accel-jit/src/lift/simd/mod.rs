@@ -213,11 +213,31 @@ fn not_one_lane(es: u8, q: bool) -> Option<()> {
     allowed(es < 3 || q)
 }
 
+/// True unless floating-point operands and results are all singles and doubles.
+fn may_have_halves(enc: Enc, word: u32) -> bool {
+    use Class::*;
+    let m = enc.mnemonic();
+    let widening = m.starts_with("FMLAL") || m.starts_with("FMLSL");
+    match enc.class() {
+        // Fields ftype, and opc of FCVT.
+        Floatdp1 => bits(word, 22, 2) == 3 || m == "FCVT" && bits(word, 15, 2) == 3,
+        Float2fix | Float2int | Floatccmp | Floatcmp | Floatdp2 | Floatdp3 => bits(word, 22, 2) == 3,
+        Asimdsame | Asisdsame => widening,
+        Asimdmisc | Asisdmisc => matches!(m, "FCVTL" | "FCVTN") && !bit(word, 22),
+        Asimdall | Asisdpair => enc.name().ends_with("_H"),
+        Asimdelem | Asisdelem => enc.name().ends_with("_RH_H") || widening || m == "FCMLA",
+        // Field immh.
+        Asimdshf | Asisdshf => bits(word, 19, 4) < 4,
+        _ => true,
+    }
+}
+
 /// Lifts the classes of this module.
 pub fn lift(b: &mut Builder, ctx: &LiftContext, enc: Enc, word: u32) -> Option<Flow> {
     use Class::*;
-    let mut s = Simd { b, ctx, enc, mnemonic: enc.mnemonic(), word };
-    let s = &mut s;
+    let inline = ctx.half_inline || !may_have_halves(enc, word);
+    let ctx = &LiftContext { fp_inline: ctx.fp_inline && inline, ..*ctx };
+    let s = &mut Simd { b, ctx, enc, mnemonic: enc.mnemonic(), word };
     match enc.class() {
         Asimdsame => three::same(s),
         Asimdsamefp16 => three::float_same(s, 1),

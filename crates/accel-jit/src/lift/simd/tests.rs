@@ -11,6 +11,7 @@ fn context(features: FeatureSet, fp_inline: bool) -> LiftContext {
         el: 0,
         fp_enabled: true,
         fp_inline,
+        half_inline: true,
         fp_alternate: false,
         fp_merge: false,
         check_sp: false,

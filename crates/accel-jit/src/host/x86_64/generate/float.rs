@@ -20,7 +20,7 @@ impl Generator {
 
     /// Compares `x` with itself: parity tells of a NaN.
     fn is_nan(&mut self, double: bool, x: Xmm) {
-        self.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x);
+        self.look(|g| g.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x));
     }
 
     /// Jumps if `x` is a NaN, or the smallest normal number of either sign. Clobbers X1.
@@ -28,7 +28,7 @@ impl Generator {
         let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
         self.asm.vex(opc(0, 1, 0x54), X1.0, x.0, abs);
         // Equal or unordered.
-        self.asm.vex(opc(u8::from(double), 1, 0x2e), X1.0, 0, least);
+        self.look(|g| g.asm.vex(opc(u8::from(double), 1, 0x2e), X1.0, 0, least));
         self.asm.jcc(Cc::E)
     }
 
@@ -118,8 +118,12 @@ impl Generator {
         // What is above the scalar comes from the source.
         let clean = if out_double { self.is_clean(true, n) } else { !double && self.is_clean(false, n) };
         let n = self.vector_value(n);
+        let mut plain = None;
         match op {
-            F1Op::Sqrt => self.asm.vex(Self::scalar(double, 0x51), X0.0, n.0, n),
+            F1Op::Sqrt => {
+                plain = self.unless_plain(true, double, n);
+                self.asm.vex(Self::scalar(double, 0x51), X0.0, n.0, n);
+            }
             F1Op::Cvt => self.asm.vex(Self::scalar(double, 0x5a), X0.0, n.0, n),
             _ => {
                 let imm = match op {
@@ -131,6 +135,7 @@ impl Generator {
                     _ => 8 | 4,
                 };
                 let o = opc(1, 3, if double { 0x0b } else { 0x0a });
+                self.trap_if_denormal(double, n);
                 self.asm.vex_imm(o, X0.0, n.0, n, imm);
             }
         }
@@ -142,6 +147,7 @@ impl Generator {
         };
         self.scalar_result(out_double, d, clean);
         self.slow_from(nan, inst);
+        plain.into_iter().for_each(|not| self.slow_from(not, inst));
     }
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
@@ -161,6 +167,7 @@ impl Generator {
             F2Op::Div => Some(0x5e),
             _ => None,
         };
+        let plain = if op == F2Op::Div { self.unless_plain(false, double, m) } else { None };
         if let Some(code) = simple {
             self.asm.vex(Self::scalar(double, code), X0.0, n.0, m);
             // Sums that are so small are exact.
@@ -208,6 +215,7 @@ impl Generator {
             }
             None => self.slow_from(nan, inst),
         }
+        plain.into_iter().for_each(|not| self.slow_from(not, inst));
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {
@@ -223,7 +231,7 @@ impl Generator {
         let condition = self.next_condition[self.index];
         let swapped = condition.is_some_and(|c| float_condition(c, true).is_some());
         let (n, m) = if swapped { (m, n) } else { (n, m) };
-        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.compare_scalars(double, if signal { 0x2f } else { 0x2e }, (n, m));
         self.nzcv = Nzcv::Float { swapped, saved: false };
     }
 
@@ -238,7 +246,7 @@ impl Generator {
 
     /// NZCV in EFLAGS, with the carry inverted.
     fn compare_floats(&mut self, double: bool, signal: bool, (n, m): (Xmm, Xmm)) {
-        self.asm.vex(opc(u8::from(double), 1, if signal { 0x2f } else { 0x2e }), n.0, 0, m);
+        self.compare_scalars(double, if signal { 0x2f } else { 0x2e }, (n, m));
         self.compared_slot(false);
         self.asm.op8_imm(Op2::Add, RAX, 0x7f);
         self.asm.sahf();
@@ -293,8 +301,10 @@ impl Generator {
         };
         self.clobber_flags();
         let x = self.vector_value(n);
-        let mut odd = Vec::new();
         let mode = host_rounding(rounding);
+        let clean = if mode.is_none() { self.clean(n, if double { 8 } else { 4 }) } else { x };
+        self.trap_if_denormal(double, x);
+        let mut odd = Vec::new();
         let round = opc(1, 3, 0x0a + u8::from(double));
         let rounded = match mode {
             Some(3) => x,
@@ -303,7 +313,6 @@ impl Generator {
                 X0
             }
             None => {
-                let clean = self.clean(n, if double { 8 } else { 4 });
                 odd.push(self.round_away(double, clean));
                 X0
             }

@@ -212,6 +212,7 @@ impl Generator {
         if fbits > 0 {
             x = self.scaled(x, signed, (k, fbits), &mut slow);
         }
+        self.trap_if_any_denormal(double, x);
         let round = Opc { op: ROUND.op + u8::from(double), ..ROUND };
         let mode = host_rounding(rounding);
         let rounded = match mode {

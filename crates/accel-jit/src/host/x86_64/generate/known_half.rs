@@ -62,6 +62,8 @@ impl Generator {
         self.clobber_flags();
         self.lower_scratch();
         match name {
+            // On its way as a single, the host would flush it.
+            DoubleToHalf if self.options.flush => return false,
             Fabs | Fneg => return self.half_sign(name == Fabs, k),
             HalfToSingle | HalfToDouble | SingleToHalf | DoubleToHalf => self.convert_half(name, k, inst),
             Fadd | Fsub | Fmul | Fnmul | Fdiv | Fabd | Fmulx => self.half_arithmetic(name, k, inst),

@@ -15,6 +15,7 @@ mod cumulative;
 mod flagless;
 mod flags;
 mod float;
+mod flush;
 mod int;
 mod known;
 mod known_crypto;
@@ -74,6 +75,8 @@ pub struct Options {
     pub watch: bool,
     /// Floating point is not trapped.
     pub fp: bool,
+    /// FPCR.FZ is set.
+    pub flush: bool,
     /// CTR_EL0 and DCZID_EL0 as EL1 sees them.
     pub cache_type: [u64; 2],
     /// Bits of SPSR_EL1 that can be written.
@@ -254,6 +257,7 @@ impl Generator {
     /// `numbers` on. The result is in the public fields.
     pub fn generate(&mut self, block: &Block, base: u64, numbers: Numbers, options: Options) {
         self.asm.reset_named(base, vector_names(&options));
+        self.asm.marks = options.flush;
         self.exits.clear();
         self.side_table.clear();
         self.numbers = numbers;
@@ -292,6 +296,7 @@ impl Generator {
                     Some(count) => fused = i + count,
                     None => self.inst(inst),
                 }
+                self.settle_marks(inst);
             }
             self.locations.release(i);
             self.follow_changes(i);
@@ -304,6 +309,7 @@ impl Generator {
             let (cold, count, names, carried) = std::mem::replace(&mut self.cold[next], done);
             (self.count, self.asm.names, self.cold_carried) = (count, names, Some(carried));
             self.emit_cold(cold);
+            self.asm.marked.clear();
             next += 1;
         }
         self.cold.clear();

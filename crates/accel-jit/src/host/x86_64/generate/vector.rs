@@ -142,6 +142,7 @@ impl Generator {
             self.vectors.busy |= 1 << i;
             return Xmm(FIRST_COPY + i as u8);
         }
+        debug_assert!(self.asm.marked.is_empty(), "a slow path would not know what makes room here");
         let i = self.take_vector();
         self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = Some((v, 128));
@@ -157,6 +158,7 @@ impl Generator {
 
     /// A host register to work in, for the current IR instruction.
     pub(super) fn vector_temp(&mut self) -> Xmm {
+        debug_assert!(self.asm.marked.is_empty(), "a slow path would not know what makes room here");
         let i = self.take_vector();
         self.vectors.busy |= 1 << i;
         self.vectors.holds[i] = None;
@@ -346,8 +348,10 @@ impl Generator {
     pub(super) fn slow_from(&mut self, slow: Fixup, inst: &Inst) {
         let back = self.asm.here();
         let path = self.slow_path(inst);
+        let marked = std::mem::take(&mut self.asm.marked);
         self.defer(move |g| {
             g.asm.bind(slow);
+            marked.into_iter().for_each(|at| g.asm.bind(at));
             path(g, back);
         });
     }

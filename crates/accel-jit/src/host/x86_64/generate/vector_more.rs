@@ -65,6 +65,8 @@ impl Generator {
                     V3Op::FcmGe => 0x0d,
                     _ => 0x0e,
                 };
+                self.trap_if_any_denormal(double, n);
+                self.trap_if_any_denormal(double, m);
                 self.asm.vex_imm(opc(u8::from(double), 1, 0xc2), X0.0, n.0, m, predicate);
                 self.vector_result(d, X0, q);
             }
@@ -195,6 +197,7 @@ impl Generator {
                 };
                 self.clobber_flags();
                 let n = self.float_source(q, n);
+                self.trap_if_any_denormal(double, n);
                 self.asm.vex_imm(opc(1, 3, 0x08 + u8::from(double)), X0.0, 0, n, mode);
                 self.unordered(double, X0, X0);
                 let slow = self.jump_if_any(X3);
@@ -204,6 +207,7 @@ impl Generator {
             V2Op::Fcvtzs => {
                 self.clobber_flags();
                 let n = self.float_source(q, n);
+                self.trap_if_any_denormal(false, n);
                 self.asm.vex(opc(2, 1, 0x5b), X0.0, 0, n);
                 // The host says MIN for everything that does not fit.
                 self.asm.vex(PCMPEQ[2], X3.0, X0.0, Self::sign(false));

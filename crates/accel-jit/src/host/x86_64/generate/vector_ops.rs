@@ -362,6 +362,7 @@ impl Generator {
             }
             (rn, rm) = (X1, X2);
         }
+        let plain = if op == V3Op::Fdiv { self.unless_all_plain(false, double, rm) } else { None };
         if fused {
             if q {
                 self.vmov(X0, rd);
@@ -373,6 +374,7 @@ impl Generator {
             self.asm.vex(opc(u8::from(double), 1, code), X0.0, rn.0, rm);
         }
         self.vector_nan_check(inst, d, q);
+        plain.into_iter().for_each(|not| self.slow_from(not, inst));
         true
     }
 
@@ -383,12 +385,12 @@ impl Generator {
         let exact = matches!(inst, Inst::V3 { op: V3Op::Fadd | V3Op::Fsub, .. } | Inst::V2 { .. });
         let compare = opc(u8::from(double), 1, 0xc2);
         if exact {
-            self.asm.vex_imm(compare, X3.0, X0.0, X0, 3);
+            self.look(|g| g.asm.vex_imm(compare, X3.0, X0.0, X0, 3));
         } else {
             let [abs, least] = Self::magnitudes(if double { 0 } else { 1 });
             self.asm.vex(opc(0, 1, 0x54), X3.0, X0.0, abs);
             // Equal or unordered, quietly.
-            self.asm.vex_imm(compare, X3.0, X3.0, least, 8);
+            self.look(|g| g.asm.vex_imm(compare, X3.0, X3.0, least, 8));
         }
         self.asm.vex(opc(1, 2, 0x17), X3.0, 0, X3);
         let nan = self.asm.jcc(Cc::NE);
@@ -474,8 +476,10 @@ impl Generator {
                     self.asm.vex(opc(2, 1, 0x7e), X1.0, 0, rn);
                     s = X1;
                 }
+                let plain = self.unless_all_plain(true, es == 3, s);
                 self.asm.vex(opc(u8::from(es == 3), 1, 0x51), X0.0, 0, s);
-                return self.vector_nan_check(inst, d, q);
+                self.vector_nan_check(inst, d, q);
+                return plain.into_iter().for_each(|not| self.slow_from(not, inst));
             }
             V2Op::CmEqZero | V2Op::CmGtZero | V2Op::CmGeZero | V2Op::CmLtZero | V2Op::CmLeZero => {
                 self.vv(PXOR, X1, X1, X1);
