@@ -23,24 +23,48 @@ impl Generator {
 
     /// The lower half of a product.
     pub(super) fn mul_keeping_flags(&mut self, w: Width, d: Reg, a: Opnd, b: Opnd) {
-        let (a, b) = if self.is_in(b, RDX) { (b, a) } else { (a, b) };
-        if self.is_in(a, RDX) && self.ends_here(a) {
-            self.becomes_scratch(a);
-        } else {
-            self.scratch_exactly(RDX);
-        }
-        let s = self.scratch();
+        let (b, s) = self.factors(a, b);
         let g = self.dest(d, RAX);
-        let b = match b {
-            Opnd::Reg(r) => Rm::from(self.loc(r)),
-            Opnd::Imm(_) => self.value(b, s).into(),
-        };
-        if !self.is_in(a, RDX) {
-            self.move_into(w, RDX, a);
-        }
+        let b = self.factor(b, s);
         let upper = if g == RAX { s } else { RAX };
         self.asm.vex(Opc { w: w == Width::X, ..MULX }, upper.0, g.0, b);
         self.done(d, g);
+    }
+
+    /// UMULH.
+    pub(super) fn unsigned_mul_high(&mut self, d: Reg, a: Opnd, b: Opnd) {
+        let (b, s) = self.factors(a, b);
+        let g = self.dest(d, RAX);
+        let b = self.factor(b, s);
+        let lower = if g == RAX { s } else { RAX };
+        self.asm.vex(Opc { w: true, ..MULX }, g.0, lower.0, b);
+        self.done(d, g);
+    }
+
+    /// RDX = one of the factors; gives the other, and a scratch register for it.
+    fn factors(&mut self, a: Opnd, b: Opnd) -> (Opnd, Gpr) {
+        let (a, b) = if self.is_in(b, RDX) { (b, a) } else { (a, b) };
+        let there = self.is_in(a, RDX);
+        if there && self.ends_here(a) {
+            self.becomes_scratch(a);
+        } else if !(there && self.is_copy(a)) {
+            self.scratch_exactly(RDX);
+        }
+        let s = self.scratch();
+        if !there {
+            self.move_into(Width::X, RDX, a);
+            // Long numbers are multiplied by the same one again and again.
+            self.becomes_copy(RDX, a);
+        }
+        (b, s)
+    }
+
+    /// A factor as MULX takes it.
+    fn factor(&mut self, b: Opnd, s: Gpr) -> Rm {
+        match b {
+            Opnd::Reg(r) => Rm::from(self.loc(r)),
+            Opnd::Imm(_) => self.value(b, s).into(),
+        }
     }
 
     /// AND with a mask of the low byte, halfword or word; false if `b` is none.

@@ -618,13 +618,16 @@ impl Generator {
         if d == Reg::NONE {
             return;
         }
+        if !signed {
+            return self.unsigned_mul_high(d, a, b);
+        }
         self.clobber_flags();
         self.scratch_exactly(RDX);
         let s = self.scratch();
         let g = self.dest(d, RAX);
         let b = self.value(b, s);
         self.move_into(Width::X, RAX, a);
-        self.asm.group3(if signed { 5 } else { 4 }, true, b);
+        self.asm.group3(5, true, b);
         self.asm.mov(g, RDX);
         self.done(d, g);
     }

@@ -476,6 +476,23 @@ impl Generator {
         }
     }
 
+    /// True if `o` is a guest register's copy; it stays for the current instruction.
+    pub(super) fn is_copy(&self, o: Opnd) -> bool {
+        let Opnd::Reg(r) = o else { return false };
+        let copy = self.locations.copy_of(r);
+        copy.inspect(|i| self.locations.lock(*i)).is_some()
+    }
+
+    /// Scratch register `g`, which has the value of `o` and keeps it, is a copy from now on if that is of use.
+    pub(super) fn becomes_copy(&mut self, g: Gpr, o: Opnd) {
+        let (Opnd::Reg(r), Some(i)) = (o, TEMPS.iter().position(|t| *t == g)) else { return };
+        let lives_in_memory = r.is_guest() && pinned(r).is_none() && self.locations.copy_of(r).is_none();
+        if lives_in_memory && self.locations.next_read(r.0, false) != NEVER {
+            self.locations.holders[i] = Holder::Copy(r.0);
+            self.locations.lock(i);
+        }
+    }
+
     /// As [`Generator::dest`], but in the register of `a` if nobody asks for that afterwards.
     pub(super) fn dest_over(&mut self, d: Reg, a: Opnd, other: Gpr) -> Gpr {
         let fresh = d != Reg::NONE && pinned(d).is_none() && self.locations.copy_of(d).is_none();
