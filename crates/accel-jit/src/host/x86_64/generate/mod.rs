@@ -5,6 +5,7 @@
 //! before it would be lost and whenever somebody may look. Temporaries get one of three host registers, or a memory slot.
 //! Slow paths are emitted behind the block and jump back.
 
+mod atomics;
 #[cfg(test)]
 mod calls;
 pub mod carry;
@@ -33,6 +34,8 @@ mod vector;
 mod vector_more;
 mod vector_ops;
 mod windows;
+
+use armlet_arm::FeatureSet;
 
 use super::asm::*;
 use super::regs::*;
@@ -97,6 +100,8 @@ pub struct Options {
     pub lse2: bool,
     /// The system counter has its self-synchronised names (FEAT_ECV).
     pub ecv: bool,
+    /// Which system registers there are.
+    pub features: FeatureSet,
     /// Note where each instruction begins.
     pub marks: bool,
 }
