@@ -7,7 +7,7 @@ use std::sync::Arc;
 use armlet_accel_jit::{JitAccelerator, JitOptions};
 use armlet_arm::fp::{FPCR_DN, FPCR_FZ, FPSR_DZC, FPSR_IDC, FPSR_IOC, FPSR_IXC, FPSR_UFC};
 use armlet_arm::sysreg::ExternalRegisters;
-use armlet_arm::{CpuModel, SysReg};
+use armlet_arm::{CpuModel, CpuState, SysReg};
 use armlet_engine::{Accelerator, VcpuBackend, VcpuExit, VcpuShared};
 use armlet_memory::{AddressSpaceBuilder, Ram};
 
@@ -52,6 +52,11 @@ enum Op {
 
 /// X0 to X30 after `words`, from `x`; X1 and X2 are moved to S1 and S2 before.
 fn run(words: &[u32], x: &[(usize, u64)], avx512: bool) -> [u64; 32] {
+    run_from(words, x, [0; 2], avx512).x
+}
+
+/// The state after `words`, from `x`, FPCR and FPSR.
+fn run_from(words: &[u32], x: &[(usize, u64)], [fpcr, fpsr]: [u32; 2], avx512: bool) -> CpuState {
     let ram = Ram::new(ENTRY, 1 << 20).expect("the host has a megabyte");
     // fmov s1, w1; fmov s2, w2
     let moves = [0x1e27_0021, 0x1e27_0042];
@@ -66,12 +71,13 @@ fn run(words: &[u32], x: &[(usize, u64)], avx512: bool) -> [u64; 32] {
     let mut state = model.reset_state(0, armlet_arm::model::mpidr(0));
     state.pc = ENTRY;
     state.sys[SysReg::CpacrEl1] = 3 << 20;
+    (state.fp.fpcr, state.fp.fpsr) = (fpcr, fpsr);
     for (register, value) in x {
         state.x[*register] = *value;
     }
     let mut cpu = jit.create_vcpu(Arc::new(VcpuShared::new(0)), state).expect("a vCPU can be made");
     assert!(matches!(cpu.run(), VcpuExit::Semihosting));
-    VcpuBackend::state(&*cpu).x
+    VcpuBackend::state(&*cpu).clone()
 }
 
 /// The result of an operation, and FPSR after it.
@@ -84,12 +90,13 @@ fn compute(op: Op, [n, m]: [u64; 2], [fpcr, fpsr]: [u32; 2], avx512: bool) -> (u
 
 #[test]
 fn flags_are_those_of_what_was_flushed_whatever_was_set_before() {
-    let cases: [(Op, [u64; 2], u64, u32); 8] = [
+    let cases: [(Op, [u64; 2], u64, u32); 9] = [
         (Op::Add, [DENORMAL, ONE], ONE, FPSR_IDC),
         (Op::Mul, [LEAST, HALF], 0, FPSR_UFC),
         (Op::Mul, [LEAST + 1, HALF], 0, FPSR_UFC),
         (Op::Div, [ONE, THREE], 0x3eaa_aaab, FPSR_IXC),
         (Op::Div, [DENORMAL, 0], DEFAULT_NAN, FPSR_IDC | FPSR_IOC),
+        (Op::Div, [ONE, 0], 0x7f80_0000, FPSR_DZC),
         (Op::Div, [ONE, DENORMAL], 0x7f80_0000, FPSR_IDC | FPSR_DZC),
         (Op::Mul, [DENORMAL, 0x7f80_0000], DEFAULT_NAN, FPSR_IDC | FPSR_IOC),
         // Rounded up to the smallest normal number, had it not been flushed before.
@@ -115,6 +122,15 @@ fn a_nan_beside_a_denormal_number_is_seen_with_it() {
         assert_eq!(compute(Op::Mul, [NAN, ONE], [fpcr, 0], true), (nan, 0));
     }
     assert_eq!(compute(Op::Add, [ONE, NAN], [FPCR_DN, 0], true), (DEFAULT_NAN, 0));
+}
+
+#[test]
+fn a_cpu_may_be_made_while_its_program_flushes() {
+    for before in [0, FPSR_IDC, FPSR_IXC, FPSR_UFC | FPSR_IXC] {
+        let words = [Op::Mul as u32, 0x1e26_0005];
+        let state = run_from(&words, &[(1, LEAST), (2, HALF)], [FPCR_FZ, before], true);
+        assert_eq!((state.x[5], state.fp.fpsr), (0, before | FPSR_UFC));
+    }
 }
 
 #[test]

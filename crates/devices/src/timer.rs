@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use armlet_arm::SysReg;
-use armlet_arm::sysreg::ExternalRegisters;
+use armlet_arm::sysreg::{ExternalRegisters, lookup};
 
 use armlet_saved::{SavedTimer, SavedTimers, Unfit};
 
@@ -204,45 +204,47 @@ impl GenericTimers {
 
     /// Reads a `CNT*` register for vCPU `cpu`. Others read as 0.
     pub fn read(&self, cpu: usize, register: SysReg) -> u64 {
-        self.read_encoding(cpu, register.encoding())
-    }
-
-    /// Writes a `CNT*` register for vCPU `cpu`. Others, and those that are read-only, are ignored.
-    pub fn write(&self, cpu: usize, register: SysReg, value: u64) {
-        self.write_encoding(cpu, register.encoding(), value);
-    }
-
-    /// [`Self::read`] by encoding.
-    pub fn read_encoding(&self, cpu: usize, register: u16) -> u64 {
         let Some(timers) = self.cpus.get(cpu) else { return 0 };
         match register {
-            spec::CNTPCT_EL0 | spec::CNTVCT_EL0 | spec::CNTPCTSS_EL0 | spec::CNTVCTSS_EL0 => {
+            SysReg::CntpctEl0 | SysReg::CntvctEl0 | SysReg::CntpctssEl0 | SysReg::CntvctssEl0 => {
                 self.clock.now_ticks()
             }
-            spec::CNTFRQ_EL0 => self.clock.frequency(),
-            spec::CNTKCTL_EL1 => timers.kernel_control.load(Ordering::Relaxed),
-            spec::CNTP_TVAL_EL0 => timers.physical.value(),
-            spec::CNTP_CTL_EL0 => timers.physical.control(),
-            spec::CNTP_CVAL_EL0 => timers.physical.compare(),
-            spec::CNTV_TVAL_EL0 => timers.virtual_.value(),
-            spec::CNTV_CTL_EL0 => timers.virtual_.control(),
-            spec::CNTV_CVAL_EL0 => timers.virtual_.compare(),
+            SysReg::CntfrqEl0 => self.clock.frequency(),
+            SysReg::CntkctlEl1 => timers.kernel_control.load(Ordering::Relaxed),
+            SysReg::CntpTvalEl0 => timers.physical.value(),
+            SysReg::CntpCtlEl0 => timers.physical.control(),
+            SysReg::CntpCvalEl0 => timers.physical.compare(),
+            SysReg::CntvTvalEl0 => timers.virtual_.value(),
+            SysReg::CntvCtlEl0 => timers.virtual_.control(),
+            SysReg::CntvCvalEl0 => timers.virtual_.compare(),
             _ => 0,
         }
     }
 
-    /// [`Self::write`] by encoding.
-    pub fn write_encoding(&self, cpu: usize, register: u16, value: u64) {
+    /// Writes a `CNT*` register for vCPU `cpu`. Others, and those that are read-only, are ignored.
+    pub fn write(&self, cpu: usize, register: SysReg, value: u64) {
         let Some(timers) = self.cpus.get(cpu) else { return };
         match register {
-            spec::CNTKCTL_EL1 => timers.kernel_control.store(value, Ordering::Relaxed),
-            spec::CNTP_TVAL_EL0 => timers.physical.set_value(value),
-            spec::CNTP_CTL_EL0 => timers.physical.set_control(value),
-            spec::CNTP_CVAL_EL0 => timers.physical.set_compare(value),
-            spec::CNTV_TVAL_EL0 => timers.virtual_.set_value(value),
-            spec::CNTV_CTL_EL0 => timers.virtual_.set_control(value),
-            spec::CNTV_CVAL_EL0 => timers.virtual_.set_compare(value),
+            SysReg::CntkctlEl1 => timers.kernel_control.store(value, Ordering::Relaxed),
+            SysReg::CntpTvalEl0 => timers.physical.set_value(value),
+            SysReg::CntpCtlEl0 => timers.physical.set_control(value),
+            SysReg::CntpCvalEl0 => timers.physical.set_compare(value),
+            SysReg::CntvTvalEl0 => timers.virtual_.set_value(value),
+            SysReg::CntvCtlEl0 => timers.virtual_.set_control(value),
+            SysReg::CntvCvalEl0 => timers.virtual_.set_compare(value),
             _ => {}
+        }
+    }
+
+    /// [`Self::read`] by encoding.
+    pub fn read_encoding(&self, cpu: usize, register: u16) -> u64 {
+        lookup(register).map_or(0, |register| self.read(cpu, register))
+    }
+
+    /// [`Self::write`] by encoding.
+    pub fn write_encoding(&self, cpu: usize, register: u16, value: u64) {
+        if let Some(register) = lookup(register) {
+            self.write(cpu, register, value);
         }
     }
 

@@ -34,6 +34,11 @@ impl Common {
     }
 }
 
+/// Drives an interrupt line; tells whether it has risen. Mostly it is where it is to be, which takes no exchange to find out.
+fn drive(line: &AtomicBool, level: bool) -> bool {
+    line.load(Ordering::Acquire) != level && !line.swap(level, Ordering::AcqRel) && level
+}
+
 /// Shared part of one vCPU.
 ///
 /// Whatever changes here for the vCPU to see goes through the same four steps, which lose nothing: store
@@ -114,16 +119,27 @@ impl VcpuShared {
 
     /// Drives the IRQ line (interrupt controllers only). A rising level gets the vCPU's attention.
     pub fn set_irq(&self, level: bool) {
-        if !self.irq.swap(level, Ordering::AcqRel) && level {
+        if drive(&self.irq, level) {
             step("interrupt: kick", || self.notify());
         }
     }
 
     /// Drives the FIQ line.
     pub fn set_fiq(&self, level: bool) {
-        if !self.fiq.swap(level, Ordering::AcqRel) && level {
+        if drive(&self.fiq, level) {
             step("interrupt: kick", || self.notify());
         }
+    }
+
+    /// Drives both lines and kicks the accelerator if one rises. True if the vCPU sleeps: [`Self::notify`] must follow then,
+    /// with nothing locked that the vCPU asks for when it wakes.
+    #[must_use]
+    pub fn set_lines(&self, irq: bool, fiq: bool) -> bool {
+        if !(drive(&self.irq, irq) | drive(&self.fiq, fiq)) {
+            return false;
+        }
+        self.kick();
+        self.sleeper().is_asleep()
     }
 
     /// Sets the event register (SEV, or an event from outside) and wakes a WFE.
@@ -167,6 +183,10 @@ impl VcpuShared {
     /// Gets the attention of the vCPU: wakes it if it sleeps, kicks it if it runs.
     pub fn notify(&self) {
         step("kick: wake of the sleeper", || self.sleeper().wake());
+        self.kick();
+    }
+
+    fn kick(&self) {
         if let Some(k) = self.kick.get() {
             step("kick: kick of the accelerator", || k.kick());
         }

@@ -65,11 +65,15 @@ impl Sleeper {
         true
     }
 
+    /// True if the owner sleeps, or is about to: a reason that was stored before is to be followed by [`Self::wake`].
+    pub(crate) fn is_asleep(&self) -> bool {
+        step("sleeper: fence of the waking side", || fence(Ordering::SeqCst));
+        self.state.load(Ordering::Relaxed) == ASLEEP
+    }
+
     /// Makes the owner look at its reasons again, if it sleeps. The reason must have been stored before.
     pub(crate) fn wake(&self) {
-        step("sleeper: fence of the waking side", || fence(Ordering::SeqCst));
-        if self.state.load(Ordering::Relaxed) == ASLEEP && self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP
-        {
+        if self.is_asleep() && self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP {
             // The owner holds the lock from its last look at `state` until it waits.
             step("sleeper: lock before the notify", || drop(lock(&self.lock)));
             step("sleeper: notify", || self.condvar.notify_one());

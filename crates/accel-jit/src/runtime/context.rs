@@ -47,13 +47,57 @@ pub(super) struct Regime {
     ttbr1: u64,
 }
 
+/// All that decides what `update_context` finds.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Inputs {
+    regime: Regime,
+    cpacr: u64,
+    fpcr: u32,
+    pstate: Pstate,
+    /// The debugger's part: whether each instruction is a block, and whether blocks are made for it.
+    debug: [bool; 2],
+}
+
 /// TTBR1_EL1 without its ASID.
 const TTBR_TABLE: u64 = 0x0000_ffff_ffff_fffe;
 
 impl JitCore {
     /// Brings everything that depends on registers up to date. Cheap if nothing has changed.
     pub(super) fn update_context(&mut self) {
-        self.update_regime();
+        let now = self.inputs();
+        if self.inputs != Some(now) {
+            self.inputs = Some(now);
+            self.update_sets(now.regime);
+        }
+        let s = self.state_mut();
+        let [el0, el1] = s.levels.sets;
+        let (user, uao) = (s.cpu.el() == 0, s.cpu.pstate.contains(Pstate::UAO));
+        s.tlb = if user { el0 } else { el1 };
+        s.tlb_unprivileged = if user || !uao { el0 } else { el1 };
+    }
+
+    fn inputs(&self) -> Inputs {
+        let cpu = &self.state().cpu;
+        let sys = &cpu.sys;
+        let regime = Regime {
+            sctlr: sys[SysReg::SctlrEl1],
+            tcr: sys[SysReg::TcrEl1],
+            mair: sys[SysReg::MairEl1],
+            ttbr0: sys[SysReg::Ttbr0El1],
+            ttbr1: sys[SysReg::Ttbr1El1],
+        };
+        let level = Pstate::empty().with_el(3, true);
+        Inputs {
+            regime,
+            cpacr: sys[SysReg::CpacrEl1],
+            fpcr: cpu.fp.fpcr,
+            pstate: cpu.pstate & (level | Pstate::PAN),
+            debug: [self.debug.each(), self.debug.shapes_code()],
+        }
+    }
+
+    fn update_sets(&mut self, regime: Regime) {
+        self.update_regime(regime);
         let s = self.state();
         let el = s.cpu.el();
         let sp = s.cpu.pstate.contains(Pstate::SP);
@@ -70,12 +114,6 @@ impl JitCore {
             if el == 0 { self.sets.clear_el0_jumps() } else { self.sets.clear_el1_jumps() }
         }
         self.prepare_levels(contexts);
-        let el1: *mut _ = self.sets.el1();
-        let el0: *mut _ = self.sets.el0();
-        let uao = self.state().cpu.pstate.contains(Pstate::UAO);
-        let s = self.state_mut();
-        s.tlb = if el == 0 { el0 } else { el1 };
-        s.tlb_unprivileged = if el == 0 || !uao { el0 } else { el1 };
     }
 
     /// The context at the current exception level.
@@ -93,15 +131,7 @@ impl JitCore {
         self.regime.ttbr0
     }
 
-    fn update_regime(&mut self) {
-        let sys = &self.state().cpu.sys;
-        let now = Regime {
-            sctlr: sys[SysReg::SctlrEl1],
-            tcr: sys[SysReg::TcrEl1],
-            mair: sys[SysReg::MairEl1],
-            ttbr0: sys[SysReg::Ttbr0El1],
-            ttbr1: sys[SysReg::Ttbr1El1],
-        };
+    fn update_regime(&mut self, now: Regime) {
         let old = self.regime;
         if now == old {
             return;
@@ -196,6 +226,7 @@ impl JitCore {
             pauth_inline: pauth::is_fast(&self.machine.model),
             lse2: self.machine.model.has(Feature::Lse2),
             ecv: self.machine.model.has(Feature::Ecv),
+            features: *self.machine.model.features(),
             marks: self.machine.options.samples.is_some(),
         }
     }

@@ -4,6 +4,7 @@ pub mod exit;
 pub mod state;
 pub mod vcpu;
 
+mod attend;
 mod context;
 mod count;
 mod debug;

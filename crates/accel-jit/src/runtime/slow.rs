@@ -18,9 +18,9 @@ use super::vcpu::{Helper, JitCore, core_of};
 use crate::ir::interp;
 use crate::mmu::{Fetch, SlowAccess};
 
-const STAY: u64 = 0;
-const LEAVE: u64 = 1;
-const GO_ON: u64 = 2;
+pub(super) const STAY: u64 = 0;
+pub(super) const LEAVE: u64 = 1;
+pub(super) const GO_ON: u64 = 2;
 
 /// Compare-and-swap of 16 bytes.
 ///
@@ -198,6 +198,38 @@ pub(super) extern "sysv64" fn system(s: *mut JitState, value: u64, offset: u64, 
     }
 }
 
+/// MRS of EL1 of a register outside.
+pub(super) extern "sysv64" fn external_read(s: *mut JitState, _: u64, _: u64, reg: u64, _: u64) -> u64 {
+    let core = core_of(s);
+    core.counters.system += 1;
+    core.note_count();
+    let (s, machine) = core.parts();
+    s.result = SysReg::ALL.get(reg as usize).map_or(0, |r| machine.external.read(s.cpu.index as usize, *r));
+    STAY
+}
+
+/// MSR of EL1 to a register outside.
+pub(super) extern "sysv64" fn external_write(
+    s: *mut JitState,
+    value: u64,
+    offset: u64,
+    reg: u64,
+    _: u64,
+) -> u64 {
+    let core = core_of(s);
+    core.counters.system += 1;
+    core.note_count();
+    let (s, machine) = core.parts();
+    if let Some(reg) = SysReg::ALL.get(reg as usize) {
+        machine.external.write(s.cpu.index as usize, *reg, value);
+    }
+    if core.is_undisturbed() && !core.has_interrupt() {
+        return STAY;
+    }
+    core.state_mut().cpu.pc = core.state().page_va.wrapping_add(offset + 4);
+    core.attend()
+}
+
 impl JitCore {
     fn leave_with(&mut self, offset: u64, e: &Exception) -> u64 {
         self.take_at_offset(offset, e);
@@ -230,7 +262,7 @@ impl JitCore {
             }
             1 => return self.sys_operation(value, word, offset),
             _ if read => {
-                self.merge_fp_flags();
+                self.merge_fp_flags_for(enc);
                 let (s, machine) = self.parts();
                 let cpu = &mut s.cpu;
                 let v = sysreg::read(cpu, &machine.model, &*machine.external, enc, rt)?;
@@ -241,7 +273,7 @@ impl JitCore {
                 return Ok(STAY);
             }
             _ => {
-                self.merge_fp_flags();
+                self.merge_fp_flags_for(enc);
                 let (s, machine) = self.parts();
                 let cpu = &mut s.cpu;
                 sysreg::write(cpu, &machine.model, &*machine.external, enc, rt, value)?
@@ -266,16 +298,25 @@ impl JitCore {
             return STAY;
         }
         self.state_mut().cpu.pc = next;
-        LEAVE
+        if effects.contains(Effects::DEBUG) { LEAVE } else { self.attend() }
+    }
+
+    /// Brings FPSR up to date for an access to the register with this encoding.
+    fn merge_fp_flags_for(&mut self, enc: u16) {
+        if [SysReg::Fpsr, SysReg::Fpcr].map(SysReg::encoding).contains(&enc) {
+            self.merge_fp_flags();
+        }
+    }
+
+    /// True if there may be an interrupt that is not masked.
+    fn has_interrupt(&self) -> bool {
+        let masked = self.state().cpu.pstate.contains(Pstate::I | Pstate::F);
+        !masked && self.state().irq_hint.load(Ordering::Relaxed) != 0
     }
 
     /// True if what comes behind an instruction with these effects is the same as before it, and nothing wants attention.
     fn goes_on_after(&mut self, effects: Effects) -> bool {
-        if effects.contains(Effects::DEBUG) || !self.is_undisturbed() {
-            return false;
-        }
-        let masked = self.state().cpu.pstate.contains(Pstate::I | Pstate::F);
-        if !masked && self.state().irq_hint.load(Ordering::Relaxed) != 0 {
+        if effects.contains(Effects::DEBUG) || !self.is_undisturbed() || self.has_interrupt() {
             return false;
         }
         if effects == Effects::INTERRUPTS {
@@ -288,8 +329,7 @@ impl JitCore {
 
     /// True if nobody debugs, counts, or waits for the vCPU's attention.
     fn is_undisturbed(&self) -> bool {
-        let poll = self.state().poll.load(Ordering::Relaxed);
-        poll == 0 && !self.is_counted() && !self.debug.each() && !self.debug.shapes_code()
+        self.state().poll.load(Ordering::Relaxed) == 0 && !self.must_leave()
     }
 
     fn sys_operation(&mut self, value: u64, word: u32, offset: u64) -> Result<u64, Exception> {

@@ -5,7 +5,7 @@ use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use armlet_arm::exception::{take, take_fiq, take_irq};
+use armlet_arm::exception::take;
 use armlet_arm::mmu::Context;
 use armlet_arm::pauth::{self, Key, Operation};
 use armlet_arm::spec::sctlr;
@@ -14,7 +14,7 @@ use armlet_engine::{
     AcceleratorError, DebugRequest, DebugStop, Halt, Kick, VcpuBackend, VcpuExit, VcpuShared,
 };
 
-use super::context::Regime;
+use super::context::{Inputs, Regime};
 use super::count::Counting;
 use super::debug::Debug;
 use super::exit::Exit;
@@ -22,7 +22,7 @@ use super::float_mode::{self, Trapping};
 use super::maintenance::Remote;
 use super::profile::{Sampling, Tick};
 use super::state::{JitState, nzcv_from_arm, nzcv_to_arm};
-use super::{slow, slow_mem};
+use super::{attend, slow, slow_mem};
 use crate::MachineShared;
 use crate::cache::{CodeCache, CodeMemory};
 use crate::host::x86_64::asm::Asm;
@@ -95,7 +95,8 @@ impl Kick for StateCell {
         let s = self.0.get();
         // SAFETY: the cell is alive; only the atomics are touched, by shared reference to each.
         unsafe {
-            (*s).irq_hint.store(1, Ordering::SeqCst);
+            // Who takes the poll finds the hint.
+            (*s).irq_hint.store(1, Ordering::Release);
             (*s).poll.store(1, Ordering::SeqCst);
         }
     }
@@ -126,6 +127,8 @@ pub struct JitCore {
     pub(super) thunks: Thunks,
     pub(super) mmu: Context,
     pub(super) regime: Regime,
+    /// What the context was brought up to date with; `None` if anything else may have changed.
+    pub(super) inputs: Option<Inputs>,
     pub(super) el_context: [u16; 2],
     pub(super) lift_base: LiftContext,
     pub(super) counters: Counters,
@@ -151,10 +154,15 @@ const SLOW_PATHS: SlowPaths = SlowPaths {
     store_exclusive_pair: slow::store_exclusive_pair,
     cas_pair: slow::cas_pair,
     system: slow::system,
+    external_read: slow::external_read,
+    external_write: slow::external_write,
     sync: slow::sync,
     pauth: slow::pauth,
     mops: super::mops::mops,
     vector: slow::vector,
+    attend: attend::attend,
+    attend_branch: attend::attend_branch,
+    eret: attend::eret,
 };
 
 impl JitCore {
@@ -186,6 +194,7 @@ impl JitCore {
             lines: shared.lines().map(|line| std::ptr::from_ref(line) as u64),
             spsr_mask: machine.model.spsr_mask(),
             count: machine.options.count,
+            counted: machine.options.counter.is_some(),
         };
         let thunks = thunks::emit(&mut asm, &SLOW_PATHS, &about);
         memory.append(asm.code());
@@ -222,6 +231,7 @@ impl JitCore {
             thunks,
             mmu,
             regime: Regime::default(),
+            inputs: None,
             el_context: [0; 2],
             lift_base,
             counters: Counters::default(),
@@ -287,6 +297,7 @@ impl JitCore {
         let s = self.state_mut();
         s.mxcsr_guest = float_mode::mxcsr(&s.cpu.fp);
         self.regime = Regime::default();
+        self.inputs = None;
         self.mmu = Context::new(&self.state().cpu, &self.machine.model);
         self.prepare_entry();
         self.sets.clear();
@@ -313,8 +324,7 @@ impl JitCore {
         // The jump cache missed, or led to a block that is gone: do not ask it again.
         let mut missed = false;
         loop {
-            let poll = &self.state().poll;
-            if poll.load(Ordering::Acquire) != 0 && poll.swap(0, Ordering::SeqCst) != 0 {
+            if self.take_poll() {
                 self.handle_mailbox();
                 self.take_sample();
                 if self.shared.exit_requested() {
@@ -432,44 +442,9 @@ impl JitCore {
     }
 
     /// A branch target whose top byte is ignored becomes canonical before it is PC.
-    fn canonical_target(&mut self) {
+    pub(super) fn canonical_target(&mut self) {
         let pc = self.mmu.branch_target(self.state().cpu.pc);
         self.state_mut().cpu.pc = pc;
-    }
-
-    /// Looks at the interrupt lines as soon as they are not masked. A line that is seen to be up may not have
-    /// been followed by its kick yet, and the thread that is to kick may not run for a long time.
-    fn look_for_interrupts(&self) {
-        self.state().irq_hint.store(1, Ordering::SeqCst);
-    }
-
-    /// Takes an interrupt, if there is one that is not masked.
-    fn take_interrupts(&mut self) -> bool {
-        if self.state().irq_hint.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        self.state().irq_hint.store(0, Ordering::SeqCst);
-        let (irq, fiq) = (self.shared.irq(), self.shared.fiq());
-        if !irq && !fiq {
-            return false;
-        }
-        let masks = self.state().cpu.pstate;
-        if fiq && !masks.contains(Pstate::F) {
-            self.sync_flags_out();
-            let (s, machine) = self.parts();
-            take_fiq(&mut s.cpu, &machine.model);
-        } else if irq && !masks.contains(Pstate::I) {
-            self.sync_flags_out();
-            let (s, machine) = self.parts();
-            take_irq(&mut s.cpu, &machine.model);
-        } else {
-            // Masked: look again when the masks change.
-            self.state().irq_hint.store(1, Ordering::SeqCst);
-            return false;
-        }
-        self.counters.interrupts += 1;
-        self.state().irq_hint.store(1, Ordering::SeqCst);
-        true
     }
 
     /// Exits that need the architecture or the engine. PC is the instruction's address.
@@ -556,7 +531,7 @@ impl JitCore {
         None
     }
 
-    fn exception_return(&mut self) -> Option<VcpuExit> {
+    pub(super) fn exception_return(&mut self) -> Option<VcpuExit> {
         self.return_to(self.state().cpu.sys[SysReg::ElrEl1])
     }
 

@@ -1,7 +1,7 @@
 //! MRS: rules of access, and values.
 
 use crate::exception::Exception;
-use crate::feature::Feature;
+use crate::feature::{Feature, FeatureSet};
 use crate::id::IdReg;
 use crate::model::CpuModel;
 use crate::spec::{cntkctl, cpacr, mdscr, sctlr};
@@ -105,18 +105,38 @@ pub fn fp_access_trapped_at(state: &CpuState, el: usize) -> bool {
     }
 }
 
-/// Checks the right to read (or write) `reg`.
-pub(super) fn check(state: &CpuState, reg: SysReg, enc: u16, rt: u32, read: bool) -> Result<(), Exception> {
-    let el0 = state.el() == 0;
-    let allowed = match reg.access() {
+/// The register that has encoding `enc` with these features, if it is one of [`ExternalRegisters`] that EL1 may read (or
+/// write) whatever the state is.
+pub fn external(features: &FeatureSet, enc: u16, read: bool) -> Option<SysReg> {
+    let reg = lookup(enc).filter(|reg| reg.kind() == Kind::External && features.has(reg.feature()))?;
+    allows(reg.access(), false, read).then_some(reg)
+}
+
+/// The register that has encoding `enc` with these features, if all that MRS at EL1 does is to read it from
+/// [`SysRegs`](crate::sysreg::SysRegs).
+pub fn stored(features: &FeatureSet, enc: u16) -> Option<SysReg> {
+    // Whether a debug register is there depends on its number as well.
+    let debug = enc >> 14 == 2;
+    let reg = lookup(enc).filter(|reg| !debug && features.has(reg.feature()))?;
+    (matches!(reg.kind(), Kind::Store(_)) && allows(reg.access(), false, true)).then_some(reg)
+}
+
+/// The right to read (or write) by the exception level alone.
+fn allows(access: Access, el0: bool, read: bool) -> bool {
+    match access {
         Access::Rw1 => !el0,
         Access::Ro1 => !el0 && read,
         Access::Wo1 => !el0 && !read,
         Access::Rw1Ro0 => !el0 || read,
         Access::Ro0 => read,
         Access::Rw0 => true,
-    };
-    if !allowed {
+    }
+}
+
+/// Checks the right to read (or write) `reg`.
+pub(super) fn check(state: &CpuState, reg: SysReg, enc: u16, rt: u32, read: bool) -> Result<(), Exception> {
+    let el0 = state.el() == 0;
+    if !allows(reg.access(), el0, read) {
         return Err(Exception::undefined());
     }
     match reg {

@@ -12,7 +12,7 @@ mod tests;
 
 use std::ops::{Index, IndexMut};
 
-pub use access::{fp_access_trapped, fp_access_trapped_at, read};
+pub use access::{external, fp_access_trapped, fp_access_trapped_at, read, stored};
 pub use carry::{can_hold, check_fp, settled};
 pub use inspect::{Inspected, inspect, inspectable, modify};
 pub use table::SysReg;

@@ -66,6 +66,7 @@ impl SysReg {
     }
 
     /// The encoding op0:op1:CRn:CRm:op2, 16 bits as in MRS/MSR bits `[20:5]`.
+    #[inline]
     pub const fn encoding(self) -> u16 {
         Self::ENCODINGS[self as usize]
     }

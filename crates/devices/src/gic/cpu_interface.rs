@@ -1,6 +1,9 @@
 //! The CPU interface: masks, priorities, and the ICC_* system registers.
 
-use super::spec::{INTID_SPECIAL, INTID_SPURIOUS, PRIORITY_BITS, PRIORITY_IDLE, PRIORITY_MASK, icc};
+use super::spec::{
+    FIRST_LPI, INTID_SPECIAL, INTID_SPURIOUS, PRIORITY_BITS, PRIORITY_IDLE, PRIORITY_MASK, PRIVATE_INTIDS,
+    icc,
+};
 use super::state::{Group, Pending, State};
 
 /// Registers of one CPU interface.
@@ -114,6 +117,11 @@ impl CpuInterface {
     }
 }
 
+/// One of those that CPUs share, but for LPIs.
+fn is_spi(intid: u32) -> bool {
+    (PRIVATE_INTIDS..FIRST_LPI).contains(&intid)
+}
+
 impl State {
     /// Reads ICC register `register` (an encoding) for `cpu`. Unknown registers read as 0.
     pub(super) fn read_icc(&mut self, cpu: usize, register: u16) -> u64 {
@@ -148,7 +156,7 @@ impl State {
             }
             _ => {
                 c.interface.write(register, value);
-                c.drive();
+                self.drive(cpu);
             }
         }
     }
@@ -164,7 +172,11 @@ impl State {
         let Some(p) = c.signalled().filter(|p| p.group == group) else { return INTID_SPURIOUS };
         c.interface.activate(p);
         self.acknowledge(cpu, p.intid);
-        self.update(cpu);
+        if is_spi(p.intid) {
+            self.update(cpu)
+        } else {
+            self.update_own(cpu)
+        }
         p.intid
     }
 
@@ -181,10 +193,11 @@ impl State {
         }
         let Some(c) = self.cpus.get_mut(cpu) else { return };
         c.interface.drop_priority(group);
-        if c.interface.ctlr & icc::CTLR_EOIMODE == 0 {
+        let deactivates = c.interface.ctlr & icc::CTLR_EOIMODE == 0;
+        self.drive(cpu);
+        if deactivates {
             self.deactivate(cpu, intid);
         }
-        self.update(cpu);
     }
 
     /// DIR; with EOImode 0 its use is unpredictable, here ignored.
@@ -211,7 +224,7 @@ impl State {
             };
             if hit && (group1_too || c.private.group1 & (1 << sgi) == 0) {
                 self.set_sgi(cpu, sgi);
-                self.update(cpu);
+                self.update_own(cpu);
             }
         }
     }

@@ -129,7 +129,7 @@ impl State {
             self.forget_lpis(cpu);
             self.cpus[cpu].ctlr &= !gicr::CTLR_ENABLE_LPIS;
         }
-        self.update(cpu);
+        self.update_own(cpu);
     }
 
     /// Takes over `cpu`'s pending table. The caller updates.
@@ -216,15 +216,15 @@ impl State {
     /// An LPI comes to `cpu`.
     pub(super) fn set_lpi(&mut self, cpu: usize, intid: u32) {
         if let Some(before) = self.add_lpi(cpu, intid).filter(|before| *before != cpu) {
-            self.update(before);
+            self.update_own(before);
         }
-        self.update(cpu);
+        self.update_own(cpu);
     }
 
     /// An LPI is not pending any more, wherever it was.
     pub(super) fn clear_lpi(&mut self, intid: u32) {
         if let Some(cpu) = self.forget_lpi(intid) {
-            self.update(cpu);
+            self.update_own(cpu);
         }
     }
 
@@ -245,8 +245,8 @@ impl State {
         for intid in &all {
             self.add_lpi(to, *intid);
         }
-        self.update(from);
-        self.update(to);
+        self.update_own(from);
+        self.update_own(to);
         all.len() as u32
     }
 
@@ -265,7 +265,7 @@ impl State {
             self.forget_lpi(*intid);
             self.add_lpi(cpu, *intid);
         }
-        self.update(cpu);
+        self.update_own(cpu);
         all.len() as u32
     }
 }

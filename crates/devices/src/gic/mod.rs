@@ -15,7 +15,7 @@
 //! One lock holds all state. Every operation under it is short: state is a bit per interrupt in words of 32, so
 //! finding a CPU's best pending interrupt is a handful of ANDs, and its result is kept, so an acknowledge
 //! looks nothing up. The vCPUs' lines are driven with the lock held, so that levels change in the order of their
-//! causes; a vCPU's kick must therefore never call back into the GIC. Devices may hold their own lock when
+//! causes; a vCPU's kick must therefore never call back into the GIC. Who sleeps is woken behind it. Devices may hold their own lock when
 //! they drive a line. The ITS is such a device: its lock comes before this one.
 
 mod cpu_interface;
@@ -184,45 +184,59 @@ impl GicV3 {
 
     /// [`Self::read_icc`] by encoding (see [`spec::icc`]).
     pub fn read_icc_encoding(&self, cpu: usize, register: u16) -> u64 {
-        lock(&self.state).read_icc(cpu, register)
+        self.with(|state| state.read_icc(cpu, register))
     }
 
     /// [`Self::write_icc`] by encoding.
     pub fn write_icc_encoding(&self, cpu: usize, register: u16, value: u64) {
-        lock(&self.state).write_icc(cpu, register, value);
+        self.with(|state| state.write_icc(cpu, register, value));
     }
 
     /// Machine reset: all registers as at power-on. Inputs keep their levels, which are the devices'.
     pub fn reset(&self) {
-        lock(&self.state).reset();
+        self.with(State::reset);
     }
 
     /// Resets one CPU interface, as when its CPU is switched on again.
     pub fn reset_cpu_interface(&self, cpu: usize) {
-        let mut state = lock(&self.state);
-        if let Some(c) = state.cpus.get_mut(cpu) {
-            c.interface = cpu_interface::CpuInterface::default();
-            state.participants_changed();
-            state.update(cpu);
-        }
+        self.with(|state| {
+            if let Some(c) = state.cpus.get_mut(cpu) {
+                c.interface = cpu_interface::CpuInterface::default();
+                state.participants_changed();
+                state.update(cpu);
+            }
+        });
     }
 
     /// Puts another vCPU in the place of `cpu`, as when one is plugged: its redistributor and CPU interface are
     /// as at power-on, the inputs keep their levels. LPIs stay enabled and pending, in the tables that they are in: software
     /// sets those up once for each place (Linux does).
     pub fn connect(&self, cpu: usize, shared: Arc<VcpuShared>) {
+        self.with(|state| {
+            if let Some(c) = state.cpus.get_mut(cpu) {
+                let lpis = (c.ctlr & spec::gicr::CTLR_ENABLE_LPIS, c.pendbaser);
+                c.reset();
+                (c.ctlr, c.pendbaser) = lpis;
+                // The old one is left alone with lines that nobody drives.
+                let _ = c.shared.set_lines(false, false);
+                c.shared = shared;
+                state.participants_changed();
+                state.update(cpu);
+            }
+        });
+    }
+
+    /// Does something with the state locked, and wakes the vCPUs with a line that has risen when it no longer is: that takes
+    /// the host long, and they would find the lock taken.
+    fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = lock(&self.state);
-        if let Some(c) = state.cpus.get_mut(cpu) {
-            let lpis = (c.ctlr & spec::gicr::CTLR_ENABLE_LPIS, c.pendbaser);
-            c.reset();
-            (c.ctlr, c.pendbaser) = lpis;
-            // The old one is left alone with lines that nobody drives.
-            c.shared.set_irq(false);
-            c.shared.set_fiq(false);
-            c.shared = shared;
-            state.participants_changed();
-            state.update(cpu);
+        let result = f(&mut state);
+        let sleeping = state.sleeping.take();
+        drop(state);
+        if let Some(sleeping) = sleeping {
+            sleeping.wake();
         }
+        result
     }
 }
 
@@ -241,9 +255,10 @@ impl InterruptLine for Input {
         if known.load(Ordering::Acquire) == level {
             return;
         }
-        let mut state = lock(&self.gic.state);
-        known.store(level, Ordering::Release);
-        state.set_line(self.cpu, self.intid, level);
+        self.gic.with(|state| {
+            known.store(level, Ordering::Release);
+            state.set_line(self.cpu, self.intid, level);
+        });
     }
 }
 
@@ -260,7 +275,7 @@ impl MmioDevice for Distributor {
     }
 
     fn write(&self, offset: u64, size: AccessSize, value: u64) {
-        lock(&self.0.state).gicd_write(offset, size, value);
+        self.0.with(|state| state.gicd_write(offset, size, value));
     }
 }
 
@@ -292,7 +307,7 @@ impl MmioDevice for Redistributors {
 
     fn write(&self, offset: u64, size: AccessSize, value: u64) {
         if let Some((cpu, offset)) = self.cpu_at(offset) {
-            lock(&self.gic.state).gicr_write(cpu, offset, size, value);
+            self.gic.with(|state| state.gicr_write(cpu, offset, size, value));
         }
     }
 }

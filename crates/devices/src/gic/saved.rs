@@ -45,15 +45,16 @@ impl GicV3 {
     /// # Errors
     /// As [`Self::check`]; nothing has changed then.
     pub fn restore(&self, saved: &SavedGic) -> Result<(), Unfit> {
-        let mut state = lock(&self.state);
-        state.check(saved)?;
-        state.restore(saved);
-        let shared = state.blocks.iter().flat_map(|block| levels(block, 0..32));
-        let private = state.cpus.iter().flat_map(|cpu| levels(&cpu.private, SGIS..PRIVATE_INTIDS));
-        for (known, level) in self.levels.iter().zip(shared.chain(private)) {
-            known.store(level, Ordering::Release);
-        }
-        Ok(())
+        self.with(|state| {
+            state.check(saved)?;
+            state.restore(saved);
+            let shared = state.blocks.iter().flat_map(|block| levels(block, 0..32));
+            let private = state.cpus.iter().flat_map(|cpu| levels(&cpu.private, SGIS..PRIVATE_INTIDS));
+            for (known, level) in self.levels.iter().zip(shared.chain(private)) {
+                known.store(level, Ordering::Release);
+            }
+            Ok(())
+        })
     }
 }
 

@@ -180,6 +180,8 @@ pub(super) struct Cpu {
     pub(super) interface: CpuInterface,
     /// The best candidate, whatever the interface's masks say.
     pub(super) best: Option<Pending>,
+    /// The best among the SPIs.
+    best_spi: Option<Pending>,
 }
 
 /// Edge configuration of the private interrupts: SGIs are edge-triggered, PPIs level-sensitive at reset.
@@ -198,6 +200,7 @@ impl Cpu {
             lpis: Queue::default(),
             interface: CpuInterface::default(),
             best: None,
+            best_spi: None,
         }
     }
 
@@ -232,6 +235,29 @@ pub(super) struct State {
     pub(super) lpis: Option<Lpis>,
     /// Where the search for a 1-of-N target starts.
     pub(super) next_cpu: usize,
+    /// Who is to be woken.
+    pub(super) sleeping: Option<Sleeping>,
+}
+
+/// vCPUs with an interrupt line that has risen while they slept.
+pub(super) struct Sleeping {
+    first: Arc<VcpuShared>,
+    /// Mostly there is no other.
+    others: Vec<Arc<VcpuShared>>,
+}
+
+impl Sleeping {
+    fn add(to: &mut Option<Self>, cpu: Arc<VcpuShared>) {
+        match to {
+            None => *to = Some(Self { first: cpu, others: Vec::new() }),
+            Some(sleeping) => sleeping.others.push(cpu),
+        }
+    }
+
+    pub(super) fn wake(self) {
+        self.first.notify();
+        self.others.iter().for_each(|cpu| cpu.notify());
+    }
 }
 
 impl State {
@@ -246,6 +272,7 @@ impl State {
             cpus,
             lpis,
             next_cpu: 0,
+            sleeping: None,
         };
         state.reset();
         state
@@ -279,7 +306,7 @@ impl State {
             return;
         }
         if intid < PRIVATE_INTIDS {
-            self.update(cpu);
+            self.update_own(cpu);
         } else {
             self.spi_changed((intid - PRIVATE_INTIDS) as usize, level);
         }
@@ -317,7 +344,7 @@ impl State {
         block.active &= !(1 << bit);
         let still_pending = block.pending() & (1 << bit) != 0;
         if intid < PRIVATE_INTIDS {
-            self.update(cpu);
+            self.update_own(cpu);
         } else {
             self.spi_changed((intid - PRIVATE_INTIDS) as usize, still_pending);
         }
@@ -400,52 +427,64 @@ impl State {
 
     /// Finds `cpu`'s best candidate anew and drives its lines.
     pub(super) fn update(&mut self, cpu: usize) {
-        let best = self.find_best(cpu);
-        if let Some(c) = self.cpus.get_mut(cpu) {
-            c.best = best;
-            c.drive();
+        let [group0_on, group1_on] = self.groups_on(cpu);
+        let Some(c) = self.cpus.get_mut(cpu) else { return };
+        let shared = self.blocks.iter().zip(&c.spis).enumerate().filter(|(_, (_, targets))| **targets != 0);
+        c.best_spi = shared.fold(None, |best, (i, (block, targets))| {
+            better(best, block, block.candidates(group0_on, group1_on) & targets, (i as u32 + 1) * 32)
+        });
+        self.update_own(cpu);
+    }
+
+    /// The same where no SPI has changed: only private ones, LPIs, or what is active.
+    pub(super) fn update_own(&mut self, cpu: usize) {
+        let [group0_on, group1_on] = self.groups_on(cpu);
+        let Some(c) = self.cpus.get_mut(cpu) else { return };
+        let own = better(None, &c.private, c.private.candidates(group0_on, group1_on), 0);
+        let best = own.into_iter().chain(c.best_spi).min_by_key(|p| p.priority);
+        let lpi = c.lpis.first().filter(|lpi| group1_on && best.is_none_or(|b| lpi.priority < b.priority));
+        c.best = lpi.or(best);
+        self.drive(cpu);
+    }
+
+    /// Drives `cpu`'s interrupt lines.
+    pub(super) fn drive(&mut self, cpu: usize) {
+        let Some(c) = self.cpus.get(cpu) else { return };
+        let group = c.signalled().map(|p| p.group);
+        if c.shared.set_lines(group == Some(Group::Group1), group == Some(Group::Group0)) {
+            Sleeping::add(&mut self.sleeping, Arc::clone(&c.shared));
         }
     }
 
-    /// Highest priority (lowest number) first, then lowest INTID.
-    fn find_best(&self, cpu: usize) -> Option<Pending> {
-        let c = self.cpus.get(cpu)?;
-        let group0_on = self.ctlr & gicd::CTLR_ENABLE_GRP0 != 0 && c.interface.group0_on;
-        let group1_on = self.ctlr & gicd::CTLR_ENABLE_GRP1 != 0 && c.interface.group1_on;
-        let private = std::iter::once((0, &c.private, !0));
-        let shared = self.blocks.iter().zip(&c.spis).enumerate();
-        let shared = shared.map(|(i, (block, &targets))| ((i as u32 + 1) * 32, block, targets));
-        let mut best: Option<Pending> = None;
-        for (base, block, targets) in private.chain(shared) {
-            if targets == 0 {
-                continue;
-            }
-            let mut bits = block.candidates(group0_on, group1_on) & targets;
-            while bits != 0 {
-                let bit = bits.trailing_zeros();
-                bits &= bits - 1;
-                let priority = block.priority[bit as usize];
-                if best.is_none_or(|b| priority < b.priority) {
-                    let group = if block.group1 & (1 << bit) != 0 { Group::Group1 } else { Group::Group0 };
-                    best = Some(Pending { intid: base + bit, priority, group });
-                }
-            }
-        }
-        let lpi = c.lpis.first().filter(|lpi| group1_on && best.is_none_or(|b| lpi.priority < b.priority));
-        lpi.or(best)
+    /// Whether groups 0 and 1 are on, in the distributor and for `cpu`.
+    fn groups_on(&self, cpu: usize) -> [bool; 2] {
+        let Some(c) = self.cpus.get(cpu) else { return [false; 2] };
+        [
+            self.ctlr & gicd::CTLR_ENABLE_GRP0 != 0 && c.interface.group0_on,
+            self.ctlr & gicd::CTLR_ENABLE_GRP1 != 0 && c.interface.group1_on,
+        ]
     }
+}
+
+/// The better one of `best` and the candidates `bits` of a block that begins at INTID `base`: highest priority (lowest
+/// number) first, then lowest INTID.
+fn better(best: Option<Pending>, block: &Block, mut bits: u32, base: u32) -> Option<Pending> {
+    let mut best = best;
+    while bits != 0 {
+        let bit = bits.trailing_zeros();
+        bits &= bits - 1;
+        let priority = block.priority[bit as usize];
+        if best.is_none_or(|b| priority < b.priority) {
+            let group = if block.group1 & (1 << bit) != 0 { Group::Group1 } else { Group::Group0 };
+            best = Some(Pending { intid: base + bit, priority, group });
+        }
+    }
+    best
 }
 
 impl Cpu {
     /// The best candidate, if the interface lets it through.
     pub(super) fn signalled(&self) -> Option<Pending> {
         self.best.filter(|p| self.interface.admits(*p))
-    }
-
-    /// Drives the vCPU's interrupt lines.
-    pub(super) fn drive(&self) {
-        let group = self.signalled().map(|p| p.group);
-        self.shared.set_fiq(group == Some(Group::Group0));
-        self.shared.set_irq(group == Some(Group::Group1));
     }
 }

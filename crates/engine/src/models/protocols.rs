@@ -52,6 +52,11 @@ fn model_an_interrupt_wakes_a_halting_vcpu() {
 }
 
 #[test]
+fn model_an_interrupt_under_a_lock_wakes_a_halting_vcpu() {
+    check(3, an_interrupt_under_a_lock_wakes_a_halting_vcpu);
+}
+
+#[test]
 fn model_a_closing_queue_loses_no_work() {
     check(3, a_closing_queue_loses_no_work);
 }
@@ -284,6 +289,18 @@ fn an_interrupt_wakes_a_halting_vcpu() {
     let shared = Arc::new(VcpuShared::new(0));
     let gic = Arc::clone(&shared);
     let other = thread::spawn(move || gic.set_irq(true));
+    shared.sleep_until(None, || shared.interrupt_pending());
+    other.join().expect("no panic");
+}
+
+fn an_interrupt_under_a_lock_wakes_a_halting_vcpu() {
+    let shared = Arc::new(VcpuShared::new(0));
+    let gic = Arc::clone(&shared);
+    let other = thread::spawn(move || {
+        if gic.set_lines(true, false) {
+            gic.notify();
+        }
+    });
     shared.sleep_until(None, || shared.interrupt_pending());
     other.join().expect("no panic");
 }

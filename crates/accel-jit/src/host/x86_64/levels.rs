@@ -44,18 +44,13 @@ fn back(el: usize) -> M {
 const SP: Gpr = PINNED[PINNED.len() - 1].1;
 const _: () = assert!(PINNED[PINNED.len() - 1].0 == 31);
 
-/// Emits SVC and ERET, given the thunks that there are. `look` leaves with PC = rax.
-pub fn emit(a: &mut Asm, about: &About<'_>, t: &Thunks, look: u64) -> (u64, u64) {
-    let slowly = |a: &mut Asm, exit: Exit| {
-        let here = a.here();
-        a.store_imm(false, at!(exit_code), exit as i32);
-        a.jmp_to(t.leave_at_offset);
-        here
-    };
-    let slow = slowly(a, Exit::Svc);
-    let svc = emit_svc(a, about, slow, look);
-    let slow = slowly(a, Exit::Eret);
-    (svc, emit_eret(a, about, slow, look))
+/// Emits SVC and ERET, given the thunks that there are. `eret` does what is unusual, at page + rax; `look` leaves with
+/// PC = rax.
+pub fn emit(a: &mut Asm, about: &About<'_>, t: &Thunks, (eret, look): (u64, u64)) -> (u64, u64) {
+    let slow = a.here();
+    a.store_imm(false, at!(exit_code), Exit::Svc as i32);
+    a.jmp_to(t.leave_at_offset);
+    (emit_svc(a, about, slow, look), emit_eret(a, about, eret, look))
 }
 
 /// Goes on at the address in rax, a target of no branch; at `look` if it is not known.
@@ -120,8 +115,6 @@ fn emit_eret(a: &mut Asm, about: &About<'_>, slow: u64, look: u64) -> u64 {
     let here = a.here();
     // What is to be looked at first, or an interrupt that may be taken behind the return.
     a.op_imm(Op2::Cmp, false, at!(poll), 0);
-    a.jcc_to(Cc::NE, slow);
-    a.op8_imm(Op2::Cmp, at!(irq_hint), 0);
     a.jcc_to(Cc::NE, slow);
     for line in about.lines {
         a.mov_imm(RCX, line as i64);

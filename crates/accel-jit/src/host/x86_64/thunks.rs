@@ -34,6 +34,10 @@ pub struct SlowPaths {
     pub cas_pair: SlowPath,
     /// MRS, MSR, SYS.
     pub system: SlowPath,
+    /// MRS of EL1 of a register outside.
+    pub external_read: SlowPath,
+    /// MSR of EL1 to one.
+    pub external_write: SlowPath,
     /// DSB with maintenance outstanding.
     pub sync: SlowPath,
     /// Pointer authentication.
@@ -42,6 +46,12 @@ pub struct SlowPaths {
     pub mops: SlowPath,
     /// A vector IR instruction by the reference.
     pub vector: SlowPath,
+    /// Something may want the vCPU's attention; PC is set.
+    pub attend: SlowPath,
+    /// The same where PC is a branch target as it was given.
+    pub attend_branch: SlowPath,
+    /// ERET at EL1, which is at PC.
+    pub eret: SlowPath,
 }
 
 /// Addresses of the shared pieces.
@@ -57,6 +67,8 @@ pub struct Thunks {
     pub store_exclusive_pair: u64,
     pub cas_pair: u64,
     pub system: u64,
+    pub external_read: u64,
+    pub external_write: u64,
     pub sync: u64,
     pub pauth: u64,
     pub mops: u64,
@@ -69,12 +81,14 @@ pub struct Thunks {
     pub enter: u64,
     /// Leaves with PC = page + rax; the reason is stored already.
     pub leave_at_offset: u64,
-    /// The same for [`Exit::Look`].
+    /// Goes on at page + rax, a target of no branch, after a look at what wants the vCPU's attention.
     pub poll: u64,
     /// Leaves for [`Exit::Chain`] by the exit whose number was pushed.
     pub chain: u64,
     /// Leaves with PC = rax for [`Exit::Indirect`].
     pub indirect: u64,
+    /// Goes on at rax after a look as for `poll`.
+    pub indirect_poll: u64,
     /// Goes on at rax, whose hash is in rcx, by the second place of the jump cache; else as `indirect`.
     pub second: u64,
     /// SVC of EL0, and ERET at EL1, at page + rax; `exit_arg` is stored already.
@@ -94,6 +108,8 @@ pub struct About<'a> {
     pub lines: [u64; 2],
     /// Bits of SPSR_EL1 that there are.
     pub spsr_mask: u32,
+    /// Instructions are counted exactly: whatever wants attention leaves translated code.
+    pub counted: bool,
     /// Count what happens.
     pub count: bool,
 }
@@ -133,19 +149,13 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, about: &About<'_>) -> Thunks {
     let leave = emit_leave(a);
     t.leave_at_offset = a.here();
     emit_leave_at_offset(a, leave);
-    t.poll = a.here();
-    a.store_imm(false, at!(exit_code), Exit::Look as i32);
-    a.jmp_to(t.leave_at_offset);
     t.chain = a.here();
     a.pop(RAX);
     a.store(true, at!(exit_arg), RAX);
     a.store_imm(false, at!(exit_code), Exit::Chain as i32);
     a.jmp_to(leave);
     t.indirect = a.here();
-    if bti {
-        a.shift_imm(Shift::Shl, false, RDX, BTYPE_SHIFT);
-        a.op_mem(Op2::Or, false, at!(cpu.pstate), RDX);
-    }
+    emit_btype(a, bti);
     a.store_imm(false, at!(exit_code), Exit::Indirect as i32);
     a.store(true, at!(cpu.pc), RAX);
     a.jmp_to(leave);
@@ -153,14 +163,18 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, about: &About<'_>) -> Thunks {
     a.op_imm(Op2::Xor, false, RCX, (OTHER_JUMP as i32) << 2);
     jump_if_known(a, t.indirect);
     let look = emit_look(a, leave);
-    (t.svc, t.eret) = levels::emit(a, about, &t, look);
     let leave_saved = emit_leave_saved(a, about, look);
+    let eret = emit_at_offset(a, slow.eret, leave_saved);
+    (t.svc, t.eret) = levels::emit(a, about, &t, (eret, look));
+    (t.poll, t.indirect_poll) = emit_polls(a, slow, about, (&t, leave_saved));
     for (address, f) in [
         (&mut t.watch, slow.watch),
         (&mut t.load_exclusive_pair, slow.load_exclusive_pair),
         (&mut t.store_exclusive_pair, slow.store_exclusive_pair),
         (&mut t.cas_pair, slow.cas_pair),
         (&mut t.system, slow.system),
+        (&mut t.external_read, slow.external_read),
+        (&mut t.external_write, slow.external_write),
         (&mut t.sync, slow.sync),
         (&mut t.pauth, slow.pauth),
         (&mut t.mops, slow.mops),
@@ -179,6 +193,53 @@ pub fn emit(a: &mut Asm, slow: &SlowPaths, about: &About<'_>) -> Thunks {
         None => [t.system; 2],
     };
     t
+}
+
+/// PSTATE.BTYPE from rdx, where it is inside translated code.
+fn emit_btype(a: &mut Asm, bti: bool) {
+    if bti {
+        a.shift_imm(Shift::Shl, false, RDX, BTYPE_SHIFT);
+        a.op_mem(Op2::Or, false, at!(cpu.pstate), RDX);
+    }
+}
+
+/// What polls lead to that have found something: `poll` and `indirect_poll`.
+fn emit_polls(
+    a: &mut Asm,
+    slow: &SlowPaths,
+    about: &About<'_>,
+    (t, leave_saved): (&Thunks, u64),
+) -> (u64, u64) {
+    if about.counted {
+        let here = a.here();
+        a.store_imm(false, at!(exit_code), Exit::Look as i32);
+        a.jmp_to(t.leave_at_offset);
+        return (here, t.indirect);
+    }
+    let poll = emit_at_offset(a, slow.attend, leave_saved);
+    let indirect = a.here();
+    emit_btype(a, about.bti);
+    emit_at_pc(a, slow.attend_branch, leave_saved);
+    (poll, indirect)
+}
+
+/// Calls `f` with PC = page + rax, and goes on at PC or leaves. Nothing else in host registers than pinned ones counts.
+fn emit_at_offset(a: &mut Asm, f: SlowPath, leave_saved: u64) -> u64 {
+    let here = a.here();
+    a.op(Op2::Add, true, RAX, at!(page_va));
+    emit_at_pc(a, f, leave_saved);
+    here
+}
+
+/// The same with PC = rax.
+fn emit_at_pc(a: &mut Asm, f: SlowPath, leave_saved: u64) {
+    a.store(true, at!(cpu.pc), RAX);
+    save_pinned(a);
+    a.load(true, RSP, at!(host_sp));
+    a.lea(true, RDI, M::at(RBP, -STATE_BIAS));
+    a.mov_imm(RAX, f as usize as i64);
+    a.call_rm(RAX);
+    a.jmp_to(leave_saved);
 }
 
 fn emit_enter(a: &mut Asm, bti: bool) -> u64 {

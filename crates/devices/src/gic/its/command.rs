@@ -1,13 +1,10 @@
 //! The command queue (IHI 0069, 5.3).
 
-use std::sync::Arc;
-
 use armlet_memory::Gpa;
 
 use super::super::spec::{FIRST_LPI, gits, its as spec, its_table as layout};
-use super::table::Fault;
+use super::table::{Events, Fault};
 use super::{Its, State};
-use crate::lock;
 
 /// A command, as it stands in the queue.
 struct Command([u64; 4]);
@@ -90,8 +87,7 @@ impl Its {
     /// Carries a command out; how many LPIs were moved or looked at.
     fn execute(&self, state: &mut State, command: &Command) -> Result<u32, Fault> {
         let (device, event) = (command.device(), command.event());
-        let gic = Arc::clone(&self.gic);
-        let gic = || lock(&gic.state);
+        let gic = &self.gic;
         match command.number() {
             gits::MAPD => self.map_device(state, command)?,
             gits::MAPC if command.is_valid() => {
@@ -102,31 +98,38 @@ impl Its {
             gits::MAPTI | gits::MAPI => self.map_event(state, command)?,
             gits::MOVI => {
                 Self::check_collection(state, command.collection())?;
-                let (place, intid, _) = self.event(state, device, event)?;
-                self.set_event(state, command, place, intid)?;
+                let events = self.events(state, device)?;
+                let (_, intid, _) = self.event_in(events, event)?;
+                self.set_event(events, command, intid)?;
                 if let Some(cpu) = state.collections.cpu(command.collection()) {
-                    gic().move_lpi(intid, cpu);
+                    gic.with(|gic| gic.move_lpi(intid, cpu));
                 }
             }
             gits::MOVALL => {
                 let (from, to) = (self.check_cpu(command.cpu(2))?, self.check_cpu(command.cpu(3))?);
-                return Ok(gic().move_lpis(from, to));
+                return Ok(gic.with(|gic| gic.move_lpis(from, to)));
             }
             gits::INT => {
                 let (intid, cpu) = self.translate(state, device, event)?;
-                gic().set_lpi(cpu, intid);
+                gic.with(|gic| gic.set_lpi(cpu, intid));
             }
-            gits::CLEAR => gic().clear_lpi(self.event(state, device, event)?.1),
+            gits::CLEAR => {
+                let (_, intid, _) = self.event(state, device, event)?;
+                gic.with(|gic| gic.clear_lpi(intid));
+            }
             gits::DISCARD => {
                 let (place, intid, _) = self.event(state, device, event)?;
-                gic().clear_lpi(intid);
+                gic.with(|gic| gic.clear_lpi(intid));
                 self.store(place, 0)?;
             }
-            gits::INV => gic().reload_lpi(self.event(state, device, event)?.1),
+            gits::INV => {
+                let (_, intid, _) = self.event(state, device, event)?;
+                gic.with(|gic| gic.reload_lpi(intid));
+            }
             gits::INVALL => {
                 let id = command.collection();
                 let cpu = state.collections.cpu(id).ok_or(Fault::NoCollection(id))?;
-                return Ok(gic().reload_lpis(cpu));
+                return Ok(gic.with(|gic| gic.reload_lpis(cpu)));
             }
             gits::SYNC => {
                 self.check_cpu(command.cpu(2))?;
@@ -156,16 +159,16 @@ impl Its {
     fn map_event(&self, state: &State, command: &Command) -> Result<(), Fault> {
         let intid = command.intid();
         Self::check_collection(state, command.collection())?;
-        let place = self.events(state, command.device())?.place(command.event())?;
-        if !(FIRST_LPI..lock(&self.gic.state).lpis_end()).contains(&intid) {
+        let events = self.events(state, command.device())?;
+        if !(FIRST_LPI..self.gic.with(|gic| gic.lpis_end())).contains(&intid) {
             return Err(Fault::NoLpi(intid));
         }
-        self.set_event(state, command, place, intid)
+        self.set_event(events, command, intid)
     }
 
-    /// Writes the entry of the command's event, with its collection.
-    fn set_event(&self, state: &State, command: &Command, place: Gpa, intid: u32) -> Result<(), Fault> {
-        let last = self.events(state, command.device())?.is_last(command.event());
-        self.store(place, layout::event(intid, command.collection(), last))
+    /// Writes the entry of the command's event, one of `events`, with its collection.
+    fn set_event(&self, events: Events, command: &Command, intid: u32) -> Result<(), Fault> {
+        let (event, collection) = (command.event(), command.collection());
+        self.store(events.place(event)?, layout::event(intid, collection, events.is_last(event)))
     }
 }

@@ -250,7 +250,7 @@ impl Its {
             return;
         }
         match self.translate(&state, message.device, message.data) {
-            Ok((intid, cpu)) => lock(&self.gic.state).set_lpi(cpu, intid),
+            Ok((intid, cpu)) => self.gic.with(|gic| gic.set_lpi(cpu, intid)),
             Err(error) if state.ignores() => {
                 tracing::warn!(device = message.device, event = message.data, %error, "a message is lost");
             }

@@ -123,7 +123,12 @@ impl Its {
 
     /// An event: where its entry is, its interrupt and its collection.
     pub(super) fn event(&self, state: &State, device: u32, event: u32) -> Result<(Gpa, u32, u16), Fault> {
-        let place = self.events(state, device)?.place(event)?;
+        self.event_in(self.events(state, device)?, event)
+    }
+
+    /// The same of a device's events.
+    pub(super) fn event_in(&self, events: Events, event: u32) -> Result<(Gpa, u32, u16), Fault> {
+        let place = events.place(event)?;
         let (intid, collection) = layout::event_of(self.load(place).ok_or(Fault::NoMemory)?);
         if intid == 0 { Err(Fault::NoEvent(event)) } else { Ok((place, intid, collection)) }
     }

@@ -198,7 +198,7 @@ impl Generator {
     fn jump_to_rax(&mut self) {
         hash_rax(&mut self.asm);
         self.poll();
-        self.asm.jcc_to(Cc::NE, self.thunks.indirect);
+        self.asm.jcc_to(Cc::NE, self.thunks.indirect_poll);
         jump_if_known(&mut self.asm, self.thunks.second);
     }
 }

@@ -118,10 +118,9 @@ impl Generator {
         // What is above the scalar comes from the source.
         let clean = if out_double { self.is_clean(true, n) } else { !double && self.is_clean(false, n) };
         let n = self.vector_value(n);
-        let mut plain = None;
         match op {
             F1Op::Sqrt => {
-                plain = self.unless_plain(true, double, n);
+                self.trap_if_denormal(double, n);
                 self.asm.vex(Self::scalar(double, 0x51), X0.0, n.0, n);
             }
             F1Op::Cvt => self.asm.vex(Self::scalar(double, 0x5a), X0.0, n.0, n),
@@ -147,7 +146,6 @@ impl Generator {
         };
         self.scalar_result(out_double, d, clean);
         self.slow_from(nan, inst);
-        plain.into_iter().for_each(|not| self.slow_from(not, inst));
     }
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {
@@ -167,7 +165,9 @@ impl Generator {
             F2Op::Div => Some(0x5e),
             _ => None,
         };
-        let plain = if op == F2Op::Div { self.unless_plain(false, double, m) } else { None };
+        if op == F2Op::Div {
+            self.trap_if_denormal(double, n);
+        }
         if let Some(code) = simple {
             self.asm.vex(Self::scalar(double, code), X0.0, n.0, m);
             // Sums that are so small are exact.
@@ -215,7 +215,6 @@ impl Generator {
             }
             None => self.slow_from(nan, inst),
         }
-        plain.into_iter().for_each(|not| self.slow_from(not, inst));
     }
 
     pub(super) fn fcmp(&mut self, double: bool, signal: bool, n: VReg, m: Option<VReg>) {

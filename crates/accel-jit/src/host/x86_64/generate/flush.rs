@@ -7,17 +7,15 @@
 //! [mark](crate::host::x86_64::marks), which leads to the slow path that it has anyway.
 //!
 //! What remains: the host says nothing of a denormal operand beside a NaN, nor where it converts to integers or rounds to
-//! them, nor where it divides by zero or takes the root of a negative number.
+//! them; and where it divides by zero or takes the root of a negative number, it says something else first. Operands of
+//! these are compared with themselves before, for which the host traps.
 
 use super::vector::*;
-use super::vector_ops::*;
 use super::*;
 use crate::ir::VName;
 
-/// Predicates of comparisons that signal nothing: equal, unordered, less.
-const EQUAL: u8 = 0;
+/// The predicate of comparisons that signal nothing.
 const UNORDERED: u8 = 3;
-const LESS_QUIETLY: u8 = 0x11;
 
 impl Generator {
     /// Behind an instruction: its marks that lead nowhere yet lead to the reference, unless it is enough to note the exception.
@@ -75,27 +73,6 @@ impl Generator {
         if self.options.flush {
             self.asm.vex_imm(opc(u8::from(double), 1, 0xc2), X0.0, x.0, x, UNORDERED);
         }
-    }
-
-    /// Before a scalar quotient by `m`, or the root of it: jumps if the host would raise an exception of its own
-    /// sooner than that of a denormal operand. Clobbers X1 and EFLAGS.
-    pub(super) fn unless_plain(&mut self, root: bool, double: bool, m: Xmm) -> Option<Fixup> {
-        self.options.flush.then(|| {
-            self.vv(PXOR, X1, X1, X1);
-            self.asm.vex(opc(u8::from(double), 1, 0x2e), m.0, 0, X1);
-            self.asm.jcc(if root { Cc::B } else { Cc::E })
-        })
-    }
-
-    /// The same for elements. Clobbers X3 and EFLAGS.
-    pub(super) fn unless_all_plain(&mut self, root: bool, double: bool, m: Xmm) -> Option<Fixup> {
-        self.options.flush.then(|| {
-            self.vv(PXOR, X3, X3, X3);
-            let predicate = if root { LESS_QUIETLY } else { EQUAL };
-            self.asm.vex_imm(opc(u8::from(double), 1, 0xc2), X3.0, m.0, X3, predicate);
-            self.vv(PTEST, X3, Xmm(0), X3);
-            self.asm.jcc(Cc::NE)
-        })
     }
 }
 

@@ -1,10 +1,9 @@
 //! System registers and system instructions: the hot ones inline, the rest through one slow path.
 
 use armlet_arm::SysReg;
-use armlet_arm::sysreg::encoding;
+use armlet_arm::sysreg::{self, encoding};
 
 use super::*;
-use crate::runtime::exit::Exit;
 use crate::runtime::state::JitState;
 
 const DAIF: u16 = encoding(3, 3, 4, 2, 1);
@@ -55,7 +54,8 @@ impl Generator {
         let reads = [SysReg::SpsrEl1, SysReg::Ttbr0El1, SysReg::Ttbr1El1, SysReg::SctlrEl1, SysReg::TcrEl1];
         let find = |set: &[SysReg]| set.iter().find(|r| r.encoding() == enc).map(|r| register(*r));
         let key = if self.options.pauth { find(&keys) } else { None };
-        find(&both).or(key).or_else(|| if write { None } else { find(&reads) })
+        let other = || find(&reads).or_else(|| sysreg::stored(&self.options.features, enc).map(register));
+        find(&both).or(key).or_else(|| if write { None } else { other() })
     }
 
     /// The value of a register that never changes. EL0 may be kept from reading it, or sees another.
@@ -96,7 +96,13 @@ impl Generator {
             self.asm.load(false, g, field(std::mem::offset_of!(JitState, cpu.fp.fpcr)));
             return self.done(d, g);
         }
-        self.system_by(self.counter(enc).unwrap_or(self.thunks.system), None);
+        match self.counter(enc) {
+            Some(counter) => self.system_by(counter, None, self.word),
+            None => match self.external(enc, true) {
+                Some(reg) => self.system_by(self.thunks.external_read, None, reg as u32),
+                None => self.system_slow(None),
+            },
+        }
         let g = self.dest(d, RAX);
         self.asm.mov(g, RAX);
         self.done(d, g);
@@ -113,6 +119,11 @@ impl Generator {
             () if self.options.ecv && is(SysReg::CntvctssEl0) => Some(virtual_),
             () => None,
         }
+    }
+
+    /// A register of a device that EL1 may access whatever the state is.
+    fn external(&self, enc: u16, read: bool) -> Option<SysReg> {
+        if self.options.el0 { None } else { sysreg::external(&self.options.features, enc, read) }
     }
 
     /// FPCR: mostly the value that it has already.
@@ -162,7 +173,10 @@ impl Generator {
             self.asm.op_imm(Op2::And, false, RAX, self.options.spsr_mask as i32);
             return self.asm.store(true, register(SysReg::SpsrEl1), RAX);
         }
-        self.system_slow(Some(s));
+        match self.external(enc, false) {
+            Some(reg) => self.system_by(self.thunks.external_write, Some(s), reg as u32),
+            None => self.system_slow(Some(s)),
+        }
     }
 
     fn pstate_imm(&mut self, op1: u8, op2: u8, imm: u8) {
@@ -178,7 +192,7 @@ impl Generator {
         self.system_slow(None);
     }
 
-    /// After interrupts may have been unmasked: leaves if a line may be up.
+    /// After interrupts may have been unmasked: looks closer if a line may be up.
     fn check_interrupts(&mut self) {
         let hint = field(std::mem::offset_of!(JitState, irq_hint));
         self.asm.op_imm(Op2::Cmp, false, hint, 0);
@@ -186,21 +200,25 @@ impl Generator {
         let next = i64::from(self.offset) + 4;
         self.defer(move |g| {
             g.asm.bind(pending);
-            g.leave(Exit::Look, next);
+            g.spend(g.count);
+            g.store_dirty();
+            g.asm.mov_imm(RAX, next);
+            g.asm.jmp_to(g.thunks.poll);
         });
     }
 
     /// The instruction word tells the slow path everything; the value goes in rax, the result comes in rax.
     fn system_slow(&mut self, s: Option<Opnd>) {
-        self.system_by(self.thunks.system, s);
+        self.system_by(self.thunks.system, s, self.word);
     }
 
-    fn system_by(&mut self, thunk: u64, s: Option<Opnd>) {
+    /// The same with what the slow path needs in place of the word.
+    fn system_by(&mut self, thunk: u64, s: Option<Opnd>, what: u32) {
         self.clobber_flags();
         if let Some(s) = s {
             self.move_into(Width::X, RAX, s);
         }
-        self.asm.push_imm(self.word as i32);
+        self.asm.push_imm(what as i32);
         self.asm.push_imm(i32::from(self.offset));
         self.call_thunk(thunk);
         self.pop_words(2);

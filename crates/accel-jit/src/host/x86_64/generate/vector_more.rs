@@ -89,7 +89,7 @@ impl Generator {
                 self.clobber_flags();
                 let (a, b) = self.float_sources(q, n, m);
                 self.asm.vex(opc(u8::from(double), 1, 0x5c), X0.0, a.0, b);
-                self.unordered(double, X0, X0);
+                self.look(|g| g.unordered(double, X0, X0));
                 let slow = self.jump_if_any(X3);
                 self.asm.vex(MOVDQA, X3.0, 0, Self::sign(double));
                 self.asm.vex(opc(0, 1, 0x55), X0.0, X3.0, X0);
@@ -199,7 +199,7 @@ impl Generator {
                 let n = self.float_source(q, n);
                 self.trap_if_any_denormal(double, n);
                 self.asm.vex_imm(opc(1, 3, 0x08 + u8::from(double)), X0.0, 0, n, mode);
-                self.unordered(double, X0, X0);
+                self.look(|g| g.unordered(double, X0, X0));
                 let slow = self.jump_if_any(X3);
                 self.vector_result(d, X0, q);
                 self.slow_from(slow, inst);
@@ -229,7 +229,7 @@ impl Generator {
                 }
                 let o = if es == 2 { opc(0, 1, 0x5a) } else { opc(1, 2, 0x13) };
                 self.asm.vex(o, X0.0, 0, n);
-                self.unordered(es == 2, X0, X0);
+                self.look(|g| g.unordered(es == 2, X0, X0));
                 let slow = self.jump_if_any(X3);
                 self.vector_result(d, X0, true);
                 self.slow_from(slow, inst);

@@ -362,7 +362,9 @@ impl Generator {
             }
             (rn, rm) = (X1, X2);
         }
-        let plain = if op == V3Op::Fdiv { self.unless_all_plain(false, double, rm) } else { None };
+        if op == V3Op::Fdiv {
+            self.trap_if_any_denormal(double, rn);
+        }
         if fused {
             if q {
                 self.vmov(X0, rd);
@@ -374,7 +376,6 @@ impl Generator {
             self.asm.vex(opc(u8::from(double), 1, code), X0.0, rn.0, rm);
         }
         self.vector_nan_check(inst, d, q);
-        plain.into_iter().for_each(|not| self.slow_from(not, inst));
         true
     }
 
@@ -476,10 +477,9 @@ impl Generator {
                     self.asm.vex(opc(2, 1, 0x7e), X1.0, 0, rn);
                     s = X1;
                 }
-                let plain = self.unless_all_plain(true, es == 3, s);
+                self.trap_if_any_denormal(es == 3, s);
                 self.asm.vex(opc(u8::from(es == 3), 1, 0x51), X0.0, 0, s);
-                self.vector_nan_check(inst, d, q);
-                return plain.into_iter().for_each(|not| self.slow_from(not, inst));
+                return self.vector_nan_check(inst, d, q);
             }
             V2Op::CmEqZero | V2Op::CmGtZero | V2Op::CmGeZero | V2Op::CmLtZero | V2Op::CmLeZero => {
                 self.vv(PXOR, X1, X1, X1);
