@@ -204,3 +204,90 @@ fn flags_live_on_if_one_way_behind_a_branch_asks_for_them() {
         }
     }
 }
+
+/// ConditionHolds after comparing `a` with `b`.
+fn holds_after(cond: u32, a: u64, b: u64) -> bool {
+    let (unsigned, signed) = (a.cmp(&b), (a as i64).cmp(&(b as i64)));
+    let overflows = (a as i64).checked_sub(b as i64).is_none();
+    let base = match cond >> 1 {
+        0 => a == b,
+        1 => unsigned.is_ge(),
+        2 => (a.wrapping_sub(b) as i64) < 0,
+        3 => overflows,
+        4 => unsigned.is_gt(),
+        5 => signed.is_ge(),
+        _ => signed.is_gt(),
+    };
+    base != (cond & 1 != 0)
+}
+
+/// ConditionHolds for N, Z, C and V.
+fn holds_for(cond: u32, nzcv: u32) -> bool {
+    let bit = |n: u32| nzcv >> n & 1 != 0;
+    let (n, z, c, v) = (bit(3), bit(2), bit(1), bit(0));
+    let base = [z, c, n, v, c && !z, n == v, n == v && !z][cond as usize >> 1];
+    base != (cond & 1 != 0)
+}
+
+const CMP_X3_X4: u32 = 0xeb04_007f;
+
+fn cset(d: u32, cond: u32) -> u32 {
+    0x9a9f_07e0 | (cond ^ 1) << 12 | d
+}
+
+#[test]
+fn what_a_conditional_comparison_leaves_is_the_same_for_whoever_asks() {
+    const PAIRS: [(u64, u64); 4] = [(1, 2), (5, 5), (1 << 63, 1), (7, u64::MAX)];
+    for (cond, nzcv) in (0..14).flat_map(|cond| (0..16).map(move |nzcv| (cond, nzcv))) {
+        // cmp x3, x4; ccmp x5, x6, #nzcv, cond; orr x7, x5, x6, whose flags are lost; cset x9; add x8, x9, x8, lsl #1
+        let ccmp = 0xfa46_00a0 | cond << 12 | nzcv;
+        let mut words = Vec::new();
+        for later in 0..14 {
+            words.extend([CMP_X3_X4, ccmp]);
+            words.extend((later % 2 == 0).then_some(0xaa06_00a7));
+            words.extend([cset(9, later), 0x8b08_0528]);
+        }
+        words.extend([CMP_X3_X4, HLT]);
+        for (first, second) in PAIRS.into_iter().flat_map(|f| PAIRS.map(|s| (f, s))) {
+            let x = [(3, first.0), (4, first.1), (5, second.0), (6, second.1)];
+            let expected = (0..14).fold(0, |bits, later| {
+                let made = holds_after(cond, first.0, first.1);
+                let holds =
+                    if made { holds_after(later, second.0, second.1) } else { holds_for(later, nzcv) };
+                bits << 1 | u64::from(holds)
+            });
+            assert_eq!(run(&words, false, &x).x[8], expected, "cond {cond}, nzcv {nzcv}, {x:x?}");
+        }
+    }
+}
+
+#[test]
+fn conditions_are_kept_past_accesses() {
+    const PAIRS: [(u64, u64); 6] = [(1, 2), (2, 1), (5, 5), (1 << 63, 1), (1, 1 << 63), (7, u64::MAX)];
+    for (first, second) in (0..14).flat_map(|first| (0..14).map(move |second| (first, second))) {
+        for (a, b) in PAIRS {
+            // cmp x3, x4; str x3, [x20]; cset x8; ldr x0, [x20]; cset x9; ldr x1, [x20, x21]; cset x10; adc x11, x3, x4;
+            // ldr x2, [x20]; sbc x12, x3, x4
+            let words = [
+                CMP_X3_X4,
+                0xf900_0283,
+                cset(8, first),
+                0xf940_0280,
+                cset(9, second),
+                0xf875_6a81,
+                cset(10, first),
+                0x9a04_006b,
+                0xf940_0282,
+                0xda04_006c,
+                HLT,
+            ];
+            let s = run(&words, false, &[(3, a), (4, b), (20, ENTRY + 0x800), (21, 0)]);
+            let [f, g] = [first, second].map(|cond| u64::from(holds_after(cond, a, b)));
+            let carry = u64::from(a >= b);
+            let sums = [a.wrapping_add(b).wrapping_add(carry), a.wrapping_sub(b).wrapping_sub(1 - carry)];
+            let what = format!("conditions {first} and {second} after {a:x} with {b:x}");
+            assert_eq!(s.x[8..13], [f, g, f, sums[0], sums[1]], "{what}");
+            assert_eq!(s.x[..3], [a; 3], "{what}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! compared with what was measured.
 
 mod chart;
+mod console;
 mod disk;
 mod figures;
 mod inside;
@@ -62,6 +63,9 @@ pub struct Options {
     /// Many programs that nothing was tuned for only: a table in docs/
     #[arg(long, conflicts_with_all = ["latency", "operations", "kvm", "alone"])]
     sweep: bool,
+    /// Bulk output to consoles only
+    #[arg(long, conflicts_with_all = ["latency", "operations", "kvm"])]
+    console: bool,
     /// Leave out the workload: boots and single figures only
     #[arg(long)]
     no_workload: bool,
@@ -123,6 +127,10 @@ pub fn main(o: &Options) -> Result<()> {
         return judge(&sweep::measure(armlet, o)?);
     }
     let linux = Linux::prepare(Version::V6_12)?;
+    if o.console {
+        let peer = if o.alone { None } else { Some(Peer::prepare()?) };
+        return judge(&console::measure(&armlet, &linux, peer.as_ref())?);
+    }
     let disk = if o.no_workload { PathBuf::new() } else { disk::prepare()? };
     let mut contestants = Vec::new();
     if !o.alone {
@@ -155,6 +163,7 @@ pub fn main(o: &Options) -> Result<()> {
     let mut promises = promises::single(&armlet, &linux)?;
     let peer = if o.alone { None } else { Some(Peer::prepare()?) };
     promises.extend(latency::measure(&armlet, peer.as_ref())?);
+    promises.extend(console::measure(&armlet, &linux, peer.as_ref())?);
     promises.extend(report(&contestants));
     judge(&promises)
 }

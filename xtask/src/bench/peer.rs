@@ -90,6 +90,21 @@ impl Peer {
         c
     }
 
+    /// Linux with its console, a virtio device or the PL011, on standard input and output.
+    pub fn console(&self, linux: &Linux, words: &str, virtio: bool) -> Command {
+        let mut c = self.program();
+        c.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-m", "1024", "-display", "none"]);
+        c.args(["-nodefaults", "-monitor", "none", "-no-reboot", "-chardev", "stdio,id=c0"]);
+        if virtio {
+            c.args(["-serial", "none", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c0"]);
+        } else {
+            c.args(["-serial", "chardev:c0"]);
+        }
+        c.arg("-kernel").arg(&linux.image).arg("-initrd").arg(&linux.initrd);
+        c.args(["-append", &format!("console=ttyAMA0 {words}")]);
+        c
+    }
+
     /// A bare-metal program that waits for gdb at `socket`.
     pub fn debugged(&self, program: &Path, smp: &str, socket: &Path) -> Command {
         let mut c = self.bare(program, smp);

@@ -289,20 +289,7 @@ impl<M: Machine> Frame<'_, M> {
 
     /// ConditionHolds.
     pub(super) fn holds(&self, cond: Cond) -> bool {
-        let p = self.cpu.pstate;
-        let (n, z, c, v) =
-            (p.contains(Pstate::N), p.contains(Pstate::Z), p.contains(Pstate::C), p.contains(Pstate::V));
-        let base = match cond.0 >> 1 {
-            0 => z,
-            1 => c,
-            2 => n,
-            3 => v,
-            4 => c && !z,
-            5 => n == v,
-            6 => n == v && !z,
-            _ => return true,
-        };
-        base != (cond.0 & 1 != 0)
+        cond.holds_for((self.cpu.pstate & Pstate::NZCV).bits().wrapping_shr(28) as u8)
     }
 
     fn address(&self, a: Addr) -> u64 {

@@ -177,6 +177,22 @@ impl Cond {
     pub const fn always(self) -> bool {
         self.0 >= 14
     }
+
+    /// ConditionHolds, for N, Z, C and V in bits 3 to 0 (Arm ARM, shared pseudocode).
+    pub const fn holds_for(self, nzcv: u8) -> bool {
+        let (n, z, c, v) = (nzcv & 8 != 0, nzcv & 4 != 0, nzcv & 2 != 0, nzcv & 1 != 0);
+        let base = match self.0 >> 1 {
+            0 => z,
+            1 => c,
+            2 => n,
+            3 => v,
+            4 => c && !z,
+            5 => n == v,
+            6 => n == v && !z,
+            _ => return true,
+        };
+        base != (self.0 & 1 != 0)
+    }
 }
 
 /// What a side exit or conditional branch tests.

@@ -92,6 +92,11 @@ impl Inst {
         )
     }
 
+    /// Asks NZCV for C and nothing else.
+    pub fn asks_for_carry(&self) -> bool {
+        matches!(self, Self::AddCarry { .. } | Self::AluFlags { op: FlagOp::Adc | FlagOp::Sbc, .. })
+    }
+
     /// The condition that it asks NZCV for, if it asks for nothing else.
     pub fn condition(&self) -> Option<Cond> {
         match *self {

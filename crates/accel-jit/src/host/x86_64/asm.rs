@@ -579,6 +579,17 @@ impl Asm {
         self.b(v as u8);
     }
 
+    /// op d, s on bytes
+    pub fn op8(&mut self, o: Op2, d: Gpr, s: Gpr) {
+        self.legacy(Opc { pp: 0, map: 0, op: (o as u8) << 3 | 2, w: false }, d.0, s.into(), true);
+    }
+
+    /// test byte m, imm8
+    pub fn test8_imm(&mut self, m: M, v: u8) {
+        self.legacy(Opc { pp: 0, map: 0, op: 0xf6, w: false }, 0, m.into(), true);
+        self.b(v);
+    }
+
     /// test a, b
     pub fn test(&mut self, w: bool, a: impl Into<Rm>, b: Gpr) {
         self.legacy(Opc { pp: 0, map: 0, op: 0x85, w }, b.0, a.into(), false);

@@ -16,6 +16,10 @@ impl Generator {
     pub(super) fn shift_keeping_flags(&mut self, host: Shift, w: Width, d: Reg, a: Reg, n: u8) {
         let g = self.dest_over(d, a.into(), RAX);
         let a = self.loc(a);
+        if let (Shift::Shl, 1, Loc::Host(a)) = (host, n, a) {
+            self.asm.lea(w == Width::X, g, M::indexed(a, a, 0, 0));
+            return self.done(d, g);
+        }
         self.asm.mov_imm(RAX, i64::from(n));
         self.asm.shiftx(host, w == Width::X, g, a, RAX);
         self.done(d, g);

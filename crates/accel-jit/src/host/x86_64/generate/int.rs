@@ -131,8 +131,10 @@ impl Generator {
         let (a, b) = if commutes && self.is_in(b, g) && !self.is_in(a, g) { (b, a) } else { (a, b) };
         // Subtraction into its own second operand goes through rax.
         let t = if self.is_in(b, g) && !self.is_in(a, g) { RAX } else { g };
-        let s = if matches!(b, Opnd::Imm(_)) { s } else { RAX };
-        let b = self.source(w, b, s);
+        let b = match b {
+            Opnd::Reg(_) if t != RAX => self.source_in_register(w, b, RAX),
+            _ => self.source(w, b, s),
+        };
         if !self.is_in(a, t) {
             self.move_into(w, t, a);
         }
@@ -241,8 +243,8 @@ impl Generator {
             FlagOp::Sbc => Some(Carry::Inverted),
             _ => None,
         };
-        if carry_in.is_some() && !matches!(self.nzcv, Nzcv::One { .. }) {
-            self.flags_to_host();
+        if carry_in.is_some() {
+            self.find_carry();
         }
         let s = self.scratch();
         let g = self.dest(d, RAX);
@@ -260,14 +262,14 @@ impl Generator {
             }
         };
         let b_in_g = self.is_in(b, g);
-        let b = self.source(w, b, s);
+        let b = self.source_in_register(w, b, s);
         if op == FlagOp::And {
             self.flags_and(w, d, g, a, b);
         } else if op == FlagOp::Sub && d == Reg::NONE {
             self.compare(w, a, b);
         } else {
             let t = if b_in_g { RAX } else { g };
-            self.move_into(w, t, a);
+            self.move_to_change(w, t, a);
             if let Some(want) = carry_in {
                 self.set_carry(want);
             }
@@ -315,7 +317,7 @@ impl Generator {
     }
 
     /// cmp a, b with a in a register or in memory.
-    fn compare(&mut self, w: Width, a: Opnd, b: Source) {
+    pub(super) fn compare(&mut self, w: Width, a: Opnd, b: Source) {
         let a_loc = match a {
             Opnd::Reg(r) => self.loc(r),
             Opnd::Imm(_) => Loc::Host(self.value(a, RAX)),
@@ -334,24 +336,9 @@ impl Generator {
         }
     }
 
-    /// Makes CF what `want` says, NZCV being in EFLAGS, or C in a register.
-    fn set_carry(&mut self, want: Carry) {
-        let carry = match self.nzcv {
-            Nzcv::Host { carry, .. } => carry,
-            Nzcv::One { cond, holds } => {
-                self.asm.op8_imm(Op2::Cmp, holds, 1);
-                if cond == CARRY_SET { Carry::Inverted } else { Carry::Same }
-            }
-            _ => return,
-        };
-        if carry != want {
-            self.asm.cmc();
-        }
-    }
-
     fn add_carry(&mut self, sub: bool, w: Width, d: Reg, a: Opnd, b: Opnd) {
-        if !matches!(self.nzcv, Nzcv::One { .. }) {
-            self.flags_to_host();
+        self.find_carry();
+        if matches!(self.nzcv, Nzcv::Host { .. }) {
             let later = self.nzcv_wanted[self.index + 1];
             match later {
                 Wanted::Nothing => {}
@@ -361,7 +348,7 @@ impl Generator {
         }
         let s = self.scratch();
         let g = self.dest(d, RAX);
-        let b = self.source(w, b, s);
+        let b = self.source_in_register(w, b, s);
         self.move_into(w, RAX, a);
         self.set_carry(if sub { Carry::Inverted } else { Carry::Same });
         self.op2(if sub { Op2::Sbb } else { Op2::Adc }, w, RAX, b);
@@ -795,34 +782,6 @@ impl Generator {
                 self.asm.lea(x(w), t, M::at(t, 1));
             }
         }
-    }
-
-    fn cond_compare(&mut self, add: bool, w: Width, (a, b): (Opnd, Opnd), cond: Cond, nzcv: u8) {
-        let s = self.scratch();
-        let otherwise = if cond.always() {
-            None
-        } else {
-            let cc = self.host_condition(cond);
-            Some(self.asm.jcc(cc.invert()))
-        };
-        let b = self.source(w, b, s);
-        if add {
-            self.move_into(w, RAX, a);
-            self.op2(Op2::Add, w, RAX, b);
-            self.asm.cmc();
-        } else {
-            self.compare(w, a, b);
-        }
-        if let Some(otherwise) = otherwise {
-            let done = self.asm.jmp();
-            self.asm.bind(otherwise);
-            let slot = crate::runtime::state::nzcv_from_arm(u32::from(nzcv) << 28);
-            self.asm.mov_imm(RAX, i64::from(slot));
-            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
-            self.asm.sahf();
-            self.asm.bind(done);
-        }
-        self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: false };
     }
 
     fn get_nzcv(&mut self, d: Reg) {

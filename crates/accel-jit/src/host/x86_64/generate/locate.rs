@@ -292,13 +292,17 @@ impl Locations {
     }
 
     /// A register for a condition, to be kept until [`Locations::drop_condition`]; not one that instructions have in mind.
-    pub fn take_condition(&mut self) -> Option<Gpr> {
+    /// If it is `idle`, nobody else reads what is there.
+    pub fn take_condition(&mut self, idle: bool) -> Option<Gpr> {
         if self.condition.is_some() || self.only.count_ones() >= MOST_ALONE {
             return None;
         }
         let fits = |i: &usize| match self.holders[*i] {
             Holder::Free => true,
-            Holder::Copy(_) => !self.is_locked(*i) && self.only & 1 << *i == 0,
+            Holder::Copy(r) => {
+                let read = idle && self.next_read(r, true) != NEVER;
+                !read && !self.is_locked(*i) && self.only & 1 << *i == 0
+            }
             _ => false,
         };
         let i = (FIRST_UNBOUND..POOL).find(fits)?;
@@ -598,6 +602,18 @@ impl Generator {
                 }
             }
             Opnd::Reg(r) => Source::Rm(self.loc(r).into()),
+        }
+    }
+
+    /// The same, but a guest register that lives in memory goes through `s`, too: the host knows what was stored a moment ago
+    /// where it is loaded, at once, but takes several cycles where an operation has it as its operand.
+    pub(super) fn source_in_register(&mut self, w: Width, o: Opnd, s: Gpr) -> Source {
+        match self.source(w, o, s) {
+            Source::Rm(Rm::M(m)) => {
+                self.asm.load(w == Width::X, s, m);
+                Source::Rm(s.into())
+            }
+            other => other,
         }
     }
 

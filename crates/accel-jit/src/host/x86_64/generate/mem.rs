@@ -13,7 +13,7 @@ use crate::mmu::{LINES, NO_COPY, Place, SideEntry, SlowAccess, TlbSet};
 use crate::runtime::state::JitState;
 
 /// NOT C in the form in which NZCV is kept.
-const NOT_CARRY: i32 = 0x100;
+pub(super) const NOT_CARRY: i32 = 0x100;
 
 /// Where the data of an access is, and how to get at the slow path.
 pub(super) struct Probed {
@@ -190,7 +190,7 @@ impl Generator {
             if let (Opnd::Reg(base), Some(stretch)) = (addr.base, self.window_ahead()) {
                 return self.open_window(base, addr.disp, stretch, p.write);
             }
-            if let Some(site) = self.site_for(addr, p) {
+            if let Some(site) = self.site_for(p) {
                 self.clobber_flags();
                 let (address, s, t) = self.address_then_scratch(addr);
                 return self.probe_site(site, address, p, (s, t));

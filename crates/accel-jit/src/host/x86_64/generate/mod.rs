@@ -14,6 +14,7 @@ mod count;
 mod crypto;
 mod cumulative;
 mod flagless;
+mod flags;
 mod float;
 mod flush;
 mod int;
@@ -46,6 +47,7 @@ use crate::mmu::SideEntry;
 use crate::runtime::exit::Exit;
 
 use carry::Carried;
+use flags::{CARRY_SET, Carry, Nzcv, Wanted, float_condition};
 use locate::Locations;
 use sites::{Elsewhere, Sites};
 use vector::{VectorCache, vector_names};
@@ -119,52 +121,6 @@ pub struct ExitSite {
 
 /// Bytes from the inner and the warm entry on that invalidation may overwrite.
 const ENTRY_ROOM: usize = 16;
-
-/// How NZCV is kept at this point.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Nzcv {
-    /// In the slot.
-    Slot,
-    /// In EFLAGS, with this carry; also in the slot if `saved`.
-    Host { carry: Carry, saved: bool },
-    /// In EFLAGS as the host compares floating-point numbers, the second with the first if `swapped`; also in the slot
-    /// if `saved`.
-    Float { swapped: bool, saved: bool },
-    /// Lost, but for whether this condition holds, which is 1 or 0 in this byte.
-    One { cond: Cond, holds: Rm },
-}
-
-/// The condition that C is set.
-const CARRY_SET: Cond = Cond(2);
-
-/// What is wanted of NZCV.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wanted {
-    Nothing,
-    /// Whether this condition holds, or its opposite.
-    One(Cond),
-    All,
-}
-
-impl Wanted {
-    /// Before somebody who asks for `cond`, and for no more.
-    fn and(self, cond: Cond) -> Self {
-        match self {
-            Self::Nothing if !cond.always() => Self::One(cond),
-            Self::One(other) if cond == other || cond == other.invert() => self,
-            _ => Self::All,
-        }
-    }
-}
-
-/// How CF relates to the guest's C.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Carry {
-    /// CF is NOT C (after a subtraction).
-    Inverted,
-    /// CF is C (after an addition or a logical operation).
-    Same,
-}
 
 /// Code that is seldom executed, to be emitted behind the block.
 enum Cold {
@@ -456,6 +412,8 @@ impl Generator {
             }
             if let Some(cond) = inst.condition() {
                 condition = Some(cond);
+            } else if inst.asks_for_carry() {
+                condition = Some(CARRY_SET);
             } else if facts.reads_flags || facts.writes_flags {
                 condition = None;
             }
@@ -469,152 +427,11 @@ impl Generator {
         }
     }
 
-    /// True if NZCV as it was before the current instruction is wanted by it or later.
-    fn nzcv_needed(&self) -> bool {
-        self.nzcv_wanted[self.index] != Wanted::Nothing
-    }
-
-    /// Stores NZCV to its slot if it is only in EFLAGS and somebody may want it. Clobbers rax, keeps EFLAGS.
-    fn save_nzcv(&mut self) {
-        if let Nzcv::Host { carry, saved: false } = self.nzcv
-            && self.nzcv_needed()
-        {
-            if carry == Carry::Same {
-                self.asm.cmc();
-            }
-            self.asm.lahf();
-            self.asm.setcc(Cc::O, RAX);
-            self.asm.store16(self.nzcv_slot(), RAX);
-            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: true };
-        }
-        if let Nzcv::Float { swapped, saved: false } = self.nzcv
-            && self.nzcv_needed()
-        {
-            self.compared_slot(swapped);
-            self.asm.store16(self.nzcv_slot(), RAX);
-            self.nzcv = Nzcv::Float { swapped, saved: true };
-        }
-    }
-
-    /// To be called before EFLAGS is clobbered by an instruction that does not define NZCV.
-    fn clobber_flags(&mut self) {
-        if let Wanted::One(cond) = self.nzcv_wanted[self.index]
-            && self.save_condition(cond)
-        {
-            return;
-        }
-        self.save_nzcv();
-        self.flags_lost();
-    }
-
-    /// EFLAGS is clobbered, and what is wanted of NZCV is elsewhere.
-    fn flags_lost(&mut self) {
-        if !matches!(self.nzcv, Nzcv::One { .. }) {
-            self.nzcv = Nzcv::Slot;
-        }
-    }
-
-    /// Saves nothing of NZCV, which is only in EFLAGS, but whether `cond` holds. False if that cannot be done, or need not.
-    /// Keeps EFLAGS, but for the carry.
-    fn save_condition(&mut self, cond: Cond) -> bool {
-        match self.nzcv {
-            Nzcv::Host { saved: false, .. } => {}
-            Nzcv::Float { swapped, saved: false } if float_condition(cond, swapped).is_some() => {}
-            _ => return false,
-        }
-        let cc = self.host_condition(cond);
-        let holds = match self.locations.take_condition() {
-            Some(g) => {
-                self.asm.setcc(cc, g);
-                g.into()
-            }
-            None => {
-                let slot = field(std::mem::offset_of!(crate::runtime::state::JitState, condition));
-                self.asm.setcc_mem(cc, slot);
-                slot.into()
-            }
-        };
-        self.nzcv = Nzcv::One { cond, holds };
-        true
-    }
-
-    /// Lets go of a condition's register if nobody asks for it any more.
-    fn release_condition(&mut self) {
-        match self.nzcv {
-            Nzcv::One { .. } if self.nzcv_wanted[self.index + 1] == Wanted::Nothing => self.nzcv = Nzcv::Slot,
-            Nzcv::One { .. } => return,
-            _ => {}
-        }
-        self.locations.drop_condition();
-    }
-
     /// Gets out of what invalidation overwrites, before a place that a slow path may come back to: the access may
     /// itself have invalidated its block. Changes nothing.
     fn leave_entry(&mut self) {
         while self.asm.len() < self.warm_entry as usize + ENTRY_ROOM {
             self.asm.lea(true, RAX, M::at(RAX, 0));
-        }
-    }
-
-    fn nzcv_slot(&self) -> M {
-        field(std::mem::offset_of!(crate::runtime::state::JitState, nzcv))
-    }
-
-    /// The host condition for `cond`; brings NZCV into EFLAGS if it is not there. May clobber rax.
-    fn host_condition(&mut self, cond: Cond) -> Cc {
-        if let Nzcv::Float { swapped, .. } = self.nzcv
-            && let Some(cc) = float_condition(cond, swapped)
-        {
-            return cc;
-        }
-        if let Nzcv::One { cond: known, holds } = self.nzcv {
-            debug_assert!(cond == known || cond == known.invert(), "a condition that was not kept");
-            self.asm.op8_imm(Op2::Cmp, holds, 1);
-            return if cond == known { Cc::E } else { Cc::NE };
-        }
-        self.flags_to_host();
-        let Nzcv::Host { mut carry, saved } = self.nzcv else { unreachable!("flags were just brought in") };
-        if matches!(cond.0, 8 | 9) && carry == Carry::Same {
-            self.asm.cmc();
-            carry = Carry::Inverted;
-            self.nzcv = Nzcv::Host { carry, saved };
-        }
-        let inverted = carry == Carry::Inverted;
-        match cond.0 {
-            0 => Cc::E,
-            1 => Cc::NE,
-            2 if inverted => Cc::AE,
-            2 => Cc::B,
-            3 if inverted => Cc::B,
-            3 => Cc::AE,
-            4 => Cc::S,
-            5 => Cc::NS,
-            6 => Cc::O,
-            7 => Cc::NO,
-            8 => Cc::A,
-            9 => Cc::BE,
-            10 => Cc::GE,
-            11 => Cc::L,
-            12 => Cc::G,
-            _ => Cc::LE,
-        }
-    }
-
-    /// Loads NZCV from its slot into EFLAGS if it is not there. Clobbers rax then.
-    fn flags_to_host(&mut self) {
-        debug_assert!(!matches!(self.nzcv, Nzcv::One { .. }), "more is asked than was kept");
-        if let Nzcv::Float { swapped, saved } = self.nzcv {
-            self.compared_slot(swapped);
-            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
-            self.asm.sahf();
-            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved };
-        }
-        if self.nzcv == Nzcv::Slot {
-            let slot = self.nzcv_slot();
-            self.asm.movzx16(RAX, slot);
-            self.asm.op8_imm(Op2::Add, RAX, 0x7f);
-            self.asm.sahf();
-            self.nzcv = Nzcv::Host { carry: Carry::Inverted, saved: true };
         }
     }
 
@@ -716,23 +533,4 @@ impl Generator {
             _ => self.vector(inst),
         }
     }
-}
-
-/// The host condition for `cond` after a comparison of floating-point numbers, if one is enough.
-fn float_condition(cond: Cond, swapped: bool) -> Option<Cc> {
-    Some(match (cond.0, swapped) {
-        (6, _) => Cc::P,
-        (7, _) => Cc::NP,
-        (10, false) => Cc::AE,
-        (11, false) => Cc::B,
-        (12, false) => Cc::A,
-        (13, false) => Cc::BE,
-        // Less, and not unordered; the opposite.
-        (3 | 4, true) => Cc::A,
-        (2 | 5, true) => Cc::BE,
-        // Greater or unordered; the opposite.
-        (8, true) => Cc::B,
-        (9, true) => Cc::AE,
-        _ => return None,
-    })
 }

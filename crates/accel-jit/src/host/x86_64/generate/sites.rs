@@ -18,41 +18,49 @@ impl Registers {
         self.0[usize::from(r.0 >> 6)] & 1 << (r.0 & 63) != 0
     }
 
-    fn remove(&mut self, r: Reg) {
-        self.0[usize::from(r.0 >> 6)] &= !(1 << (r.0 & 63));
+    fn set(&mut self, r: Reg, on: bool) {
+        let bit = 1 << (r.0 & 63);
+        let word = &mut self.0[usize::from(r.0 >> 6)];
+        *word = if on { *word | bit } else { *word & !bit };
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
     }
 }
 
 /// The sites of one block.
+#[derive(Default)]
 pub(super) struct Sites {
-    /// Registers that move on steadily; none if the block is no loop.
-    steady: Registers,
+    /// Which instructions of the loop access what moves on steadily; none if the block is no loop.
+    steady: Vec<bool>,
     /// The number of the next site of each class.
     next: [u8; SITE_CLASSES],
-    /// Where the loop ends.
-    end: usize,
-}
-
-impl Default for Sites {
-    fn default() -> Self {
-        Self { steady: Registers([0; 4]), next: [0; SITE_CLASSES], end: 0 }
-    }
 }
 
 impl Sites {
     /// Ready for a block.
     pub fn prepare(&mut self, block: &Block) {
-        *self = Self::default();
+        self.steady.clear();
         let Some(body) = block.loop_body() else { return };
         // Blocks of one program share few sites.
         self.next = [(block.first_offset() >> 4) as u8 % SITES as u8; SITE_CLASSES];
-        (self.steady, self.end) = (steady(body), body.len());
+        let mut before = Registers([u64::MAX; 4]);
+        loop {
+            self.steady.clear();
+            let after = follow(body, before, &mut self.steady);
+            // What the last round made of a register is what the next one begins with.
+            let both = before.and(after);
+            if both == before {
+                return;
+            }
+            before = both;
+        }
     }
 
-    /// The site of an access in its turn, if it is to have one.
-    fn take(&mut self, addr: Addr, bytes: u8, write: bool) -> Option<usize> {
-        let steady = |o: Opnd| matches!(o, Opnd::Reg(r) if self.steady.has(r));
-        if !steady(addr.base) || !addr.index.is_none_or(|i| steady(i.into())) || !bytes.is_power_of_two() {
+    /// The site of instruction `i`'s access in its turn, if it is to have one.
+    fn take(&mut self, i: usize, bytes: u8, write: bool) -> Option<usize> {
+        if !*self.steady.get(i)? || !bytes.is_power_of_two() {
             return None;
         }
         let class = 2 * bytes.trailing_zeros() as usize + usize::from(write);
@@ -63,7 +71,7 @@ impl Sites {
     }
 }
 
-/// Adds to a register what another one has: nobody knows how far that is.
+/// Adds to a register what another one has: nobody knows how far that is, over many rounds.
 fn strides(inst: &Inst) -> bool {
     match *inst {
         Inst::Alu { d, a, b: Opnd::Reg(b), .. } => a == Opnd::Reg(d) || b == d,
@@ -72,29 +80,32 @@ fn strides(inst: &Inst) -> bool {
     }
 }
 
-/// Registers that change only by constants, or are sums, differences, shifts and moves of such registers.
-fn steady(body: &[Inst]) -> Registers {
-    let mut steady = Registers([u64::MAX; 4]);
-    loop {
-        let before = steady;
-        for inst in body {
-            let facts = inst.facts();
-            let smooth = matches!(
-                inst,
-                Inst::Mov { .. }
-                    | Inst::Alu { op: AluOp::Add | AluOp::Sub | AluOp::Shl, .. }
-                    | Inst::AluFlags { op: FlagOp::Add | FlagOp::Sub, .. }
-                    | Inst::Unary { op: UnaryOp::SextW | UnaryOp::ZextW, .. }
-            );
-            if smooth && !strides(inst) && facts.uses.iter().all(|r| steady.has(*r)) {
-                continue;
-            }
-            facts.definitions.into_iter().filter(|d| *d != Reg::NONE).for_each(|d| steady.remove(d));
-        }
-        if steady == before {
-            return steady;
+/// Goes round the loop, in which at first the registers in `steady` change from round to round only by constants, or are
+/// sums, differences, shifts and moves of such registers. Notes which accesses are by such; which registers are it at last.
+fn follow(body: &[Inst], mut steady: Registers, accesses: &mut Vec<bool>) -> Registers {
+    // Those that have been made in this round, and not from what they were.
+    let mut fresh = Registers([0; 4]);
+    for inst in body {
+        accesses.push(inst.any_access().is_some_and(|a| {
+            let is = |r: Reg| steady.has(r);
+            matches!(a.addr.base, Opnd::Reg(base) if is(base)) && a.addr.index.is_none_or(is)
+        }));
+        let facts = inst.facts();
+        let smooth = matches!(
+            inst,
+            Inst::Mov { .. }
+                | Inst::Alu { op: AluOp::Add | AluOp::Sub | AluOp::Shl, .. }
+                | Inst::AluFlags { op: FlagOp::Add | FlagOp::Sub, .. }
+                | Inst::Unary { op: UnaryOp::SextW | UnaryOp::ZextW, .. }
+        );
+        let used = || facts.uses.iter().filter(|r| **r != Reg::NONE);
+        for d in facts.definitions.into_iter().filter(|d| *d != Reg::NONE) {
+            let again = used().any(|r| *r == d) && !fresh.has(d);
+            steady.set(d, smooth && !(again && strides(inst)) && used().all(|r| steady.has(*r)));
+            fresh.set(d, !again);
         }
     }
+    steady
 }
 
 /// What the code behind the block that looks for another page has to know.
@@ -123,9 +134,8 @@ fn host(site: usize) -> M {
 
 impl Generator {
     /// Looks in the access's site, if it is to have one.
-    pub(super) fn site_for(&mut self, addr: Addr, p: Probe) -> Option<usize> {
-        let once = self.accesses == 1 && self.index < self.sites.end;
-        if once { self.sites.take(addr, p.bytes, p.write) } else { None }
+    pub(super) fn site_for(&mut self, p: Probe) -> Option<usize> {
+        if self.accesses == 1 { self.sites.take(self.index, p.bytes, p.write) } else { None }
     }
 
     /// The access at `address` by its site; s is the host's address then.
@@ -186,6 +196,26 @@ mod tests {
     }
 
     #[test]
+    fn a_register_counts_for_what_it_is_just_there() {
+        let list = block(&[
+            // X1 and X5 are made anew in each round, X6 is not.
+            add(1, 2, Reg(3).into()),
+            add(1, 1, Reg(4).into()),
+            load(1, 1),
+            load(7, 1),
+            Inst::Mov { w: Width::X, d: Reg(5), s: Reg(2).into() },
+            load(7, 5),
+            load(7, 6),
+            add(6, 6, Reg(4).into()),
+            add(2, 2, Opnd::Imm(8)),
+        ]);
+        let mut sites = Sites::default();
+        sites.prepare(&list);
+        let steady: Vec<usize> = (0..9).filter(|i| sites.take(*i, 8, false).is_some()).collect();
+        assert_eq!(steady, [2, 5]);
+    }
+
+    #[test]
     fn only_steady_accesses_of_loops_have_sites_and_each_its_own() {
         let list = block(&[
             load(0, 0),
@@ -193,19 +223,21 @@ mod tests {
             add(2, 2, Opnd::Imm(8)),
             add(3, 2, Reg(4).into()),
             add(5, 5, Reg(4).into()),
+            load(9, 3),
+            load(9, 1),
+            load(9, 5),
         ]);
-        let at = |base| Addr::offset(Reg(base), 0);
         let mut sites = Sites::default();
         sites.prepare(&list);
-        assert_eq!(sites.take(at(0), 8, false), None, "its address comes from memory");
-        assert_eq!(sites.take(at(1), 8, false), None, "so does this");
-        assert_eq!(sites.take(at(5), 8, false), None, "nobody knows how far it goes");
-        assert_eq!(sites.take(at(2), 24, false), None, "no power of two");
-        let [a, b, c] = [(2, false), (3, false), (3, true)].map(|(r, w)| sites.take(at(r), 8, w));
+        assert_eq!(sites.take(0, 8, false), None, "its address comes from memory");
+        assert_eq!(sites.take(6, 8, false), None, "so does this");
+        assert_eq!(sites.take(7, 8, false), None, "nobody knows how far it goes");
+        assert_eq!(sites.take(1, 24, false), None, "no power of two");
+        let [a, b, c] = [(1, false), (5, false), (5, true)].map(|(i, w)| sites.take(i, 8, w));
         assert!(a.is_some() && b.is_some() && c.is_some() && a != b && b != c && a != c);
         let mut straight = list;
         straight.insts.pop();
         sites.prepare(&straight);
-        assert_eq!(sites.take(at(2), 8, false), None, "no loop");
+        assert_eq!(sites.take(1, 8, false), None, "no loop");
     }
 }
