@@ -7,7 +7,7 @@
 //! rounding, and the host, which looks afterwards, does not.
 
 use super::known_float::host_rounding;
-use super::odd::Scalars;
+use super::odd::{Scalar, Scalars};
 use super::vector::*;
 use super::*;
 use crate::runtime::state::{FcmpSlots, JitState};
@@ -19,7 +19,7 @@ impl Generator {
     }
 
     /// Compares `x` with itself: parity tells of a NaN.
-    fn is_nan(&mut self, double: bool, x: Xmm) {
+    pub(super) fn is_nan(&mut self, double: bool, x: Xmm) {
         self.look(|g| g.asm.vex(opc(u8::from(double), 1, 0x2e), x.0, 0, x));
     }
 
@@ -118,6 +118,7 @@ impl Generator {
         // What is above the scalar comes from the source.
         let clean = if out_double { self.is_clean(true, n) } else { !double && self.is_clean(false, n) };
         let n = self.vector_value(n);
+        let [source, result] = [n, X0].map(|x| Xmm(self.asm.hardware(x.0)));
         match op {
             F1Op::Sqrt => {
                 self.trap_if_denormal(double, n);
@@ -145,7 +146,7 @@ impl Generator {
             self.asm.jcc(Cc::P)
         };
         self.scalar_result(out_double, d, clean);
-        self.slow_from(nan, inst);
+        self.odd_one_from(nan, inst, d, Scalar { double: [double, out_double], n: source, result });
     }
 
     fn float2(&mut self, inst: &Inst, op: F2Op, double: bool, (d, n, m): (VReg, VReg, VReg)) {

@@ -5,6 +5,7 @@
 
 use super::known::Known;
 use super::known_float::{CVTDQ2PS, CVTTPS2DQ, NOT_LESS, QUIETLY, ROUND, host_rounding};
+use super::odd::Scalar;
 use super::vector::*;
 use super::vector_ops::*;
 use super::*;
@@ -156,6 +157,13 @@ impl Generator {
             self.known_result(k, k.shape.bytes());
             return;
         }
+        let slow = self.odd_halves(odd);
+        self.known_result(k, k.shape.bytes());
+        self.slow_from(slow, inst);
+    }
+
+    /// Jumps if X0 has odd halves. Clobbers the other scratch registers.
+    fn odd_halves(&mut self, odd: Odd) -> Fixup {
         let [abs, least] = Self::magnitudes(2);
         self.asm.vex(PAND, X1.0, X0.0, abs);
         self.every(X2, 1, INFINITY);
@@ -165,9 +173,7 @@ impl Generator {
             self.vv(POR, X2, X2, X1);
         }
         self.vv(PTEST, X2, Xmm(0), X2);
-        let slow = self.asm.jcc(Cc::NE);
-        self.known_result(k, k.shape.bytes());
-        self.slow_from(slow, inst);
+        self.asm.jcc(Cc::NE)
     }
 
     fn half_sign(&mut self, clears: bool, k: Known) -> bool {
@@ -604,14 +610,16 @@ impl Generator {
             VName::HalfToSingle | VName::HalfToDouble => {
                 let n = self.half_operand(half, k.op.n);
                 self.asm.vex(TO_SINGLES, X0.0, 0, n);
-                self.asm.vex(opc(0, 1, 0x2e), X0.0, 0, X0);
-                let nan = self.asm.jcc(Cc::P);
                 let double = name == VName::HalfToDouble;
                 if double {
                     self.vv(opc(2, 1, 0x5a), X0, X0, X0);
                 }
+                let result = Xmm(self.asm.hardware(X0.0));
+                self.is_nan(double, X0);
+                let nan = self.asm.jcc(Cc::P);
                 self.vector_adopt(k.op.d, X0, if double { 64 } else { 32 });
-                return self.slow_from(nan, inst);
+                let scalar = Scalar { double: [double; 2], n: result, result };
+                return self.odd_one_from(nan, inst, k.op.d, scalar);
             }
             VName::SingleToHalf => {
                 let n = self.clean(k.op.n, 4);
@@ -631,6 +639,10 @@ impl Generator {
                 self.asm.vex(CVTPD2PS, X0.0, 0, X0);
             }
         }
-        self.half_result(half, Odd::NanOrLeast, inst);
+        self.narrow_halves(half);
+        let result = Xmm(self.asm.hardware(X0.0));
+        let odd = self.odd_halves(Odd::NanOrLeast);
+        self.known_result(half, 2);
+        self.odd_half_from(odd, inst, k.op.d, result);
     }
 }
