@@ -318,9 +318,10 @@ fn what_is_read_is_not_overwritten() {
 #[test]
 fn limits_of_the_host_are_told_like_other_mistakes() {
     let folder = Folder::new("limits");
-    for (limit, cause, mend) in
-        [("-n 7", "Too many open files", "raise the limit"), ("-f 1000", "File too large", "--memory")]
-    {
+    for (limit, cause, mend) in [
+        ("-n 7", "Too many open files", "raise the limit"),
+        ("-v 900000", "Cannot allocate memory", "--memory"),
+    ] {
         let run =
             format!("ulimit {limit}; exec {} run --serial none --timeout 20", env!("CARGO_BIN_EXE_armlet"));
         let output = Command::new("sh").args(["-c", &run]).current_dir(&folder.0).output().unwrap();

@@ -170,7 +170,9 @@ mod tests {
         times.read(&text(false), 1).unwrap();
         times.read(&text(true), 2).unwrap();
         let at = |name: &str| times.medians()[NAMES.iter().position(|(n, _)| *n == name).unwrap()];
-        assert_eq!((at("timer"), at("timer-wake-up"), at("2-ldadd")), (27.0, 28.0, 1.0));
+        let line = |name: &str| NAMES.iter().position(|(n, _)| *n == name).unwrap() as f64 + 1.0;
+        assert_eq!((at("timer"), at("timer-wake-up")), (line("timer"), line("timer-wake-up")));
+        assert_eq!((at("2-ldadd"), at("2-exclusive")), (1.0, 2.0));
         assert!(times.read("operation alu 1000\n", 1).is_err());
         assert!(times.read(&text(false).replace("alu 1000", "alu x"), 1).is_err());
     }
