@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armlet_memory::Ram;
 use armlet_saved::{SavedVirtio, Unfit};
@@ -11,7 +11,7 @@ use crate::device::{Activation, DriverLink, VirtioDevice};
 use crate::queue::{Chain, Queue, QueueError, QueuePosition};
 use crate::registers::copy_config;
 use crate::spec::device_id;
-use crate::worker::{Job, Outcome, Service, Stop, Worker};
+use crate::worker::{Job, LATE, Outcome, Service, Settle, Stop, Worker};
 
 /// Feature: the configuration has the terminal's size (5.3.3).
 const F_SIZE: u64 = 1 << 0;
@@ -226,7 +226,15 @@ impl VirtioDevice for Console {
                 Some(ActiveInput { queue, memory: memory.clone(), link: link.clone(), features });
         }
         if let Some(queue) = queues.next().flatten() {
-            self.output.install(Output { queue, memory, link, sink: self.sink.clone(), current: None });
+            self.output.install(Output {
+                queue,
+                memory,
+                link,
+                sink: self.sink.clone(),
+                current: None,
+                owed: None,
+                seen: None,
+            });
         }
         self.deliver();
     }
@@ -292,6 +300,13 @@ struct Output {
     sink: Arc<dyn ConsoleSink>,
     /// A chain that the sink has taken some of: how many bytes.
     current: Option<(Chain, u64)>,
+    /// Since when the driver has not been told what was handed back to it.
+    ///
+    /// Linux looks at the queue until its buffer is back, with the interrupt nevertheless asked for. If it comes when there
+    /// is nothing to be found any more, and that 100,000 times, Linux says that nobody cared for it and disables it.
+    owed: Option<Instant>,
+    /// What [`Queue::used_event`] was when that was looked at last.
+    seen: Option<u16>,
 }
 
 /// Whether output may wait for the sink.
@@ -303,10 +318,39 @@ enum Pace {
 
 impl Output {
     fn work(&mut self, stop: &Stop, pace: Pace) -> Outcome {
-        self.serve(stop, pace).unwrap_or_else(|error| {
+        let result = self.serve(stop, pace);
+        self.outcome(result)
+    }
+
+    fn outcome(&self, result: Result<Outcome, QueueError>) -> Outcome {
+        result.unwrap_or_else(|error| {
             self.link.fail(error);
             Outcome::Broken
         })
+    }
+
+    /// Tells the driver what was handed back to it, if it has not found that out by itself.
+    fn tell(&mut self, when: Settle) -> Result<(), QueueError> {
+        if self.owed.is_none() {
+            return Ok(());
+        }
+        let seen = self.queue.used_event()?;
+        if when == Settle::Due && seen != self.seen {
+            // It is at it.
+            self.seen = seen;
+            self.owed = Some(Instant::now());
+            return Ok(());
+        }
+        self.owed = None;
+        if self.queue.wants_interrupt()? {
+            self.link.used_buffers(TRANSMIT_QUEUE);
+        }
+        Ok(())
+    }
+
+    /// Without more to do.
+    fn rest(&self) -> Outcome {
+        if self.owed.is_some() { Outcome::Owing } else { Outcome::Idle }
     }
 
     /// Hands on what there is; if it may not wait, at most a queueful.
@@ -315,14 +359,14 @@ impl Output {
         let mut left = QUEUE_SIZE;
         loop {
             while let Some((chain, done)) = self.next(stop)? {
-                let (written, complete) = self.send(&chain, done, stop, pace);
+                let (written, complete) = self.send(&chain, done, stop, pace)?;
                 if !complete {
                     self.current = Some((chain, written));
                     return Ok(Outcome::More);
                 }
                 self.queue.push_used(&chain, 0)?;
-                if self.queue.wants_interrupt()? {
-                    self.link.used_buffers(TRANSMIT_QUEUE);
+                if self.owed.get_or_insert_with(Instant::now).elapsed() >= LATE {
+                    self.tell(Settle::Due)?;
                 }
                 if pace == Pace::AtOnce {
                     left -= 1;
@@ -335,7 +379,7 @@ impl Output {
                 return Ok(Outcome::More);
             }
             if !self.queue.enable_notify()? {
-                return Ok(Outcome::Idle);
+                return Ok(self.rest());
             }
         }
     }
@@ -351,9 +395,16 @@ impl Output {
     }
 
     /// Hands the chain's bytes from `done` on to the sink. Returns how many it has had, and whether that is all.
-    fn send(&self, chain: &Chain, mut done: u64, stop: &Stop, pace: Pace) -> (u64, bool) {
+    fn send(
+        &mut self,
+        chain: &Chain,
+        mut done: u64,
+        stop: &Stop,
+        pace: Pace,
+    ) -> Result<(u64, bool), QueueError> {
         let wait = if pace == Pace::AtOnce { Duration::ZERO } else { SINK_WAIT };
-        let mut rest = chain.readable(&self.memory);
+        let memory = self.memory.clone();
+        let mut rest = chain.readable(&memory);
         rest.take_front(done);
         let mut chunk = [0; CHUNK];
         while !rest.is_empty() {
@@ -362,17 +413,20 @@ impl Output {
             let mut bytes = &chunk[..n];
             while !bytes.is_empty() {
                 if stop.requested() {
-                    return (done, false);
+                    return Ok((done, false));
                 }
                 let taken = self.sink.write(bytes, wait).min(bytes.len());
                 bytes = &bytes[taken..];
                 done += taken as u64;
-                if taken == 0 && pace == Pace::AtOnce {
-                    return (done, false);
+                if taken == 0 {
+                    if pace == Pace::AtOnce {
+                        return Ok((done, false));
+                    }
+                    self.tell(Settle::Due)?;
                 }
             }
         }
-        (done, true)
+        Ok((done, true))
     }
 }
 
@@ -383,5 +437,10 @@ impl Job for Output {
 
     fn attempt(&mut self, stop: &Stop) -> Outcome {
         self.work(stop, Pace::AtOnce)
+    }
+
+    fn settle(&mut self, when: Settle) -> Outcome {
+        let result = self.tell(when).map(|()| self.rest());
+        self.outcome(result)
     }
 }

@@ -159,6 +159,20 @@ impl Queue {
         Ok(flags & AVAIL_F_NO_INTERRUPT == 0)
     }
 
+    /// What the driver wants an interrupt for next (virtio 2.7.7), as far as it says so: a driver that asks for interrupts
+    /// moves it whenever it takes something back.
+    ///
+    /// # Errors
+    /// As [`push_used`](Self::push_used).
+    pub fn used_event(&self) -> Result<Option<u16>, QueueError> {
+        if !self.event_idx {
+            return Ok(None);
+        }
+        let at = self.available + 4 + 2 * u64::from(self.ring.size());
+        let index = self.memory.load(at, AccessSize::Half).ok_or(QueueError::Layout)?;
+        Ok(Some(index as u16))
+    }
+
     /// Asks the driver not to notify while the queue is being worked on.
     ///
     /// # Errors

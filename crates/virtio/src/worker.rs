@@ -8,6 +8,9 @@
 //! Where drivers wait for each of many small requests, whoever wakes the thread first attempts the work itself, as far as
 //! that takes no waiting ([`Job::attempt`]).
 //!
+//! What a driver most likely finds out by itself a job need not tell it at once: it may owe that ([`Outcome::Owing`]), and
+//! the thread settles it a little later ([`Job::settle`]).
+//!
 //! In a machine whose every step is to be the same in every run there is no thread: the work is done by whoever wakes
 //! it, a vCPU, before its access to the device is over.
 
@@ -38,13 +41,33 @@ pub(crate) trait Job: Send + 'static {
         let _ = stop;
         Outcome::More
     }
+
+    /// Tells the driver what it is owed, if it still is. [`Outcome::Owing`] if it is to be asked again.
+    fn settle(&mut self, when: Settle) -> Outcome {
+        let _ = when;
+        Outcome::Idle
+    }
 }
+
+/// When a driver is to be told what it is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// [`LATE`] has passed since [`Outcome::Owing`]: unless the driver has meanwhile looked for itself.
+    Due,
+    /// In any case: nothing is to be left over.
+    Now,
+}
+
+/// How late a driver may be told what it is owed.
+pub(crate) const LATE: Duration = Duration::from_micros(250);
 
 /// How a [`Job::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing is left to do until the next wake.
     Idle,
+    /// As [`Idle`](Self::Idle), but the driver is owed a notification.
+    Owing,
     /// There is more to do; asked to stop, or giving others a turn.
     More,
     /// The driver broke the rules; the job has said so on the link and is not run again.
@@ -88,6 +111,10 @@ struct State<J> {
     mode: Mode,
     slot: Slot<J>,
     woken: bool,
+    /// When the job is to settle what it owes.
+    due: Option<Instant>,
+    /// The thread is awake, or wakes when something is due.
+    watching: bool,
     /// How many wait for the job to be parked; it is not run again before they have had their turn.
     waiting: u32,
 }
@@ -99,6 +126,7 @@ struct Shared<J> {
     /// Others wait here for the thread to put its job back.
     parked: Condvar,
     stop: Stop,
+    service: Service,
     /// Where the thread waits instead, once it is there: the host's kernel can ring it as well.
     bell: OnceLock<OwnedFd>,
 }
@@ -113,19 +141,28 @@ impl<J> Shared<J> {
         }
     }
 
-    /// Waits for work, on the device's thread.
+    /// Waits for work, or until something is due, on the device's thread.
     fn wait<'a>(
         &'a self,
-        state: MutexGuard<'a, State<J>>,
+        mut state: MutexGuard<'a, State<J>>,
         lookout: &mut Lookout,
     ) -> MutexGuard<'a, State<J>> {
-        let Some(bell) = self.bell.get() else {
-            return self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let limit = state.due.map(|due| due.saturating_duration_since(Instant::now()));
+        state.watching = limit.is_some();
+        let mut state = match (self.bell.get(), limit) {
+            (None, None) => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            (None, Some(limit)) => {
+                self.work.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+            }
+            (Some(bell), limit) => {
+                drop(state);
+                let rung = lookout.wait(bell, limit);
+                let mut state = self.lock();
+                state.woken |= rung;
+                state
+            }
         };
-        drop(state);
-        lookout.wait(bell);
-        let mut state = self.lock();
-        state.woken = true;
+        state.watching = true;
         state
     }
 
@@ -160,15 +197,19 @@ impl Lookout {
     const SHORTEST: Duration = Duration::from_micros(4);
     const LONGEST: Duration = Duration::from_micros(64);
 
-    /// Returns when it rings, or at once if it has rung.
-    fn wait(&mut self, bell: &OwnedFd) {
+    /// Returns when it rings, or at once if it has rung; false if it has not within `limit`.
+    fn wait(&mut self, bell: &OwnedFd, limit: Option<Duration>) -> bool {
         let begin = Instant::now();
-        while begin.elapsed() < self.span && !has_rung(bell) {
+        while begin.elapsed() < self.span && !has_rung(bell, Duration::ZERO) {
             std::hint::spin_loop();
+        }
+        if limit.is_some_and(|limit| !has_rung(bell, limit.saturating_sub(begin.elapsed()))) {
+            return false;
         }
         // What interrupts it makes the thread look for work once in vain.
         let _ = rustix::io::read(bell, &mut [0; 8]);
         self.adapt(begin.elapsed());
+        true
     }
 
     /// The ring has come after `waited`: one that a longer look would have met lengthens it, one that came late makes it
@@ -185,18 +226,18 @@ impl Lookout {
     }
 }
 
-fn has_rung(bell: &OwnedFd) -> bool {
+/// True if it rings within `limit`.
+fn has_rung(bell: &OwnedFd, limit: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: 0, tv_nsec: limit.min(LATE).subsec_nanos().into() };
     // An error is the reader's to meet.
-    poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
+    poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&limit)).map_or(true, |ready| ready > 0)
 }
 
 /// The device's handle on its thread, or on its work that is done at once.
 pub(crate) struct Worker<J: Job> {
     shared: Arc<Shared<J>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    service: Service,
 }
 
 impl<J: Job> Worker<J> {
@@ -206,25 +247,33 @@ impl<J: Job> Worker<J> {
     /// The host's, if it starts no thread.
     pub(crate) fn spawn(name: &str, service: Service) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { mode: Mode::Running, slot: Slot::None, woken: false, waiting: 0 }),
+            state: Mutex::new(State {
+                mode: Mode::Running,
+                slot: Slot::None,
+                woken: false,
+                due: None,
+                watching: true,
+                waiting: 0,
+            }),
             work: Condvar::new(),
             parked: Condvar::new(),
             stop: Stop::default(),
+            service,
             bell: OnceLock::new(),
         });
         if service == Service::Immediate {
-            return Ok(Self { shared, thread: Mutex::new(None), service });
+            return Ok(Self { shared, thread: Mutex::new(None) });
         }
         // The thread's job: the device's requests, one after the other. It may block on the host's disk or
         // whatever else the job does I/O with, and on the device's interrupt line; never on a vCPU.
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || serve(&of_thread))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), service })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Has the work done that there is.
     fn start(&self, state: MutexGuard<'_, State<J>>) {
-        match self.service {
+        match self.shared.service {
             Service::Threaded => self.shared.ring(),
             Service::Immediate => drop(work_off(&self.shared, state)),
         }
@@ -235,6 +284,7 @@ impl<J: Job> Worker<J> {
         let mut state = self.shared.until_parked(self.shared.lock());
         state.slot = Slot::Parked(job);
         state.woken = true;
+        state.due = None;
         self.start(state);
     }
 
@@ -243,6 +293,7 @@ impl<J: Job> Worker<J> {
         let mut state = self.shared.until_parked(self.shared.lock());
         state.slot = Slot::None;
         state.woken = false;
+        state.due = None;
     }
 
     /// Looks at the job, if there is one. It must be quiet.
@@ -267,14 +318,14 @@ impl<J: Job> Worker<J> {
     pub(crate) fn wake_or_attempt(&self) {
         let mut state = self.shared.lock();
         let free = !state.woken && state.waiting == 0 && state.mode == Mode::Running;
-        if !free || self.service != Service::Threaded {
+        if !free || self.shared.service != Service::Threaded {
             drop(state);
             return self.wake();
         }
         match std::mem::replace(&mut state.slot, Slot::Running) {
             Slot::Parked(job) => {
                 let state = run(&self.shared, state, job, J::attempt);
-                if state.woken {
+                if state.woken || (state.due.is_some() && !state.watching) {
                     self.shared.ring();
                 }
             }
@@ -296,7 +347,7 @@ impl<J: Job> Worker<J> {
 
     /// True if the work is that of a thread.
     pub(crate) fn has_thread(&self) -> bool {
-        self.service == Service::Threaded
+        self.shared.service == Service::Threaded
     }
 
     /// See [`VirtioDevice::quiesce`](crate::VirtioDevice::quiesce).
@@ -305,7 +356,7 @@ impl<J: Job> Worker<J> {
         if state.mode == Mode::Running {
             state.mode = Mode::Paused;
         }
-        drop(self.shared.until_parked(state));
+        drop(settle(&self.shared, self.shared.until_parked(state), Settle::Now));
     }
 
     /// See [`VirtioDevice::resume`](crate::VirtioDevice::resume).
@@ -325,7 +376,7 @@ impl<J: Job> Worker<J> {
             state.mode = Mode::Draining;
         }
         self.shared.ring();
-        if self.service == Service::Immediate && state.mode != Mode::Ended {
+        if self.shared.service == Service::Immediate && state.mode != Mode::Ended {
             state = work_off(&self.shared, state);
             if !matches!(state.slot, Slot::Running) {
                 state.mode = Mode::Ended;
@@ -375,9 +426,14 @@ fn serve<J: Job>(shared: &Shared<J>) {
     loop {
         state = work_off(shared, state);
         if state.mode == Mode::Draining {
+            drop(settle(shared, state, Settle::Now));
             return;
         }
-        state = shared.wait(state, &mut lookout);
+        state = match state.due {
+            // There may be work again after it.
+            Some(due) if due <= Instant::now() => settle(shared, state, Settle::Due),
+            _ => shared.wait(state, &mut lookout),
+        };
     }
 }
 
@@ -403,6 +459,23 @@ fn work_off<'a, J: Job>(
     state
 }
 
+/// Has the job tell what it owes, if nobody runs it.
+fn settle<'a, J: Job>(
+    shared: &'a Shared<J>,
+    mut state: MutexGuard<'a, State<J>>,
+    when: Settle,
+) -> MutexGuard<'a, State<J>> {
+    state.due = None;
+    match std::mem::replace(&mut state.slot, Slot::Running) {
+        Slot::Parked(job) => run(shared, state, job, |job, _| job.settle(when)),
+        // Who runs it will be owing if it still owes then.
+        other => {
+            state.slot = other;
+            state
+        }
+    }
+}
+
 /// Has the job do `work` once, unlocked, and parks it.
 fn run<'a, J: Job>(
     shared: &'a Shared<J>,
@@ -412,11 +485,17 @@ fn run<'a, J: Job>(
 ) -> MutexGuard<'a, State<J>> {
     drop(state);
     let ending = Ending(shared);
-    let outcome = work(&mut job, &shared.stop);
+    let mut outcome = work(&mut job, &shared.stop);
+    if outcome == Outcome::Owing && shared.service == Service::Immediate {
+        outcome = job.settle(Settle::Now);
+    }
     // Only a panic ends it here.
     std::mem::forget(ending);
     let mut state = shared.lock();
     state.slot = if outcome == Outcome::Broken { Slot::None } else { Slot::Parked(job) };
+    if outcome == Outcome::Owing {
+        state.due.get_or_insert_with(|| Instant::now() + LATE);
+    }
     let given_up = state.mode == Mode::Draining && shared.stop.requested();
     state.woken = (state.woken || outcome == Outcome::More) && !given_up;
     shared.parked.notify_all();
@@ -432,14 +511,24 @@ mod tests {
     struct Counter {
         todo: Arc<AtomicU64>,
         done: Arc<AtomicU64>,
+        /// Set when something was done that nobody was told of.
+        owed: Arc<AtomicBool>,
         /// Set while running, to see that two never do at once and that nobody holds a job that runs.
         running: Arc<AtomicBool>,
+    }
+
+    impl Counter {
+        fn new(todo: &Arc<AtomicU64>, done: &Arc<AtomicU64>) -> Self {
+            let (owed, running) = Default::default();
+            Self { todo: todo.clone(), done: done.clone(), owed, running }
+        }
     }
 
     impl Job for Counter {
         fn run(&mut self, stop: &Stop) -> Outcome {
             assert!(!self.running.swap(true, Ordering::SeqCst));
-            let mut outcome = Outcome::Idle;
+            let mut outcome = Outcome::Owing;
+            self.owed.store(true, Ordering::SeqCst);
             while self.todo.load(Ordering::SeqCst) > 0 {
                 if stop.requested() {
                     outcome = Outcome::More;
@@ -461,7 +550,14 @@ mod tests {
                 self.done.fetch_add(1, Ordering::SeqCst);
             }
             self.running.store(false, Ordering::SeqCst);
-            if todo > 1 { Outcome::More } else { Outcome::Idle }
+            self.owed.store(true, Ordering::SeqCst);
+            if todo > 1 { Outcome::More } else { Outcome::Owing }
+        }
+
+        fn settle(&mut self, _: Settle) -> Outcome {
+            assert!(!self.running.load(Ordering::SeqCst));
+            self.owed.store(false, Ordering::SeqCst);
+            Outcome::Idle
         }
     }
 
@@ -483,7 +579,7 @@ mod tests {
     fn the_waker_does_what_it_can_and_the_thread_the_rest() {
         let worker = Worker::spawn("test", Service::Threaded).unwrap();
         let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        worker.install(Counter::new(&todo, &done));
         worker.quiesce();
         worker.resume();
         let end = Instant::now() + Duration::from_secs(20);
@@ -507,7 +603,7 @@ mod tests {
         let (mine, its) = bell();
         worker.take_doorbell(its);
         let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        worker.install(Counter::new(&todo, &done));
         for n in 1..=1000 {
             todo.fetch_add(1, Ordering::SeqCst);
             rustix::io::write(&mine, &1u64.to_ne_bytes()).unwrap();
@@ -533,11 +629,11 @@ mod tests {
         assert_eq!([1000; 6].map(|waited| spans(&mut lookout, waited)), [32, 16, 8, 4, 0, 0]);
         // It sleeps then, and the ring ends it.
         let (mine, its) = bell();
-        assert!(!has_rung(&its));
+        assert!(!has_rung(&its, Duration::ZERO));
         rustix::io::write(&mine, &1u64.to_ne_bytes()).unwrap();
-        assert!(has_rung(&its));
-        lookout.wait(&its);
-        assert!(!has_rung(&its), "it was taken");
+        assert!(has_rung(&its, Duration::ZERO));
+        assert!(lookout.wait(&its, None));
+        assert!(!lookout.wait(&its, Some(Duration::from_micros(10))), "it was taken");
     }
 
     fn storm(service: Service) {
@@ -551,7 +647,11 @@ mod tests {
         }
         let (todo, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let running = Arc::new(AtomicBool::new(false));
-        let job = || Counter { todo: todo.clone(), done: done.clone(), running: running.clone() };
+        let owed = Arc::new(AtomicBool::new(false));
+        let job = || {
+            owed.store(false, Ordering::SeqCst);
+            Counter { todo: todo.clone(), done: done.clone(), owed: owed.clone(), running: running.clone() }
+        };
         worker.install(job());
         const PER_THREAD: u64 = 20_000;
         std::thread::scope(|s| {
@@ -572,6 +672,7 @@ mod tests {
                     } else {
                         worker.quiesce();
                         assert!(!running.load(Ordering::SeqCst));
+                        assert!(!owed.load(Ordering::SeqCst), "nobody learns of it while all is quiet");
                         let before = done.load(Ordering::SeqCst);
                         std::thread::yield_now();
                         assert_eq!(done.load(Ordering::SeqCst), before);
@@ -581,8 +682,8 @@ mod tests {
             });
         });
         let end = Instant::now() + Duration::from_secs(20);
-        while done.load(Ordering::SeqCst) != 2 * PER_THREAD {
-            assert!(Instant::now() < end, "a wake was lost");
+        while done.load(Ordering::SeqCst) != 2 * PER_THREAD || owed.load(Ordering::SeqCst) {
+            assert!(Instant::now() < end, "a wake was lost, or nobody was told");
             std::thread::yield_now();
         }
         assert!(worker.shutdown(Duration::from_secs(20)));
@@ -602,7 +703,7 @@ mod tests {
         let worker = Worker::spawn("test", Service::Immediate).unwrap();
         let (todo, done) = (Arc::new(AtomicU64::new(3)), Arc::new(AtomicU64::new(0)));
         worker.wake();
-        worker.install(Counter { todo: todo.clone(), done: done.clone(), running: Arc::default() });
+        worker.install(Counter::new(&todo, &done));
         assert_eq!(done.load(Ordering::SeqCst), 3, "what waited is done with the installation");
         let give = |n| {
             todo.fetch_add(n, Ordering::SeqCst);

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armlet_memory::AccessSize;
 use armlet_virtio::spec::{feature, mmio};
@@ -88,6 +88,50 @@ fn output_comes_out_in_order() {
             expected.extend(text.bytes());
         }
         assert_eq!(r.terminal.text(), expected);
+    }
+}
+
+#[test]
+fn a_driver_that_looks_for_itself_is_not_interrupted() {
+    let mut r = Rig::new(usize::MAX, 0);
+    let interrupts = r.d.line.edges();
+    for _ in 0..2000 {
+        r.d.add(1, &[(BUFFERS, 1, false)]);
+        r.d.notify(1);
+        let end = Instant::now() + Duration::from_secs(20);
+        while r.d.poll_used(1).is_none() {
+            assert!(Instant::now() < end, "no used element");
+        }
+        r.d.acknowledge();
+    }
+    let interrupts = r.d.line.edges() - interrupts;
+    // Now and then the host has something else to do in between.
+    assert!(interrupts < 200, "{interrupts}");
+    // Who does not look is told; and so is one that looks late.
+    for _ in 0..20 {
+        r.d.add(1, &[(BUFFERS, 1, false)]);
+        r.d.notify(1);
+        r.d.line.wait_high();
+        assert_eq!(r.d.acknowledge(), 1);
+        assert!(r.d.poll_used(1).is_some());
+    }
+}
+
+#[test]
+fn a_driver_has_been_told_all_when_the_device_is_quiet() {
+    let mut r = Rig::new(usize::MAX, 0);
+    for _ in 0..50 {
+        r.d.add(1, &[(BUFFERS, 1, false)]);
+        r.d.notify(1);
+        r.d.dev.quiesce();
+        let told = r.d.line.is_high();
+        let done = r.d.poll_used(1).is_some();
+        assert_eq!(told, done);
+        r.d.dev.resume();
+        if !done {
+            r.d.wait_used(1);
+        }
+        r.d.acknowledge();
     }
 }
 
