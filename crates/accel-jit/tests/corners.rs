@@ -23,12 +23,17 @@ const HLT: u32 = 0xd45e_0000;
 
 /// The state after `words`, which end with HLT, from `x`.
 fn run(words: &[u32], strict: bool, x: &[(usize, u64)]) -> CpuState {
+    run_on("neoverse-n1", words, strict, x)
+}
+
+/// The same on a CPU of this model.
+fn run_on(model: &str, words: &[u32], strict: bool, x: &[(usize, u64)]) -> CpuState {
     let ram = Ram::new(ENTRY, 1 << 20).expect("the host has a megabyte");
     for (i, word) in words.iter().enumerate() {
         ram.write(ENTRY + 4 * i as u64, &word.to_le_bytes()).expect("fits");
     }
     let memory = Arc::new(AddressSpaceBuilder::new(ram).build());
-    let model = Arc::new(CpuModel::by_name("neoverse-n1").expect("the default model exists"));
+    let model = Arc::new(CpuModel::by_name(model).expect("the model exists"));
     let options = JitOptions { code_size: 1 << 20, strict, ..JitOptions::default() };
     let jit = JitAccelerator::new(memory, model.clone(), Arc::new(NoRegisters), 2, options);
     let jit = jit.expect("the host can run it");
@@ -290,4 +295,14 @@ fn conditions_are_kept_past_accesses() {
             assert_eq!(s.x[..3], [a; 3], "{what}");
         }
     }
+}
+
+#[test]
+fn a_size_that_a_set_of_memory_counted_down_is_no_constant_any_more() {
+    // msr fpsr, xzr; mov x2, #0x100; mov x1, #0; setp [x0]!, x2!, x1; setm; sete
+    let mut words = vec![0xd51b_443f, 0xd280_2002, 0xd280_0001, 0x19c1_0440, 0x19c1_4440, 0x19c1_8440];
+    // fmov d1, x2; fmov d2, #1.0; fadd d0, d1, d2; mrs x3, fpsr. The sum with zero is exact.
+    words.extend([0x9e67_0041, 0x1e6e_1002, 0x1e62_2820, 0xd53b_4423, HLT]);
+    let s = run_on("max", &words, false, &[(0, ENTRY + 0x1000)]);
+    assert_eq!((s.x[2], s.x[3]), (0, 0));
 }

@@ -167,8 +167,9 @@ fn constant(insts: &[Inst], v: VReg) -> Option<u64> {
 
 /// The value of `r` behind `insts`, if it is a constant.
 fn integer(insts: &[Inst], r: Reg) -> Option<i64> {
-    let last = insts.iter().rev().take(LOOK).find(|inst| inst.facts().definitions.contains(&r));
-    match last? {
+    // Memory sets and copies change registers that they do not name as theirs.
+    let sets = |inst: &&Inst| matches!(inst, Inst::Mops { .. }) || inst.facts().definitions.contains(&r);
+    match insts.iter().rev().take(LOOK).find(sets)? {
         Inst::Mov { w: Width::X, s: Opnd::Imm(value), .. } => Some(*value),
         Inst::Mov { w: Width::W, s: Opnd::Imm(value), .. } => Some(i64::from(*value as u32)),
         _ => None,
