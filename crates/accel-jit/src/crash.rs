@@ -14,7 +14,8 @@ static LAST_ACT: OnceLock<fn()> = OnceLock::new();
 /// What the process did about each of [`FATAL`] before.
 static BEFORE: OnceLock<[libc::sigaction; FATAL.len()]> = OnceLock::new();
 
-/// Has `last_act` called before the process dies of a fault or an abort. Only the first call of this has an effect.
+/// Has `last_act` called before the process dies of a fault or an abort. Only the first call of this has an effect. It is
+/// to be called before the first guest runs: later it may leave SIGFPE out.
 ///
 /// `last_act` runs in a signal handler, on whatever thread it hit: it must not allocate, wait for a lock, or panic.
 pub fn before_death(last_act: fn()) {
@@ -24,6 +25,10 @@ pub fn before_death(last_act: fn()) {
     let before = FATAL.map(action);
     let _ = BEFORE.set(before);
     for (signal, old) in FATAL.into_iter().zip(before) {
+        // Traps of guests that run already are their way of computing.
+        if signal == libc::SIGFPE && crate::runtime::handles_traps() {
+            continue;
+        }
         let mut new = old;
         new.sa_sigaction = handler as *const () as usize;
         // On the thread's second stack, since the fault may be the first one's end.

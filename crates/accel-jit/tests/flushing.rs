@@ -134,6 +134,14 @@ fn a_cpu_may_be_made_while_its_program_flushes() {
 }
 
 #[test]
+fn guests_that_flush_go_on_where_a_last_act_is_asked_for_late() {
+    for _ in 0..2 {
+        assert_eq!(compute(Op::Mul, [LEAST, HALF], [FPCR_FZ, 0], true), (0, FPSR_UFC));
+        armlet_accel_jit::crash::before_death(|| {});
+    }
+}
+
+#[test]
 fn programs_that_flush_and_such_that_do_not_take_turns() {
     const SQUARE: u32 = Op::Mul as u32;
     // x3: FPCR of the one, x4 and x5: FPSR of both; x8, x9: how often each has found what it should.

@@ -12,7 +12,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 pub mod fileio;
 pub mod heap;
 mod ram;
-pub use ram::Ram;
+pub use ram::{Present, Ram};
 
 /// Guest-physical address (bytes).
 pub type Gpa = u64;

@@ -58,36 +58,12 @@ impl Ram {
         Ok(())
     }
 
-    /// The first stretch at or behind `gpa` that has memory of the host's: its address and length in bytes, whole pages.
-    /// Everything else is zero.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn next_present(&self, gpa: Gpa) -> std::io::Result<Option<(Gpa, u64)>> {
-        let page = rustix::param::page_size() as u64;
-        let mut at = (gpa.max(self.base) - self.base).min(self.size) & !(page - 1);
+    /// The stretches that have memory of the host's, by address. Everything else is zero.
+    pub fn present(&self) -> Present<'_> {
         // A host that does not tell may have memory everywhere.
-        let Ok(pagemap) = File::open("/proc/self/pagemap") else {
-            return Ok((at < self.size).then_some((self.base + at, self.size - at)));
-        };
-        let mut entries = vec![0; ENTRIES * ENTRY];
-        let mut start = None;
-        while at < self.size {
-            let bytes = ((self.size - at).div_ceil(page) as usize).min(ENTRIES) * ENTRY;
-            pagemap.read_exact_at(&mut entries[..bytes], (self.host as u64 + at) / page * ENTRY as u64)?;
-            for entry in entries[..bytes].as_chunks().0 {
-                let present = u64::from_le_bytes(*entry) & PRESENT != 0;
-                match start {
-                    None if present => start = Some(at),
-                    Some(start) if !present => return Ok(Some((self.base + start, at - start))),
-                    _ => {}
-                }
-                at += page;
-            }
-        }
-        Ok(start.map(|start| (self.base + start, self.size - start)))
+        let pagemap = File::open("/proc/self/pagemap").ok();
+        Present { ram: self, pagemap, at: 0, entries: Vec::new(), next: 0 }
     }
-
     /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.
     pub fn guest_memory(&self) -> &GuestMemoryMmap {
         &self.memory
@@ -196,6 +172,72 @@ impl Ram {
     }
 }
 
+/// Stretches of RAM that the host has given memory for: address and length in bytes, whole pages of the host's; or the host's
+/// error, after which there are no more.
+pub struct Present<'a> {
+    ram: &'a Ram,
+    pagemap: Option<File>,
+    /// Where to go on, bytes from RAM's begin.
+    at: u64,
+    /// What was read last of the table of pages, and which of that is next: the page at `at`.
+    entries: Vec<u8>,
+    next: usize,
+}
+
+impl Present<'_> {
+    /// Whether the page at `at` is present. None behind the last one.
+    fn look(&mut self, pagemap: &File) -> std::io::Result<Option<bool>> {
+        if self.at >= self.ram.size {
+            return Ok(None);
+        }
+        let page = rustix::param::page_size() as u64;
+        if self.next == self.entries.len() {
+            let count = ((self.ram.size - self.at).div_ceil(page) as usize).min(ENTRIES);
+            self.entries.resize(count * ENTRY, 0);
+            self.next = 0;
+            pagemap
+                .read_exact_at(&mut self.entries, (self.ram.host as u64 + self.at) / page * ENTRY as u64)?;
+        }
+        let entry = self.entries[self.next..].first_chunk().map_or(0, |entry| u64::from_le_bytes(*entry));
+        Ok(Some(entry & PRESENT != 0))
+    }
+
+    /// The stretch that begins at `at` or behind it.
+    fn stretch(&mut self, pagemap: &File) -> std::io::Result<Option<(Gpa, u64)>> {
+        let page = rustix::param::page_size() as u64;
+        let mut start = None;
+        while let Some(present) = self.look(pagemap)? {
+            match start {
+                None if present => start = Some(self.at),
+                Some(_) if !present => break,
+                _ => {}
+            }
+            self.at = (self.at + page).min(self.ram.size);
+            self.next += ENTRY;
+        }
+        Ok(start.map(|start| (self.ram.base + start, self.at - start)))
+    }
+}
+
+impl Iterator for Present<'_> {
+    type Item = std::io::Result<(Gpa, u64)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(pagemap) = self.pagemap.take() else {
+            let (start, len) = (self.at, self.ram.size - self.at);
+            self.at = self.ram.size;
+            return (len > 0).then_some(Ok((self.ram.base + start, len)));
+        };
+        let stretch = self.stretch(&pagemap);
+        if stretch.is_ok() {
+            self.pagemap = Some(pagemap);
+        } else {
+            self.at = self.ram.size;
+        }
+        stretch.transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,18 +254,10 @@ mod tests {
     #[test]
     fn what_was_never_touched_is_not_present() {
         let ram = Ram::new(0x4000_0000, 16 << 20).unwrap();
-        assert_eq!(ram.next_present(0).unwrap(), None);
+        let all = |ram: &Ram| ram.present().collect::<std::io::Result<Vec<_>>>().unwrap();
+        assert_eq!(all(&ram), []);
         ram.write(0x4000_0001, &[1]).unwrap();
         ram.write(0x4080_0fff, &[1, 2]).unwrap();
-        let all = |ram: &Ram| {
-            let mut all = Vec::new();
-            let mut at = 0;
-            while let Some((start, len)) = ram.next_present(at).unwrap() {
-                all.push((start, len));
-                at = start + len;
-            }
-            all
-        };
         let found = all(&ram);
         // The host may use larger pages.
         assert!(found.iter().any(|(start, len)| (*start..start + len).contains(&0x4000_0001)));
@@ -231,7 +265,9 @@ mod tests {
         assert!(found.iter().all(|(start, len)| start % 4096 == 0 && len % 4096 == 0));
         ram.clear().unwrap();
         assert_eq!(all(&ram), []);
-        assert_eq!(ram.next_present(0x4100_0000).unwrap(), None);
+        ram.write(0x40ff_ffff, &[1]).unwrap();
+        let last = all(&ram).pop();
+        assert_eq!(last.map(|(start, len)| start + len), Some(0x4100_0000));
     }
 
     #[test]

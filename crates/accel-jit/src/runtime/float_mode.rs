@@ -144,6 +144,11 @@ impl Drop for Trapping {
     }
 }
 
+/// True if traps of guests are this module's.
+pub(crate) fn handles_traps() -> bool {
+    BEFORE.get().is_some()
+}
+
 fn install_handler() {
     BEFORE.get_or_init(|| {
         let mut before = MaybeUninit::<libc::sigaction>::zeroed();

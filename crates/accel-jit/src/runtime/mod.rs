@@ -17,4 +17,5 @@ mod slow;
 mod slow_mem;
 mod translate;
 
+pub(crate) use float_mode::handles_traps;
 pub use maintenance::{Maintenance, Remote, Remotes};

@@ -181,9 +181,9 @@ impl Shared {
 /// Writes what of RAM is not zero.
 fn write_ram(out: &mut Writer<impl Write>, ram: &Ram) -> std::io::Result<()> {
     let mut buffer = vec![0; PIECE as usize];
-    let mut at = ram.base();
-    while let Some((start, length)) = ram.next_present(at)? {
-        at = start + length;
+    for stretch in ram.present() {
+        let (start, length) = stretch?;
+        let at = start + length;
         // Cut at multiples of a piece, so that the same memory is always cut in the same places.
         for piece in (start / PIECE * PIECE..at).step_by(PIECE as usize) {
             let (piece, end) = (piece.max(start), (piece + PIECE).min(at));
