@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const GROUPS: &[Group] = &[
     Group {
         title: "OpenSSL",
-        least: 1.5,
+        least: 2.0,
         names: &[
             "md5",
             "sha1",
@@ -43,7 +43,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         title: "integers, strings, memory",
-        least: 1.5,
+        least: 2.0,
         names: &[
             "cpu-ackermann",
             "cpu-bitops",
@@ -90,7 +90,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         title: "floating point and vectors",
-        least: 3.0,
+        least: 4.0,
         names: &[
             "cpu-cdouble",
             "cpu-cfloat",
@@ -138,7 +138,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         title: "system",
-        least: 3.0,
+        least: 6.0,
         names: &["clock", "dup", "futex", "mmap", "mutex", "msg", "sem", "sigsegv", "signal", "switch", "vm"],
     },
 ];
