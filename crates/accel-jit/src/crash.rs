@@ -26,7 +26,7 @@ pub fn before_death(last_act: fn()) {
     let _ = BEFORE.set(before);
     for (signal, old) in FATAL.into_iter().zip(before) {
         // Traps of guests that run already are their way of computing.
-        if signal == libc::SIGFPE && crate::runtime::handles_traps() {
+        if signal == libc::SIGFPE && guests_trap() {
             continue;
         }
         let mut new = old;
@@ -35,6 +35,18 @@ pub fn before_death(last_act: fn()) {
         new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         set_action(signal, &new);
     }
+}
+
+/// True if guests have begun to compute by traps.
+#[cfg(target_arch = "x86_64")]
+fn guests_trap() -> bool {
+    crate::runtime::handles_traps()
+}
+
+/// Only translated code does that.
+#[cfg(not(target_arch = "x86_64"))]
+fn guests_trap() -> bool {
+    false
 }
 
 fn action(signal: i32) -> libc::sigaction {
