@@ -359,10 +359,14 @@ impl Output {
         let mut left = QUEUE_SIZE;
         loop {
             while let Some((chain, done)) = self.next(stop)? {
-                let (written, complete) = self.send(&chain, done, stop, pace)?;
+                let (written, complete) = self.send(&chain, done, stop, pace);
                 if !complete {
                     self.current = Some((chain, written));
-                    return Ok(Outcome::More);
+                    if pace == Pace::AtOnce {
+                        return Ok(Outcome::More);
+                    }
+                    self.tell(Settle::Due)?;
+                    continue;
                 }
                 self.queue.push_used(&chain, 0)?;
                 if self.owed.get_or_insert_with(Instant::now).elapsed() >= LATE {
@@ -395,16 +399,9 @@ impl Output {
     }
 
     /// Hands the chain's bytes from `done` on to the sink. Returns how many it has had, and whether that is all.
-    fn send(
-        &mut self,
-        chain: &Chain,
-        mut done: u64,
-        stop: &Stop,
-        pace: Pace,
-    ) -> Result<(u64, bool), QueueError> {
+    fn send(&self, chain: &Chain, mut done: u64, stop: &Stop, pace: Pace) -> (u64, bool) {
         let wait = if pace == Pace::AtOnce { Duration::ZERO } else { SINK_WAIT };
-        let memory = self.memory.clone();
-        let mut rest = chain.readable(&memory);
+        let mut rest = chain.readable(&self.memory);
         rest.take_front(done);
         let mut chunk = [0; CHUNK];
         while !rest.is_empty() {
@@ -413,20 +410,17 @@ impl Output {
             let mut bytes = &chunk[..n];
             while !bytes.is_empty() {
                 if stop.requested() {
-                    return Ok((done, false));
+                    return (done, false);
                 }
                 let taken = self.sink.write(bytes, wait).min(bytes.len());
                 bytes = &bytes[taken..];
                 done += taken as u64;
                 if taken == 0 {
-                    if pace == Pace::AtOnce {
-                        return Ok((done, false));
-                    }
-                    self.tell(Settle::Due)?;
+                    return (done, false);
                 }
             }
         }
-        Ok((done, true))
+        (done, true)
     }
 }
 

@@ -107,7 +107,7 @@ fn a_driver_that_looks_for_itself_is_not_interrupted() {
     let interrupts = r.d.line.edges() - interrupts;
     // Now and then the host has something else to do in between.
     assert!(interrupts < 200, "{interrupts}");
-    // Who does not look is told; and so is one that looks late.
+    // Who does not look is told.
     for _ in 0..20 {
         r.d.add(1, &[(BUFFERS, 1, false)]);
         r.d.notify(1);
