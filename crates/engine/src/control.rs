@@ -385,10 +385,17 @@ impl Control {
         self.set_stopped(vcpu, false)
     }
 
-    /// The same without sleeping, for a thread that has other vCPUs as well.
-    pub(crate) fn rest_for_now(&self, vcpu: &Vcpu) -> bool {
-        self.set_stopped(vcpu, true);
-        !vcpu.is_held() && self.set_stopped(vcpu, false)
+    /// The same without sleeping, for a thread that has other vCPUs as well and knows by [`Control::at_one_moment`]
+    /// whether this one is `held`.
+    pub(crate) fn rest_for_now(&self, vcpu: &Vcpu, held: bool) -> bool {
+        let told = self.set_stopped(vcpu, held);
+        !held && told
+    }
+
+    /// Looks while no start, pause or resume is half done.
+    pub(crate) fn at_one_moment<R>(&self, look: impl FnOnce() -> R) -> R {
+        let _inner = lock(&self.inner);
+        look()
     }
 
     /// Notes that the calling vCPU has stopped, or goes on; false if it is asked for the opposite.

@@ -148,6 +148,8 @@ struct Member {
     wake_at: u64,
     /// The halt that being held has interrupted.
     halted: Option<Halt>,
+    /// It is to stop and stay stopped, when this was looked at.
+    held: bool,
 }
 
 /// Why nobody executes.
@@ -226,7 +228,7 @@ impl Single {
             Ok(backend) => {
                 self.pool.add(&vcpu, Body { backend, next: None });
                 let thread = VcpuThread::new(&self.core, &vcpu, Seat(None), first);
-                self.members.push(Member { thread, wake_at: NEVER, halted: None });
+                self.members.push(Member { thread, wake_at: NEVER, halted: None, held: true });
                 self.members.sort_by_key(|member| member.thread.vcpu.index());
                 promise.answer(Ok(Ok(())));
             }
@@ -248,8 +250,14 @@ impl Single {
         }
     }
 
-    /// Looks after what is asked of each vCPU.
+    /// Looks after what is asked of each vCPU. All are held, or let go, for the same moment: if one were seen before the
+    /// others, who executes next and how much time passes would hang on the host.
     fn attend(&mut self) {
+        self.members.iter().for_each(|member| member.thread.vcpu.shared.clear_exit_request());
+        let members = &mut self.members;
+        self.core.control.at_one_moment(|| {
+            members.iter_mut().for_each(|member| member.held = member.thread.vcpu.is_held())
+        });
         for i in 0..self.members.len() {
             let pool = Rc::clone(&self.pool);
             self.with(i, |member| member.attend(&pool));
@@ -314,7 +322,7 @@ impl Single {
             (self.current, self.turn_ends) = (Some(i), now.saturating_add(self.pace.turn()));
             return Ok(i);
         }
-        if self.members.iter().all(|member| member.thread.vcpu.is_held()) {
+        if self.members.iter().all(|member| matches!(member.thread.state, VcpuState::Stopped(_))) {
             return Err(Nobody::Held);
         }
         let wakes = self.members.iter().map(|member| member.wakes_at()).min();
@@ -382,14 +390,13 @@ impl Single {
 impl Member {
     fn attend(&mut self, pool: &Pool) {
         let vcpu = Arc::clone(&self.thread.vcpu);
-        vcpu.shared.clear_exit_request();
         if self.thread.drain(Some(pool)) {
             self.halted = None;
         }
         if vcpu.is_leaving() {
             return self.thread.enter(VcpuState::ShuttingDown);
         }
-        if vcpu.is_held() {
+        if self.held {
             if let VcpuState::Halted(halt) = self.thread.state {
                 self.halted = Some(halt);
             }
@@ -402,7 +409,7 @@ impl Member {
             self.thread.enter(VcpuState::Stopped(then));
         }
         if let VcpuState::Stopped(then) = self.thread.state
-            && self.thread.core.control.rest_for_now(&vcpu)
+            && self.thread.core.control.rest_for_now(&vcpu, self.held)
         {
             let halted = self.halted.take().filter(|_| !self.thread.seat.body().backend.steps());
             // A halt goes on where it was: what the guest sees of being held must be nothing.

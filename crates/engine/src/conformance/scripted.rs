@@ -22,14 +22,15 @@ impl Subject for ScriptedTogether {
     }
 
     fn load(&self, program: &[Op]) -> Loaded {
-        let pace = Arc::new(PlainPace::default());
-        let accelerator = ScriptedAccelerator {
-            program: program.into(),
-            vcpus: Arc::default(),
-            count: Some(Arc::clone(pace.count())),
-        };
-        Loaded { accelerator: Arc::new(accelerator), entry: ENTRY, pace: Some(pace) }
+        together(program, Arc::new(PlainPace::default()))
     }
+}
+
+/// `program` for vCPUs that share one thread at `pace`.
+pub fn together(program: &[Op], pace: Arc<dyn Pace>) -> Loaded {
+    let count = Some(Arc::clone(pace.count()));
+    let accelerator = ScriptedAccelerator { program: program.into(), vcpus: Arc::default(), count };
+    Loaded { accelerator: Arc::new(accelerator), entry: ENTRY, pace: Some(pace) }
 }
 
 /// Where scripted programs stand.
