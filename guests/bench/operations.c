@@ -25,7 +25,7 @@ typedef uint64_t table[512] __attribute__((aligned(4096)));
 static table root_a, root_b, root_high, many2, many3[MANY_TABLES], fault2, fault3, switch2[2], switch3[2];
 static uint8_t pages[16][4096] __attribute__((aligned(4096)));
 static uint8_t source[8192], target[8192] __attribute__((aligned(4096)));
-static volatile bool ready;
+static volatile bool ready, busy;
 volatile uint64_t interrupts[2];
 
 // A page fault at EL1 puts x17 into the table entry at x16; interrupts are counted by CPU; a system call's number
@@ -241,15 +241,33 @@ static void ipi(uint64_t n) {
     irq_unmask();
 }
 
-// The other CPU: answers each interrupt.
+// Between CPUs that compute.
+static void ipi_busy(uint64_t n) {
+    while (n--) {
+        uint64_t before = interrupts[0];
+        send(1);
+        while (interrupts[0] == before) {
+        }
+    }
+}
+
+// The other CPU: answers each interrupt, out of its sleep or, if told so before, out of a loop.
 static void answer(void) {
     gic_setup();
     gic_enable(1, 0x80);
     irq_mask();
     ready = true;
-    for (;;) {
-        uint64_t before = interrupts[1];
+    uint64_t before = interrupts[1];
+    while (!busy) {
         sleep_until_interrupt(1, before);
+        before = interrupts[1];
+        send(0);
+    }
+    irq_unmask();
+    for (;;) {
+        while (interrupts[1] == before) {
+        }
+        before = interrupts[1];
         send(0);
     }
 }
@@ -309,6 +327,10 @@ static void measure_all(void) {
         while (!ready) {
         }
         measure("2-ipi", ipi, 1);
+        busy = true;
+        // The answer to this one still comes out of the sleep.
+        ipi(1);
+        measure("2-ipi-busy", ipi_busy, 1);
         measure("2-ldadd", ldadd, 16);
         measure("2-exclusive", exclusive, 16);
         measure("2-stlr+ldar", stlr_ldar, 16);

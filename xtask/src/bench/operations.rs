@@ -60,6 +60,7 @@ const NAMES: &[(&str, &str)] = &[
     ("2-stlr+ldar", "STLR and LDAR, two CPUs"),
     ("2-tlbi", "TLBI VAE1, DSB, load, two CPUs"),
     ("2-ipi", "interrupt to a sleeping CPU and back"),
+    ("2-ipi-busy", "interrupt to a busy CPU and back"),
 ];
 
 /// One contestant's times in nanoseconds, by operation, one per round.
