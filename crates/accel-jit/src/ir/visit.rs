@@ -39,7 +39,7 @@ pub enum Change {
     Definitions,
     /// Adds a constant to the one that it defines.
     Rise(i32),
-    /// Translations may be others afterwards, or SP another register.
+    /// Translations may be others afterwards, SP another register, or any guest register another value.
     Everything,
 }
 

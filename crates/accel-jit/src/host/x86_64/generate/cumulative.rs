@@ -9,6 +9,7 @@ use armlet_arm::state::FpEnv;
 
 use super::*;
 use crate::ir::vectors::NO_VECTOR;
+use crate::ir::visit::Change;
 use crate::runtime::state::JitState;
 
 /// Bits of FPSR that can be written: QC and the cumulative exception flags.
@@ -167,8 +168,10 @@ fn constant(insts: &[Inst], v: VReg) -> Option<u64> {
 
 /// The value of `r` behind `insts`, if it is a constant.
 fn integer(insts: &[Inst], r: Reg) -> Option<i64> {
-    // Memory sets and copies change registers that they do not name as theirs.
-    let sets = |inst: &&Inst| matches!(inst, Inst::Mops { .. }) || inst.facts().definitions.contains(&r);
+    let sets = |inst: &&Inst| {
+        let facts = inst.facts();
+        facts.change == Change::Everything || facts.definitions.contains(&r)
+    };
     match insts.iter().rev().take(LOOK).find(sets)? {
         Inst::Mov { w: Width::X, s: Opnd::Imm(value), .. } => Some(*value),
         Inst::Mov { w: Width::W, s: Opnd::Imm(value), .. } => Some(i64::from(*value as u32)),
