@@ -388,8 +388,7 @@ impl Control {
     /// The same without sleeping, for a thread that has other vCPUs as well and knows by [`Control::at_one_moment`]
     /// whether this one is `held`.
     pub(crate) fn rest_for_now(&self, vcpu: &Vcpu, held: bool) -> bool {
-        let told = self.set_stopped(vcpu, held);
-        !held && told
+        self.set_stopped(vcpu, held) && !held
     }
 
     /// Looks while no start, pause or resume is half done.

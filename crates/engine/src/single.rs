@@ -148,7 +148,7 @@ struct Member {
     wake_at: u64,
     /// The halt that being held has interrupted.
     halted: Option<Halt>,
-    /// It is to stop and stay stopped, when this was looked at.
+    /// It was to stop and stay stopped when [`Single::attend`] looked last.
     held: bool,
 }
 

@@ -60,10 +60,10 @@ impl Ram {
 
     /// The stretches that have memory of the host's, by address. Everything else is zero.
     pub fn present(&self) -> Present<'_> {
-        // A host that does not tell may have memory everywhere.
         let pagemap = File::open("/proc/self/pagemap").ok();
         Present { ram: self, pagemap, at: 0, entries: Vec::new(), next: 0 }
     }
+
     /// The same RAM as the `vm-memory` crate's type, for virtio queues and loaders.
     pub fn guest_memory(&self) -> &GuestMemoryMmap {
         &self.memory
@@ -176,44 +176,49 @@ impl Ram {
 /// error, after which there are no more.
 pub struct Present<'a> {
     ram: &'a Ram,
+    /// The host's table of pages, if it shows that.
     pagemap: Option<File>,
     /// Where to go on, bytes from RAM's begin.
     at: u64,
-    /// What was read last of the table of pages, and which of that is next: the page at `at`.
+    /// What was read last of the table, and which of that is next: the page at `at`.
     entries: Vec<u8>,
     next: usize,
 }
 
 impl Present<'_> {
     /// Whether the page at `at` is present. None behind the last one.
-    fn look(&mut self, pagemap: &File) -> std::io::Result<Option<bool>> {
+    fn look(&mut self) -> std::io::Result<Option<bool>> {
         if self.at >= self.ram.size {
             return Ok(None);
         }
-        let page = rustix::param::page_size() as u64;
+        // A host that does not tell may have memory everywhere.
+        let Some(pagemap) = &self.pagemap else { return Ok(Some(true)) };
         if self.next == self.entries.len() {
+            let page = rustix::param::page_size() as u64;
             let count = ((self.ram.size - self.at).div_ceil(page) as usize).min(ENTRIES);
             self.entries.resize(count * ENTRY, 0);
             self.next = 0;
-            pagemap
-                .read_exact_at(&mut self.entries, (self.ram.host as u64 + self.at) / page * ENTRY as u64)?;
+            let first = (self.ram.host as u64 + self.at) / page;
+            pagemap.read_exact_at(&mut self.entries, first * ENTRY as u64)?;
         }
         let entry = self.entries[self.next..].first_chunk().map_or(0, |entry| u64::from_le_bytes(*entry));
+        self.next += ENTRY;
         Ok(Some(entry & PRESENT != 0))
     }
 
     /// The stretch that begins at `at` or behind it.
-    fn stretch(&mut self, pagemap: &File) -> std::io::Result<Option<(Gpa, u64)>> {
+    fn stretch(&mut self) -> std::io::Result<Option<(Gpa, u64)>> {
         let page = rustix::param::page_size() as u64;
         let mut start = None;
-        while let Some(present) = self.look(pagemap)? {
+        while let Some(present) = self.look()? {
+            let here = self.at;
+            self.at = (here + page).min(self.ram.size);
             match start {
-                None if present => start = Some(self.at),
-                Some(_) if !present => break,
+                None if present => start = Some(here),
+                // The page that ends it is behind it already.
+                Some(start) if !present => return Ok(Some((self.ram.base + start, here - start))),
                 _ => {}
             }
-            self.at = (self.at + page).min(self.ram.size);
-            self.next += ENTRY;
         }
         Ok(start.map(|start| (self.ram.base + start, self.at - start)))
     }
@@ -223,15 +228,8 @@ impl Iterator for Present<'_> {
     type Item = std::io::Result<(Gpa, u64)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(pagemap) = self.pagemap.take() else {
-            let (start, len) = (self.at, self.ram.size - self.at);
-            self.at = self.ram.size;
-            return (len > 0).then_some(Ok((self.ram.base + start, len)));
-        };
-        let stretch = self.stretch(&pagemap);
-        if stretch.is_ok() {
-            self.pagemap = Some(pagemap);
-        } else {
+        let stretch = self.stretch();
+        if stretch.is_err() {
             self.at = self.ram.size;
         }
         stretch.transpose()
@@ -268,6 +266,9 @@ mod tests {
         ram.write(0x40ff_ffff, &[1]).unwrap();
         let last = all(&ram).pop();
         assert_eq!(last.map(|(start, len)| start + len), Some(0x4100_0000));
+        // Everything counts as present where the host does not tell.
+        let untold = Present { pagemap: None, ..ram.present() };
+        assert_eq!(untold.map(Result::unwrap).collect::<Vec<_>>(), [(0x4000_0000, 16 << 20)]);
     }
 
     #[test]
